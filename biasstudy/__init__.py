@@ -1,0 +1,43 @@
+"""biasstudy: when generated images enter training sets, does the bias of future classifiers grow?
+
+    from biasstudy import Experiment, run
+    results = run([Experiment(start="biased", bias=0.6, seed=s).to_arm(arm) for s in range(2) for arm in ARMS])
+
+Words, one meaning each: a *generation* is one turn of the loop; the *generator* and the *classifier* are the two models
+trained in it; the *pool* is the training set of a generation, the *start* the real images in it, the *batch* what one
+generation adds; *ratio* is the batch over the start; an *arm* is what the batch is made of (generated images, fresh real
+images, a bootstrap of the pool, nothing); a *group* is a subgroup of images, told by the *probe*.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> module; loaded when first used, so that the import itself needs neither torch nor pandas
+    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "experiment",
+    "GENERATORS": "experiment", "CLASSIFIERS": "experiment", "FILTERS": "experiment", "METRICS": "experiment",
+    "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results", "load": "results",
+}
+_MODULES = ("data", "datasets", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store")
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from .data import LabeledImages as LabeledImages, Source as Source
+    from .experiment import (ARMS as ARMS, CLASSIFIERS as CLASSIFIERS, DATASETS as DATASETS, FILTERS as FILTERS,
+                             GENERATORS as GENERATORS, METRICS as METRICS, PROTOCOLS as PROTOCOLS, Experiment as Experiment)
+    from .loop import run as run
+    from .results import Results as Results, load as load
+    from .training import Numerics as Numerics
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

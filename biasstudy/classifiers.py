@@ -1,0 +1,149 @@
+"""Classifiers. One decorated frozen dataclass each; its fields are its options.
+
+    @CLASSIFIERS.register("name", version=1)
+    @dataclass(frozen=True)
+    class Name:
+        steps: int = 500
+        def fit(self, pool, n_classes, *, seed, context) -> state: ...
+        def predict(self, state, images, *, context) -> probabilities: ...
+
+`fit` learns pool.label from pool.images and returns a dictionary of tensors; `predict` returns (N, n_classes) float32.
+Every class has an output, also one that the pool lacks. Networks share one recipe, `_Network`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import LabeledImages
+from .experiment import CLASSIFIERS, seed_for
+from .training import Batches, Context, generator_for, train
+
+State = dict[str, Tensor]
+
+
+@CLASSIFIERS.register("ridge", version=1)
+@dataclass(frozen=True)
+class Ridge:
+    """Linear one-vs-rest least squares on pixels with an L2 penalty, in closed form: W = (X'X + n penalty I)^-1 X'Y."""
+
+    penalty: float = 0.01
+
+    def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context) -> State:
+        x = self._design(pool.images)
+        y = F.one_hot(torch.as_tensor(pool.label), n_classes).double()
+        penalty = len(x) * self.penalty * torch.eye(x.shape[1], dtype=torch.float64)
+        penalty[-1, -1] = 0                                                    # the constant is not shrunk
+        return {"weight": torch.linalg.solve(x.T @ x + penalty, x.T @ y)}
+
+    def predict(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
+        return (self._design(images) @ state["weight"].double()).mul(10).softmax(1).float().numpy()
+
+    def _design(self, images: np.ndarray) -> Tensor:
+        flat = torch.as_tensor(images).flatten(1).double() / 255
+        return torch.cat([flat, torch.ones(len(flat), 1, dtype=torch.float64)], 1)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network fitted by cross-entropy: AdamW, rates falling to zero on a cosine after a short rise, random shifts."""
+
+    steps: int = 500
+    batch: int = 64
+    rate: float = 2e-3
+    decay: float = 0.01
+    shift: int = 2          # pixels by which training images are moved at random
+    flip: bool = False      # half of the training images mirrored
+
+    def network(self, channels: int, height: int, n_classes: int) -> nn.Module:
+        raise NotImplementedError
+
+    def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context) -> State:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "init"))
+            network = context.place(self.network(pool.images.shape[1], pool.images.shape[2], n_classes))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
+        images, label = context.tensor(pool.images), context.tensor(pool.label)
+        batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
+        network.train()
+
+        def step(i: int) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate * cosine(i, self.steps)
+            index = batches(i)
+            x = context.pixels(self._augmented(images[index], seed, i))
+            with context.numerics.autocast():
+                loss = F.cross_entropy(network(x), label[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+        train({"network": network, "optimizer": optimizer}, step, self.steps, context)
+        return {name: value.detach().cpu() for name, value in network.state_dict().items()}
+
+    def _augmented(self, images: Tensor, seed: int, i: int) -> Tensor:
+        """The batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
+        g, (n, _, height, width) = generator_for(seed, "augment", i), images.shape
+        if self.shift:
+            padded = F.pad(images.float(), (self.shift,) * 4, mode="replicate").to(torch.uint8)
+            move = torch.randint(0, 2 * self.shift + 1, (2, n), generator=g).to(images.device)
+            rows = move[0, :, None] + torch.arange(height, device=images.device)
+            columns = move[1, :, None] + torch.arange(width, device=images.device)
+            images = padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+            images = images.permute(0, 3, 1, 2)
+        if self.flip:
+            mirrored = torch.rand(n, generator=g).to(images.device) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        return images
+
+    def predict(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
+        n_classes = next(reversed(state.values())).shape[0]
+        network = self.network(images.shape[1], images.shape[2], n_classes)
+        network.load_state_dict(state)
+        network = context.place(network).eval()
+        out = []
+        with torch.inference_mode(), context.numerics.autocast():
+            for low in range(0, len(images), 1024):
+                out.append(network(context.pixels(images[low: low + 1024])).float().softmax(1).cpu())
+        return torch.cat(out).numpy()
+
+
+def cosine(i: int, n_steps: int, rise: float = 0.05) -> float:
+    """Factor of the learning rate at step i: a linear rise over the first 5 %, then half a cosine down to 0."""
+    first = max(1, round(rise * n_steps))
+    if i < first:
+        return (i + 1) / first
+    return 0.5 * (1 + np.cos(np.pi * (i - first) / max(1, n_steps - first)))
+
+
+def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
+    return [nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+
+
+@CLASSIFIERS.register("lenet", version=1)
+@dataclass(frozen=True)
+class LeNet(_Network):
+    """Two 5 x 5 convolutions (16 and 32 channels), pooled, and two linear layers; after LeCun et al. 1998."""
+
+    def network(self, channels: int, height: int, n_classes: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(32 * (height // 4) ** 2, 84), nn.ReLU(), nn.Linear(84, n_classes))
+
+
+@CLASSIFIERS.register("small-cnn", version=1)
+@dataclass(frozen=True)
+class SmallCNN(_Network):
+    """Four 3 x 3 convolutions with batch normalisation (32, 64, 64, 128 channels), mean over pixels, one linear layer."""
+
+    def network(self, channels: int, height: int, n_classes: int) -> nn.Module:
+        return nn.Sequential(
+            *_convolution(channels, 32, 3), *_convolution(32, 64, 3), nn.MaxPool2d(2),
+            *_convolution(64, 64, 3), nn.MaxPool2d(2), *_convolution(64, 128, 3),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes))
+
+

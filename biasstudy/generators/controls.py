@@ -1,0 +1,54 @@
+"""Generators that generate nothing new: the control arms `real` and `resample`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import LabeledImages
+from ..experiment import GENERATORS
+from ..training import CHUNK, Context, generator_for
+
+State = dict[str, Tensor]
+
+
+@GENERATORS.register("reserve", version=1)
+@dataclass(frozen=True)
+class Reserve:
+    """Fresh real images: what the generator would make if it were perfect. Each image is used once."""
+
+    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
+            previous: State | None = None) -> State:
+        assert reserve_t is not None, "the generator 'reserve' was not given its real images"
+        return {"images": torch.as_tensor(reserve_t.images), "told": torch.as_tensor(reserve_t.label),
+                "cell": torch.as_tensor(reserve_t.label), "group": torch.as_tensor(reserve_t.group)}
+
+    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+        raise NotImplementedError
+
+
+@GENERATORS.register("resample", version=1)
+@dataclass(frozen=True)
+class Resample:
+    """Bootstrap of the pool within each told condition: what sampling alone does to shares and variety."""
+
+    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
+            previous: State | None = None) -> State:
+        return {"images": torch.as_tensor(pool.images), "told": torch.as_tensor(told)}
+
+    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+        uniform = uniform_of_images(first_index, len(told), seed)
+        known, out = state["told"].numpy(), np.empty(len(told), np.int64)
+        for condition in np.unique(told):
+            members, asked = np.flatnonzero(known == condition), told == condition
+            out[asked] = members[(uniform[asked] * len(members)).astype(np.int64)]
+        return state["images"].numpy()[out]
+
+
+def uniform_of_images(first_index: int, n: int, seed: int) -> np.ndarray:
+    """One uniform number in [0, 1) for each of n images; that of image i depends on (seed, i) only."""
+    chunks = range(first_index // CHUNK, -(-(first_index + n) // CHUNK))
+    drawn = torch.cat([torch.rand(CHUNK, generator=generator_for(seed, "pick", c), dtype=torch.float64) for c in chunks])
+    start = first_index % CHUNK
+    return drawn[start: start + n].numpy()

@@ -1,0 +1,337 @@
+"""Stages and results on disk: what was computed once is never computed again, and nothing half-written is ever read.
+
+A stage is one step of the loop (fit, sample, predict, ...). Its key is the sha256 of what determines its result: its
+kind, the names and versions of the registry entries in it, its inputs (numbers, options, ids of other stages) and the
+numerics. Its value is a dictionary of arrays. A stage is lazy: its id is known at once, its value is read or computed when
+somebody needs it. So resuming is running again, and experiments with a common beginning compute it once.
+
+Correctness never depends on a lock: a stage is written into a folder of its own, synced, and renamed into place; whoever
+comes second throws its own copy away. The lock only saves work. This module imports nothing else of the package.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+log = logging.getLogger("biasstudy")
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage: the function that computes it, and whether its value is kept when the experiment is done.
+
+    version   raise it when the function's results change
+    keep      False: scratch (weights, batches), deleted when done and computed again if ever needed
+    decode    arrays -> the object that other stages receive
+    """
+
+    name: str
+    function: Callable[..., Arrays]
+    version: int
+    keep: bool
+    decode: Callable[[Arrays], Any]
+
+
+def kind(name: str, *, version: int = 1, keep: bool, decode: Callable[[Arrays], Any] = lambda arrays: arrays) -> Any:
+    """Decorator that makes a function(context, **inputs) -> arrays a kind of stage."""
+    return lambda function: Kind(name, function, version, keep, decode)
+
+
+@dataclass(eq=False)
+class Stage:
+    """One stage of one store: `id` names its value, `load()` reads or computes it."""
+
+    store: "Store"
+    kind: Kind
+    id: str
+    described: dict[str, Any]
+    inputs: dict[str, Any]
+    _value: Any = field(default=None, repr=False)
+
+    def load(self) -> Any:
+        """The value; computed if it is not on disk."""
+        if self._value is None:
+            self._value = self.kind.decode(self.store.value(self))
+        return self._value
+
+    def forget(self) -> None:
+        """Free the memory of the value."""
+        self._value = None
+
+    @property
+    def folder(self) -> Path:
+        return self.store.root / "stages" / self.kind.name / self.id
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Seconds, peak memory, versions and hardware of the computation; empty if it is not on disk."""
+        record = _read_json(self.folder / "stage.json")
+        return record["provenance"] if record else {}
+
+
+class Store:
+    """A folder of stages.
+
+    root           the folder; made if it is missing
+    numerics       JSON description that enters every key
+    context        checkpoint folder or None -> what stage functions get as their first argument
+    raises         OSError with one sentence if the folder cannot be written
+    counts         Counter of ("computed" or "found", kind)
+    """
+
+    def __init__(self, root: Path, numerics: dict[str, Any], context: Callable[[Path], Any]) -> None:
+        self.root, self.numerics, self.context = Path(root), numerics, context
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.computed: list[Stage] = []
+        probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
+        with _explained(self.root):
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            _write(probe, b"biasstudy")
+            probe.unlink()
+
+    # -- stages
+
+    def stage(self, kind: Kind, **inputs: Any) -> Stage:
+        """The stage of this kind with these inputs: JSON values, registry entries' identities, or things with an id."""
+        seen = {name: _identity(value) for name, value in inputs.items()}
+        described = {"kind": kind.name, "version": kind.version, "inputs": seen, "numerics": self.numerics}
+        text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return Stage(self, kind, hashlib.sha256(text.encode()).hexdigest()[:32], described, inputs)
+
+    def value(self, stage: Stage) -> Arrays:
+        """Arrays of a stage, from disk or computed now."""
+        found = self._read(stage)
+        if found is not None:
+            self.counts["found", stage.kind.name] += 1
+            return found
+        with self._lock(stage):
+            found = self._read(stage)  # another process may have been faster
+            if found is not None:
+                self.counts["found", stage.kind.name] += 1
+                return found
+            return self._compute(stage)
+
+    def has(self, stage: Stage) -> bool:
+        return (stage.folder / "stage.json").exists()
+
+    def _compute(self, stage: Stage) -> Arrays:
+        inputs = {name: value.load() if hasattr(value, "load") else value for name, value in stage.inputs.items()}
+        checkpoints = self.root / "checkpoints" / stage.id
+        started = time.perf_counter()
+        arrays = stage.kind.function(self.context(checkpoints), **inputs)
+        seconds = time.perf_counter() - started
+        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        provenance = {"seconds": round(seconds, 3), "peak_memory_mb": peak_memory_mb(), **environment()}
+        with _explained(self.root):
+            self._write(stage, arrays, provenance)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        self.counts["computed", stage.kind.name] += 1
+        self.computed.append(stage)
+        return arrays
+
+    def _write(self, stage: Stage, arrays: Arrays, provenance: dict[str, Any]) -> None:
+        partial = self.root / "tmp" / f"{stage.id}-{uuid.uuid4().hex}"
+        partial.mkdir(parents=True)
+        try:
+            data = save_arrays(arrays)
+            _write(partial / "arrays.safetensors", data)
+            record = {**stage.described, "sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
+            _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
+            _sync_folder(partial)
+            stage.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(partial, stage.folder)
+            except OSError:
+                if not self.has(stage):
+                    raise
+                # somebody else finished first: theirs is as good
+            _sync_folder(stage.folder.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _read(self, stage: Stage) -> Arrays | None:
+        """Arrays of a finished stage; None if there is none or its file is damaged (it is then set aside)."""
+        record = _read_json(stage.folder / "stage.json")
+        if record is None:
+            return None
+        try:
+            data = (stage.folder / "arrays.safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() == record["sha256"]:
+                return load_arrays(data)
+        except (FileNotFoundError, SafetensorError):
+            pass
+        log.warning("a stored %s is damaged and is computed again", stage.kind.name)
+        self.delete(stage)
+        return None
+
+    @contextlib.contextmanager
+    def _lock(self, stage: Stage) -> Iterator[None]:
+        folder = self.root / "locks"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / stage.id):
+            yield
+
+    def delete(self, stage: Stage) -> None:
+        """Remove a stage from disk, in one step for other readers."""
+        grave = self.root / "tmp" / f"deleted-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(stage.folder, grave)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def prune(self, needed: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        """Delete the scratch stages that this store computed, except those whose id is still needed."""
+        kept = []
+        for stage in self.computed:
+            if stage.kind.keep or stage.id in needed:
+                kept.append(stage)
+            else:
+                self.delete(stage)
+        self.computed = kept
+
+    # -- finished experiments
+
+    def save_record(self, name: str, record: dict[str, Any]) -> None:
+        """Keep a JSON record of a finished experiment under experiments/<name>.json."""
+        folder = self.root / "experiments"
+        partial = self.root / "tmp" / f"record-{uuid.uuid4().hex}"
+        with _explained(self.root):
+            folder.mkdir(exist_ok=True)
+            _write(partial, json.dumps(record, indent=1, sort_keys=True).encode())
+            os.replace(partial, folder / f"{name}.json")
+
+
+def _identity(value: Any) -> Any:
+    """How an input enters the key."""
+    if hasattr(value, "identity"):  # a registry entry
+        return [value.kind, value.name, value.identity]
+    return value.id if hasattr(value, "id") else value
+
+
+def scratch(root: Path) -> list[Path]:
+    """Folders that may be deleted without losing a result: unfinished writes, checkpoints, locks."""
+    return [path for name in ("tmp", "checkpoints", "locks") for path in sorted((Path(root) / name).glob("*"))]
+
+
+# ---- Where things are ------------------------------------------------------------------------------------------------
+
+def home(variable: str, name: str) -> Path:
+    """Folder named by an environment variable, else `name` in the enclosing checkout, else in the user's cache.
+
+    A checkout is the nearest folder, from the working directory or this package upwards, whose pyproject.toml is this
+    project's.
+    """
+    if os.environ.get(variable):
+        return Path(os.environ[variable]).expanduser()
+    for place in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
+        project = place / "pyproject.toml"
+        if project.is_file() and 'name = "biasstudy"' in project.read_text():
+            return place / name
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "biasstudy" / name
+
+
+def runs_folder() -> Path:
+    """BIASSTUDY_RUNS, else runs/ of the enclosing checkout, else the user's cache."""
+    return home("BIASSTUDY_RUNS", "runs")
+
+
+def data_folder() -> Path:
+    """BIASSTUDY_DATA, else data/ of the enclosing checkout, else the user's cache."""
+    return home("BIASSTUDY_DATA", "data")
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+@contextlib.contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Turn a failed write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write results to {root}: {reason}; free space or set BIASSTUDY_RUNS to another folder") from error
+
+
+# ---- Provenance ------------------------------------------------------------------------------------------------------
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Versions, commit and processor: enough to say where a number was made, and nothing about whose machine it is."""
+    from importlib.metadata import PackageNotFoundError, version
+    found = {"python": platform.python_version(), "processor": _processor()}
+    for name in ("biasstudy", "torch", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    found["commit"] = _commit()
+    return found
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str:
+    """Commit of the checkout that this package runs from, with '+' where files differ from it; '' outside one."""
+    import subprocess
+    here = Path(__file__).resolve().parent
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", str(here)) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

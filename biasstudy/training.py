@@ -1,0 +1,208 @@
+"""One training loop for every fit, and the numerics it runs in.
+
+`train` calls step(0), step(1), ... step(n_steps - 1) and keeps checkpoints. A step takes everything random from its
+number: `Batches(...)(i)` and `noise(..., seed, i)`. So a checkpoint is the tensors and i, with no state of any random
+number generator, and a fit that was killed and resumed equals one that ran in one go.
+
+Letters: B batch, N images, C H W channels and pixels, Z size of the latent.
+"""
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from .experiment import checked, seed_for
+
+CHUNK = 256  # images whose noise is drawn together; part of the definition of every sample
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How numbers are computed: part of every stage key and a column of the table, not of the experiment.
+
+    precision   float64, float32, or bf16 (float32 weights, bfloat16 arithmetic)
+    device      cpu, cuda, or auto (cuda where there is one); resolved when built
+    threads     CPU threads of one process; parallelism is over experiments
+    compile     torch.compile the networks
+    """
+
+    precision: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in (("precision", str), ("device", str), ("threads", int), ("compile", bool)):
+            checked(name, getattr(self, name), kind)
+        if self.precision not in ("float64", "float32", "bf16"):
+            raise ValueError(f"unknown precision {self.precision!r}; known: float64, float32, bf16")
+        if self.device not in ("cpu", "cuda", "auto"):
+            raise ValueError(f"unknown device {self.device!r}; known: cpu, cuda, auto")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1; got {self.threads}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but torch finds no CUDA device here; use cpu or auto")
+        if self.device == "auto":
+            object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    @property
+    def name(self) -> str:
+        """Short text for tables and folder names."""
+        return f"{self.precision}-{self.device}-{self.threads}" + ("-compiled" if self.compile else "")
+
+    def apply(self) -> None:
+        """Set the process to these numerics."""
+        torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a fit may know beside its inputs; nothing here but the numerics can change a result.
+
+    folder     where checkpoints of this fit go; None: none are kept
+    every      seconds between checkpoints
+    progress   called with (step, n_steps)
+    """
+
+    numerics: Numerics = Numerics()
+    folder: Path | None = None
+    every: float = 60.0
+    progress: Callable[[int, int], None] | None = None
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The network on the device, in the dtype of these numerics, channels last."""
+        module = module.to(self.numerics.device, self.numerics.dtype, memory_format=torch.channels_last)
+        return torch.compile(module) if self.numerics.compile else module  # type: ignore[return-value]
+
+    def pixels(self, images: np.ndarray | Tensor) -> Tensor:
+        """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""
+        tensor = torch.as_tensor(images).to(self.numerics.device)
+        return tensor.to(self.numerics.dtype).div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """An array on the device, its dtype kept."""
+        return torch.as_tensor(values).to(self.numerics.device)
+
+
+def to_uint8(pixels: Tensor) -> np.ndarray:
+    """Numbers -1..1 as uint8 images 0..255, rounded; (B, C, H, W)."""
+    return pixels.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+
+
+def generator_for(*names: Any) -> torch.Generator:
+    """A CPU random number generator for the stream with this name."""
+    return torch.Generator().manual_seed(seed_for(*names))
+
+
+def noise(shape: tuple[int, ...], context: Context, *names: Any) -> Tensor:
+    """Standard normal numbers of the stream with this name, drawn on the CPU in float32 so that all devices see the same."""
+    drawn = torch.randn(shape, generator=generator_for(*names), dtype=torch.float32)
+    return drawn.to(context.numerics.device, context.numerics.dtype)
+
+
+def noise_of_images(first_index: int, n: int, shape: tuple[int, ...], seed: int, context: Context) -> Tensor:
+    """Noise of images first_index ... first_index + n - 1; that of image i depends on (seed, i) only; (n, *shape)."""
+    chunks = range(first_index // CHUNK, -(-(first_index + n) // CHUNK))
+    drawn = torch.cat([torch.randn((CHUNK, *shape), generator=generator_for(seed, "images", c)) for c in chunks])
+    start = first_index - first_index // CHUNK * CHUNK
+    return drawn[start: start + n].to(context.numerics.device, context.numerics.dtype)
+
+
+class Batches:
+    """Which of n images optimiser step i sees: shuffled passes over all of them, cut into batches.
+
+    batches(i) -> (size,) int64 on the device; depends on (n, size, seed, i) only.
+    """
+
+    def __init__(self, n: int, size: int, seed: int, context: Context) -> None:
+        self.n, self.size, self.seed, self.device = n, size, seed, context.numerics.device
+        self._shuffled = functools.lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> Tensor:
+        return torch.randperm(self.n, generator=generator_for(self.seed, "epoch", epoch)).to(self.device)
+
+    def __call__(self, i: int) -> Tensor:
+        low, high, parts = i * self.size, (i + 1) * self.size, []
+        while low < high:
+            epoch, offset = divmod(low, self.n)
+            take = min(self.n - offset, high - low)
+            parts.append(self._shuffled(epoch)[offset: offset + take])
+            low += take
+        return torch.cat(parts)
+
+
+def train(state: Mapping[str, Any], step: Callable[[int], None], n_steps: int, context: Context) -> None:
+    """Call step(i) for every i, resuming after the last checkpoint of this fit.
+
+    state     modules and optimisers by name: everything that step changes
+    step      one optimiser step; all its randomness comes from i
+    """
+    first = _restore(state, context)
+    saved = time.monotonic()
+    for i in range(first, n_steps):
+        step(i)
+        if context.progress:
+            context.progress(i + 1, n_steps)
+        if context.folder and time.monotonic() - saved >= context.every and i + 1 < n_steps:
+            _save(state, i + 1, context)
+            saved = time.monotonic()
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for name, part in state.items():
+        if isinstance(part, torch.optim.Optimizer):
+            for index, slots in part.state_dict()["state"].items():
+                yield from ((f"{name}/{index}/{slot}", torch.as_tensor(value)) for slot, value in slots.items())
+        else:
+            yield from ((f"{name}/{key}", value) for key, value in part.state_dict().items())
+
+
+def _save(state: Mapping[str, Any], i: int, context: Context) -> None:
+    assert context.folder
+    context.folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous().clone() for name, value in _tensors(state)}
+    partial = context.folder / f"partial-{os.getpid()}"
+    with open(partial, "wb") as file:
+        file.write(save_tensors({**tensors, "step": torch.tensor(i)}))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, context.folder / "checkpoint.safetensors")
+
+
+def _restore(state: Mapping[str, Any], context: Context) -> int:
+    """Put the last checkpoint into the state; the step to go on from."""
+    path = context.folder and context.folder / "checkpoint.safetensors"
+    if not path or not path.exists():
+        return 0
+    tensors = load_tensors(path.read_bytes())
+    for name, part in state.items():
+        mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+        if isinstance(part, torch.optim.Optimizer):
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in mine.items():
+                index, slot = key.split("/")
+                slots.setdefault(int(index), {})[slot] = value
+            part.load_state_dict({"state": slots, "param_groups": part.state_dict()["param_groups"]})
+        else:
+            part.load_state_dict(mine)
+    return int(tensors["step"])
