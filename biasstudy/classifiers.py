@@ -82,7 +82,7 @@ class _Network:
             optimizer.step()
 
         train({"network": network, "optimizer": optimizer}, step, self.steps, context)
-        return {name: value.detach().cpu() for name, value in network.state_dict().items()}
+        return {"n_classes": torch.tensor(n_classes), **{k: v.detach().cpu() for k, v in network.state_dict().items()}}
 
     def _augmented(self, images: Tensor, seed: int, i: int) -> Tensor:
         """The batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
@@ -100,9 +100,8 @@ class _Network:
         return images
 
     def predict(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
-        n_classes = next(reversed(state.values())).shape[0]
-        network = self.network(images.shape[1], images.shape[2], n_classes)
-        network.load_state_dict(state)
+        network = self.network(images.shape[1], images.shape[2], int(state["n_classes"]))
+        network.load_state_dict({name: value for name, value in state.items() if name != "n_classes"})
         network = context.place(network).eval()
         out = []
         with torch.inference_mode(), context.numerics.autocast():
@@ -126,24 +125,24 @@ def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
 @CLASSIFIERS.register("lenet", version=1)
 @dataclass(frozen=True)
 class LeNet(_Network):
-    """Two 5 x 5 convolutions (16 and 32 channels), pooled, and two linear layers; after LeCun et al. 1998."""
+    """Two 5 x 5 convolutions (8 and 16 channels), pooled, and two linear layers; after LeCun et al. 1998."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Module:
         return nn.Sequential(
-            nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(32 * (height // 4) ** 2, 84), nn.ReLU(), nn.Linear(84, n_classes))
+            nn.Conv2d(channels, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(16 * (height // 4) ** 2, 84), nn.ReLU(), nn.Linear(84, n_classes))
 
 
 @CLASSIFIERS.register("small-cnn", version=1)
 @dataclass(frozen=True)
 class SmallCNN(_Network):
-    """Four 3 x 3 convolutions with batch normalisation (32, 64, 64, 128 channels), mean over pixels, one linear layer."""
+    """Three 3 x 3 convolutions with batch normalisation (32, 64, 128 channels), mean over pixels, one linear layer."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Module:
         return nn.Sequential(
-            *_convolution(channels, 32, 3), *_convolution(32, 64, 3), nn.MaxPool2d(2),
-            *_convolution(64, 64, 3), nn.MaxPool2d(2), *_convolution(64, 128, 3),
+            *_convolution(channels, 32, 3), nn.MaxPool2d(2), *_convolution(32, 64, 3), nn.MaxPool2d(2),
+            *_convolution(64, 128, 3),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes))
 
 

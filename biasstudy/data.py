@@ -99,6 +99,7 @@ class Source:
     probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group (N,) int, UNKNOWN where
                unclear), exact
     n_instruments   images set aside from `train` for the measuring devices
+    instrument      name of the classifier that serves as oracle and, without an exact probe, as probe
     """
 
     train: LabeledImages
@@ -110,6 +111,7 @@ class Source:
     n_instruments: int
     paint: Callable[..., np.ndarray] | None = None
     probe: Callable[[np.ndarray], np.ndarray] | None = None
+    instrument: str = "lenet"
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
@@ -237,17 +239,14 @@ class Draw:
     favoured: np.ndarray
     sizes: dict[str, int]
 
-    def told(self, condition: str, n: int) -> np.ndarray:
-        """What the generator is told for each of n images: exact counts in the start's shares, evenly spread.
+    def told_counts(self, condition: str, n: int) -> np.ndarray:
+        """How many of n images are told each condition: the start's shares, exact by largest remainder; (n_conditions,)."""
+        return largest_remainder(self.counts.sum(1) if condition == "class" else self.counts.ravel(), n)
 
-        returns  (n,) int   the class, or under condition `group` the cell class * n_groups + group
-        """
-        wanted = self.counts.sum(1) if condition == "class" else self.counts.ravel()
-        return spread(largest_remainder(wanted, n))
 
-    def condition_of(self, pool: LabeledImages, condition: str) -> np.ndarray:
-        """What a generator with this condition is told about each pool image; (N,) int."""
-        return pool.label if condition == "class" else pool.label * self.source.n_groups + pool.group
+def condition_of(images: LabeledImages, condition: str, n_groups: int) -> np.ndarray:
+    """What a generator is told about each image: its class, or under condition `group` its cell class * n_groups + group."""
+    return images.label if condition == "class" else images.label * n_groups + images.group
 
 
 # what each share of the instruments is for; the model that filters never measures
@@ -279,8 +278,9 @@ def draw(experiment: Experiment) -> Draw:
 
     def reserve(t: int) -> Part:
         offset = counts + t * slice_counts
-        return Part({**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist())},
-                    lambda: stock.take(slice_counts, offset))
+        return Part({**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist()), "condition": e.condition},
+                    lambda: in_told_order(stock.take(slice_counts, offset), e.condition, source.n_groups,
+                                          seed_for(e.seed, "reserve", t)))
 
     return Draw(
         source=source, counts=counts, favoured=favoured, reserve=reserve,
@@ -337,7 +337,7 @@ class _Stock:
                 "instruments": int(self.n_set_aside * len(self.set_aside) // self.source.n_classes)}
 
     def take(self, counts: np.ndarray, offset: np.ndarray) -> LabeledImages:
-        """counts[k, g] images of each cell, after the first offset[k, g] of them; in an order that mixes the cells."""
+        """counts[k, g] images of each cell, after the first offset[k, g] of them; class by class."""
         index, group = [], []
         for k in range(self.source.n_classes):
             if self.source.paint:
@@ -360,6 +360,17 @@ class _Stock:
         if not self.source.paint:
             return chosen
         return _in_every_group(self.source, chosen, "instruments")
+
+
+def in_told_order(images: LabeledImages, condition: str, n_groups: int, seed: int) -> LabeledImages:
+    """The images in the order in which a generator would be told their conditions, groups mixed within a condition."""
+    images = images[np.random.default_rng(seed).permutation(len(images))]
+    have = condition_of(images, condition, n_groups)
+    told = spread(np.bincount(have))
+    order = np.empty(len(images), np.int64)
+    for c in np.unique(have):
+        order[told == c] = np.flatnonzero(have == c)
+    return images[order]
 
 
 def _painted(source: Source, images: LabeledImages, group: np.ndarray, seed: int | str) -> LabeledImages:

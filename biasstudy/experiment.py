@@ -218,6 +218,7 @@ class Experiment:
     filter: str = knob("none", "which generated images are kept", among=FILTERS)
     filter_options: dict = knob({}, "options of the filter")
     n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
+    instrument_steps: int = knob(0, "optimiser steps of oracle and probe; 0: the default of their classifier", low=0)
     seed: int = knob(0, "base of every random stream", low=0)
 
     def __post_init__(self) -> None:

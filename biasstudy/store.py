@@ -22,20 +22,20 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 log = logging.getLogger("biasstudy")
 
 Arrays = dict[str, np.ndarray]
+_ARRAYS = "arrays.safetensors"
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Store:
         self.root, self.numerics, self.context = Path(root), numerics, context
         self.counts: Counter[tuple[str, str]] = Counter()
         self.computed: list[Stage] = []
+        self._stages: dict[str, Stage] = {}
         probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
         with _explained(self.root):
             probe.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,8 @@ class Store:
         seen = {name: _identity(value) for name, value in inputs.items()}
         described = {"kind": kind.name, "version": kind.version, "inputs": seen, "numerics": self.numerics}
         text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return Stage(self, kind, hashlib.sha256(text.encode()).hexdigest()[:32], described, inputs)
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return self._stages.setdefault(key, Stage(self, kind, key, described, inputs))
 
     def value(self, stage: Stage) -> Arrays:
         """Arrays of a stage, from disk or computed now."""
@@ -134,7 +136,8 @@ class Store:
             return self._compute(stage)
 
     def has(self, stage: Stage) -> bool:
-        return (stage.folder / "stage.json").exists()
+        """Whether the value is on disk."""
+        return (stage.folder / _ARRAYS).exists()
 
     def _compute(self, stage: Stage) -> Arrays:
         inputs = {name: value.load() if hasattr(value, "load") else value for name, value in stage.inputs.items()}
@@ -156,11 +159,13 @@ class Store:
         partial.mkdir(parents=True)
         try:
             data = save_arrays(arrays)
-            _write(partial / "arrays.safetensors", data)
+            _write(partial / _ARRAYS, data)
             record = {**stage.described, "sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
             _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
             _sync_folder(partial)
             stage.folder.parent.mkdir(parents=True, exist_ok=True)
+            if stage.folder.exists() and not self.has(stage):  # what pruning left
+                self._remove(stage.folder)
             try:
                 os.rename(partial, stage.folder)
             except OSError:
@@ -172,18 +177,16 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _read(self, stage: Stage) -> Arrays | None:
-        """Arrays of a finished stage; None if there is none or its file is damaged (it is then set aside)."""
-        record = _read_json(stage.folder / "stage.json")
-        if record is None:
-            return None
+        """Arrays of a finished stage; None if there is none, or its file is damaged (it is then removed)."""
         try:
-            data = (stage.folder / "arrays.safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() == record["sha256"]:
-                return load_arrays(data)
-        except (FileNotFoundError, SafetensorError):
-            pass
+            data = (stage.folder / _ARRAYS).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        record = _read_json(stage.folder / "stage.json")
+        if record and hashlib.sha256(data).hexdigest() == record.get("sha256"):
+            return load_arrays(data)
         log.warning("a stored %s is damaged and is computed again", stage.kind.name)
-        self.delete(stage)
+        self._remove(stage.folder)
         return None
 
     @contextlib.contextmanager
@@ -193,21 +196,22 @@ class Store:
         with FileLock(folder / stage.id):
             yield
 
-    def delete(self, stage: Stage) -> None:
-        """Remove a stage from disk, in one step for other readers."""
+    def _remove(self, folder: Path) -> None:
+        """Remove a folder, in one step for other readers."""
         grave = self.root / "tmp" / f"deleted-{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
-            os.rename(stage.folder, grave)
+            os.rename(folder, grave)
             shutil.rmtree(grave, ignore_errors=True)
 
-    def prune(self, needed: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        """Delete the scratch stages that this store computed, except those whose id is still needed."""
+    def prune(self, needed: Container[str] = ()) -> None:
+        """Delete the values of scratch stages that this store computed, except those still needed; provenance stays."""
         kept = []
         for stage in self.computed:
             if stage.kind.keep or stage.id in needed:
                 kept.append(stage)
             else:
-                self.delete(stage)
+                (stage.folder / _ARRAYS).unlink(missing_ok=True)
+                stage.forget()
         self.computed = kept
 
     # -- finished experiments

@@ -16,16 +16,17 @@ State = dict[str, Tensor]
 @GENERATORS.register("reserve", version=1)
 @dataclass(frozen=True)
 class Reserve:
-    """Fresh real images: what the generator would make if it were perfect. Each image is used once."""
+    """Fresh real images: what a perfect generator would make. The reserve slice comes in the order in which it is told."""
 
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
         assert reserve_t is not None, "the generator 'reserve' was not given its real images"
-        return {"images": torch.as_tensor(reserve_t.images), "told": torch.as_tensor(reserve_t.label),
-                "cell": torch.as_tensor(reserve_t.label), "group": torch.as_tensor(reserve_t.group)}
+        return {"images": torch.as_tensor(reserve_t.images)}
 
     def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
-        raise NotImplementedError
+        if first_index + len(told) > len(state["images"]):
+            raise ValueError(f"the reserve slice has {len(state['images'])} images; {first_index + len(told)} were asked for")
+        return state["images"][first_index: first_index + len(told)].numpy()
 
 
 @GENERATORS.register("resample", version=1)

@@ -1,0 +1,160 @@
+"""The two lines that every notebook begins with: its parameters checked, and a study made of them.
+
+    study = notebook.study(globals())
+    results = study.run()
+
+papermill only warns of a parameter that the notebook does not declare; here it stops the run, before any training.
+"""
+
+import ast
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .experiment import ARMS, Experiment, checked, experiment_from
+from .store import home
+
+# parameters of a study that are not fields of an experiment
+SETTINGS: dict[str, Any] = {"n_seeds": 1, "arms": ["generated", "real", "resample", "none"], "scale": "custom", "source": "run",
+                            "device": "cpu", "precision": "float32", "threads": 1}
+_PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Experiments that differ in seed and arm only, and how to run them."""
+
+    base: Experiment
+    n_seeds: int
+    arms: tuple[str, ...]
+    scale: str
+    source: str
+    numerics: Mapping[str, Any]
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """All seeds, all arms of each."""
+        seeds = [replace(self.base, seed=self.base.seed + i) for i in range(self.n_seeds)]
+        return [e.to_arm(arm) for e in seeds for arm in self._arms()]
+
+    def _arms(self) -> tuple[str, ...]:
+        """At ratio 0 nothing is generated: every arm is `none`."""
+        return self.arms if self.base.n_batch else ("none",)
+
+    @property
+    def real(self) -> Any:
+        """Real data of the first seed (Draw)."""
+        from .data import draw
+        return draw(self.base)
+
+    def run(self, **keywords: Any) -> Any:
+        """Run the experiments, or read the reference results that ship with the package (source: reference:NAME)."""
+        from .loop import run
+        from .results import Results, reference
+        from .training import Numerics
+        if self.source == "run":
+            return run(self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords)
+        stored = reference(self.source.removeprefix("reference:"))
+        wanted = {e.id for e in self.experiments}
+        found = [o for o in stored.outcomes if o.experiment.id in wanted]
+        if len(found) < len(wanted):
+            settings = sorted({_setting(o.experiment) for o in stored.outcomes if o.experiment.arm == "generated"})
+            raise ValueError(f"the reference results hold {len(found)} of the {len(wanted)} experiments asked for; "
+                             f"they were made at: {'; '.join(settings)}")
+        return Results(found, note=stored.note)
+
+    def table(self) -> Any:
+        """The choices that are not defaults, and the experiments they make, as a small table."""
+        import pandas as pd
+        changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
+                   and getattr(self.base, f.name) != {}}
+        rows = {**changed, "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(self._arms()),
+                "experiments": len({e.id for e in self.experiments}), "scale": self.scale, "precision": self.numerics["precision"]}
+        return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
+
+
+def _setting(e: Experiment) -> str:
+    return f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, ratio {e.ratio}, {e.protocol}"
+
+
+def study_from(parameters: Mapping[str, Any]) -> Study:
+    """The study with these parameters: fields of Experiment and SETTINGS.
+
+    raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
+    """
+    own = {f.name for f in fields(Experiment)}
+    for name in parameters:
+        if name not in own and name not in SETTINGS:
+            raise ValueError(f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}")
+    s = {name: checked(name, parameters.get(name, default), type(default)) for name, default in SETTINGS.items()}
+    for arm in s["arms"]:
+        if arm not in ARMS:
+            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ARMS)}")
+    if s["n_seeds"] < 1 or not s["arms"]:
+        raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
+    if s["source"] != "run" and not s["source"].startswith("reference:"):
+        raise ValueError(f"source must be 'run' or 'reference:NAME'; got {s['source']!r}")
+    base = experiment_from({name: value for name, value in parameters.items() if name in own})
+    numerics = {name: s[name] for name in ("device", "precision", "threads")}
+    if s["source"] == "run":
+        from .training import Numerics
+        Numerics(**numerics)  # refuses a device that is not there
+    return Study(base, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
+
+
+def study(namespace: Mapping[str, Any]) -> Study:
+    """The study that the parameters cell of this notebook asks for; call it as study(globals()).
+
+    raises   ValueError   with one sentence if a parameter is unknown or wrong, or the data cannot give what is asked
+    """
+    quiet()
+    names = {f.name for f in fields(Experiment)} | set(SETTINGS)
+    declared = _declared(namespace.get("In", []))
+    for name in declared:
+        if name not in names:
+            raise ValueError(f"unknown parameter {name!r}; known: {', '.join(sorted(names))}")
+    found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
+    if found.source == "run":
+        from .data import draw
+        for e in found.experiments:
+            draw(e)  # refuses missing data and sizes that cannot be met
+    return found
+
+
+def _declared(cells: list[str]) -> list[str]:
+    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last executed."""
+    last: dict[str, list[str]] = {}
+    for cell in cells:
+        try:
+            body = ast.parse(cell).body
+        except SyntaxError:  # a cell with a magic command is no parameters cell
+            continue
+        targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
+        targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+        names = [t.id for t in targets if isinstance(t, ast.Name)]
+        if cell.lstrip().startswith("# Parameters"):
+            last["injected"] = [name for name in names if name not in _PAPERMILL]
+        elif {"dataset", "ratio"} <= set(names):
+            last["declared"] = names
+    return sorted({name for names in last.values() for name in names})
+
+
+def quiet() -> None:
+    """Figures in the style of the study; no warnings that name paths of this machine."""
+    from .figures import use_style
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    use_style()
+
+
+def output_folder() -> Path:
+    """Where figures go: BIASSTUDY_STUDY, else study/ of the enclosing checkout, else the user's cache."""
+    return home("BIASSTUDY_STUDY", "study") / "figures"
+
+
+def standin_note(dataset: str) -> str:
+    """A sentence for the first output when the data are a stand-in; empty otherwise."""
+    return f"{dataset} is a procedural STAND-IN, not photographs." if "standin" in dataset else f"{dataset}: real images."
+

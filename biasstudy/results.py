@@ -1,0 +1,215 @@
+"""What is kept of finished experiments, and the one tidy table made from it.
+
+Predictions are kept, metrics are computed from them when asked for, so a new metric needs no retraining. The table is
+long: one row per experiment, generation, metric, class and group. Columns are in `COLUMNS`; undefined is NaN with n = 0.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .experiment import Experiment, experiment_from
+from .metrics import METRICS, Value, applicable, measure
+
+COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
+           "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
+           "measured_on", "split", "metric", "label", "group", "value", "n")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is kept of one experiment. T + 1 generations, R classifiers per generation, N test images, q in a batch."""
+
+    experiment: Experiment
+    numerics: str
+    scale: str
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    design: str
+    occurs: np.ndarray          # (n_classes, n_groups) bool
+    favoured: np.ndarray        # (n_classes, n_groups) int
+    counts: np.ndarray          # (n_classes, n_groups) int: images of the start
+    sizes: dict[str, int]       # images per class
+    label: np.ndarray           # (N,) of the test images
+    group: np.ndarray           # (N,)
+    unit: np.ndarray            # (N,) photograph
+    paired: bool                # every photograph is shown in every group
+    predicted: np.ndarray       # (T + 1, R, N)
+    confidence: np.ndarray      # (T + 1, R, N) probability of the predicted class
+    batches: list[dict[str, np.ndarray]]    # per generation: told label, oracle's class, probed group; (q,) each
+    grids: list[np.ndarray]     # per generation: sample grid (n, 3, H, W) uint8, empty for controls
+    confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
+    stages: dict[str, list[str]]
+    cost: dict[str, Any]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON that says what was run and where its values are."""
+        e = self.experiment
+        return {"experiment": e.id, "pair": e.pair, "arm": e.arm, "scale": self.scale, "numerics": self.numerics,
+                "fields": e.fields(), "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
+
+    @property
+    def biased(self) -> bool:
+        return bool(self.favoured.any())
+
+    def correct(self) -> np.ndarray:
+        """(T + 1, R, N) bool: whether each test image was told rightly."""
+        return self.predicted == self.label
+
+    def measure(self, metric: str) -> pd.DataFrame:
+        """Rows of one metric; ValueError with the reason if the design forbids it."""
+        return _frame(self, self._of_predictions([metric]))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        yield from self._of_predictions(applicable(self.design, self.biased))
+        yield from self._of_batches()
+
+    def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
+        known = {"occurs": self.occurs, "favoured": self.favoured}
+        for t, replicates in enumerate(self.predicted):
+            for r, predicted in enumerate(replicates):
+                for metric in metrics:
+                    values = measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased, known=known)
+                    for value in values:
+                        yield self._row(t, r, "classifier", "test", metric, value)
+
+    def _of_batches(self) -> Iterator[dict[str, Any]]:
+        n_real = int(self.counts.sum())
+        for g, n in enumerate(self.counts.sum(0)):
+            yield self._row(0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g))
+        if self.biased:
+            favoured = self.counts[self.favoured > 0].sum() / n_real
+            yield self._row(0, 0, "start", "train", "favoured-share", Value(float(favoured), n_real))
+        for t, batch in enumerate(self.batches):
+            for metric, value in batch_values(batch, self.favoured):
+                yield self._row(t, 0, "batch", "generated", metric, value)
+
+    def _row(self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value) -> dict[str, Any]:
+        return {"replicate": replicate, "generation": t, "measured_on": measured_on, "split": split, "metric": metric,
+                "label": None if v.label is None else self.classes[v.label],
+                "group": None if v.group is None else self.groups[v.group], "value": v.value, "n": v.n}
+
+
+def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator[tuple[str, Value]]:
+    """Shares and label agreement of one batch; favoured (n_classes, n_groups) as in `metrics`.
+
+    group-share      P(probed group = g), among images with a clear group; nan if there is none
+    favoured-share   P(probed group is one that the biased start favours in the told class), among the same images
+    clear-share      P(the group is clear)
+    label-agreement  P(oracle's class = told class), of all, per class, and per probed group
+    """
+    label, oracle, group = batch["label"], batch["oracle"], batch["group"]
+    clear, agree = group >= 0, oracle == label
+    shape, n = favoured.shape, int(clear.sum())
+    counts = np.bincount(group[clear], minlength=shape[1])
+    yield "clear-share", Value(float(clear.mean()), len(label))
+    if favoured.any():
+        share = (favoured[label[clear], group[clear]] > 0).mean() if n else float("nan")
+        yield "favoured-share", Value(float(share), n)
+    for g, count in enumerate(counts):
+        yield "group-share", Value(count / n if n else float("nan"), n, group=g)
+        chosen = group == g
+        yield "label-agreement", Value(float(agree[chosen].mean()) if count else float("nan"), int(count), group=g)
+    yield "label-agreement", Value(float(agree.mean()), len(label))
+    for y in range(shape[0]):
+        chosen = label == y
+        yield "label-agreement", Value(float(agree[chosen].mean()) if chosen.any() else float("nan"), int(chosen.sum()), label=y)
+
+
+def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
+    e, table = outcome.experiment, pd.DataFrame(rows)
+    same = {"experiment": e.id, "pair": e.pair, "scale": outcome.scale, "numerics": outcome.numerics, "labels": "told",
+            "arm": e.arm, "prior": "none"}
+    same |= {name: getattr(e, name) for name in COLUMNS if hasattr(e, name) and name not in same}
+    return table.assign(**same)[list(COLUMNS)]
+
+
+class Results:
+    """Outcomes of several experiments.
+
+    table     tidy DataFrame over all of them
+    counts    how many stages of each kind this call computed and found
+    """
+
+    def __init__(self, outcomes: list[Outcome], counts: dict[tuple[str, str], int] | None = None, note: str = "") -> None:
+        if not outcomes:
+            raise ValueError("there are no results: no experiment was given")
+        self.outcomes, self.counts, self.note = outcomes, counts or {}, note
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        return pd.concat([_frame(o, o.rows()) for o in self.outcomes], ignore_index=True)
+
+    def measure(self, metric: str) -> pd.DataFrame:
+        """Rows of one metric; ValueError if it is unknown or the design forbids it, with the reason."""
+        METRICS[metric]
+        return pd.concat([o.measure(metric) for o in self.outcomes], ignore_index=True)
+
+    def of(self, arm: str) -> list[Outcome]:
+        """Outcomes of one arm, by seed."""
+        return sorted((o for o in self.outcomes if o.experiment.arm == arm), key=lambda o: o.experiment.seed)
+
+    def __repr__(self) -> str:
+        arms = sorted({o.experiment.arm for o in self.outcomes})
+        seeds = len({o.experiment.seed for o in self.outcomes})
+        return f"Results: {len(self.outcomes)} experiments, {seeds} seed(s), arms {', '.join(arms)}"
+
+    # -- reference results
+
+    def save(self, folder: Path, study: str, command: str) -> None:
+        """Write <study>.csv.gz (table), <study>.npz (predictions, shares, sample grids) and <study>.json (provenance)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        drop = ["numerics", "prior", "labels"]
+        self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.gz", index=False, float_format="%.6g",
+                                             compression={"method": "gzip", "mtime": 0})
+        arrays: dict[str, np.ndarray] = {}
+        records = []
+        for i, o in enumerate(self.outcomes):
+            small = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 255).round().astype(np.uint8)}
+            grids = {f"grid{t}": g for t, g in enumerate(o.grids)} if o.experiment.seed == self.outcomes[0].experiment.seed else {}
+            batches = {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
+            fixed = {"occurs": o.occurs, "favoured": o.favoured, "counts": o.counts}
+            test = {"label": o.label.astype(np.int16), "group": o.group.astype(np.int16), "unit": o.unit.astype(np.int32)} if i == 0 else {}
+            confusion = {} if o.confusion is None else {"confusion": o.confusion}
+            arrays |= {f"{i}/{k}": v for k, v in {**small, **grids, **batches, **fixed, **test, **confusion}.items()}
+            records.append({**o.record, "classes": o.classes, "groups": o.groups, "design": o.design, "paired": o.paired,
+                            "generations": len(o.predicted), "n_grids": len(grids), "n_batches": len(o.batches)})
+        np.savez_compressed(folder / f"{study}.npz", **arrays)  # type: ignore[arg-type]
+        about = {"study": study, "command": command, "outcomes": records}
+        (folder / f"{study}.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
+def reference(study: str, folder: Path | None = None) -> Results:
+    """Results that ship with the package; FileNotFoundError lists the known ones."""
+    folder = folder or Path(__file__).parent / "reference"
+    if not (folder / f"{study}.json").is_file():
+        known = sorted(p.stem for p in folder.glob("*.json"))
+        raise FileNotFoundError(f"no reference results {study!r} ship with the package; known: {', '.join(known) or 'none'}")
+    about = json.loads((folder / f"{study}.json").read_text())
+    with np.load(folder / f"{study}.npz") as file:
+        arrays = dict(file)
+    outcomes = [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
+    seconds = sum(o.cost["seconds"] for o in outcomes)
+    first = outcomes[0].cost
+    return Results(outcomes, note=f"reference: {len({o.experiment.seed for o in outcomes})} seeds, {first['processor']}, "
+                                  f"{seconds / 60:.0f} process minutes, commit {first['commits'][0]}")
+
+
+def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
+    mine = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/", 1)[0] == str(i)}
+    batches = [{k: mine[f"batch{t}/{k}"].astype(np.int64) for k in ("label", "oracle", "group")} for t in range(record["n_batches"])]
+    return Outcome(
+        experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
+        classes=tuple(record["classes"]), groups=tuple(record["groups"]), design=record["design"], occurs=mine["occurs"],
+        favoured=mine["favoured"], counts=mine["counts"], sizes=record["sizes"], paired=record["paired"],
+        label=arrays["0/label"].astype(np.int64), group=arrays["0/group"].astype(np.int64), unit=arrays["0/unit"].astype(np.int64),
+        predicted=mine["predicted"].astype(np.int64), confidence=mine["confidence"] / 255.0, batches=batches,
+        grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
+        cost=record["cost"])
