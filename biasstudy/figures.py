@@ -126,8 +126,8 @@ def counts_table(real: Any) -> pd.DataFrame:
 def samples(results: Results, real: Any, classes: int = 10) -> Figure:
     """Real images beside what the generator of each generation makes of equal noise; one row per class."""
     use_style()
-    o = results.of("generated")[0]
-    per_class = len(o.grids[0]) // len(o.classes)
+    o = (results.of("generated") or results.outcomes)[0]
+    per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
     start, shown, n_show = real.start.load(), min(classes, len(o.classes)), min(6, per_class)
     first = [np.flatnonzero(start.label == k)[:n_show] for k in range(shown)]
     blocks = [[start.images[index] for index in first]]
@@ -193,12 +193,14 @@ def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
 
 # ---- Heat maps and shares --------------------------------------------------------------------------------------------
 
-def cell_accuracy(results: Results, arm: str = "generated") -> tuple[Figure, pd.DataFrame]:
-    """Accuracy of every class (rows) and group (columns) in the first generation and its change until the last.
+def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.DataFrame]:
+    """Accuracy of every class (rows) and group (columns) in generation 0, and its change since, in every later one.
 
+    arm      default: generated, or none where nothing was added
     returns  the figure and its table: accuracy per cell and generation, mean over seeds
     """
     use_style()
+    arm = arm or ("generated" if results.of("generated") else "none")
     outcomes = results.of(arm)
     first = outcomes[0]
     n_t = len(first.predicted)
@@ -243,6 +245,10 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     arms = [arm for arm in ARM_STYLE if arm != "none" and results.of(arm)]
     biased = results.outcomes[0].biased
     panels = (["favoured"] if biased else []) + [arm for arm in ("generated", "resample", "real") if arm in arms][: 2 if biased else 3]
+    if not arms:
+        figure = plt.figure(figsize=(WIDTH, 0.8))
+        figure.text(0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center")
+        return _signed(figure, mark_of(results)), table.reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.7), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         if panel == "favoured":
@@ -250,7 +256,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         else:
             _deviations(axis, table[(table.metric == "group-share") & (table.arm == panel)], results.outcomes[0].groups)
             axis.set_title(f"share of groups minus the start's,\narm {panel}")
-        ticks = sorted(table[table.arm == "generated"].generation.unique())
+        ticks = sorted(table[table.arm == arms[0]].generation.unique())
         axis.set_xticks(ticks, ["start" if t < 0 else str(t) for t in ticks])
         axis.set_xlabel("made in generation")
     return _signed(figure, mark_of(results)), table.reset_index(drop=True)

@@ -17,7 +17,7 @@ from .experiment import ARMS, Experiment, checked, experiment_from
 from .store import home
 
 # parameters of a study that are not fields of an experiment
-SETTINGS: dict[str, Any] = {"n_seeds": 1, "arms": ["generated", "real", "resample", "none"], "scale": "custom", "source": "run",
+SETTINGS: dict[str, Any] = {"name": "study", "n_seeds": 1, "arms": ["generated", "real", "resample", "none"], "scale": "custom", "source": "run",
                             "device": "cpu", "precision": "float32", "threads": 1}
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 
@@ -152,6 +152,16 @@ def quiet() -> None:
 def output_folder() -> Path:
     """Where figures go: BIASSTUDY_STUDY, else study/ of the enclosing checkout, else the user's cache."""
     return home("BIASSTUDY_STUDY", "study") / "figures"
+
+
+def answer(results: Any, name: str) -> str:
+    """The study's answer in words, also written beside the figures as name.txt."""
+    from .inference import sentence
+    text = sentence(results)
+    folder = output_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.txt").write_text(text + "\n")
+    return text
 
 
 def standin_note(dataset: str) -> str:

@@ -160,7 +160,7 @@ class Store:
         try:
             data = save_arrays(arrays)
             _write(partial / _ARRAYS, data)
-            record = {**stage.described, "sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
+            record = {**stage.described, "keep": stage.kind.keep, "sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
             _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
             _sync_folder(partial)
             stage.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -233,9 +233,19 @@ def _identity(value: Any) -> Any:
     return value.id if hasattr(value, "id") else value
 
 
-def scratch(root: Path) -> list[Path]:
-    """Folders that may be deleted without losing a result: unfinished writes, checkpoints, locks."""
-    return [path for name in ("tmp", "checkpoints", "locks") for path in sorted((Path(root) / name).glob("*"))]
+def prune_all(root: Path, delete: bool) -> int:
+    """Bytes of a store that can go without losing a result: unfinished writes, checkpoints, values of scratch stages.
+
+    delete   whether to delete them; another process that is computing then only loses time
+    """
+    paths = [path for name in ("tmp", "checkpoints", "locks") for path in (root / name).rglob("*") if path.is_file()]
+    for path in (root / "stages").glob(f"*/*/{_ARRAYS}"):
+        record = _read_json(path.with_name("stage.json"))
+        paths += [] if record and record["keep"] else [path]
+    size = sum(path.stat().st_size for path in paths)
+    for path in paths if delete else ():
+        path.unlink(missing_ok=True)
+    return size
 
 
 # ---- Where things are ------------------------------------------------------------------------------------------------

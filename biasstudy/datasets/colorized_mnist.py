@@ -41,7 +41,7 @@ def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
     flaws     digits of 1990s American writers; the group is painted by us, it says nothing about people
     """
     from torchvision.datasets import MNIST  # slow to import
-    _check_files(data_folder() / "MNIST" / "raw")
+    check_files(data_folder() / "MNIST" / "raw")
     train, test = (MNIST(str(data_folder()), train=flag, download=False) for flag in (True, False))
     return _colored((train.data.numpy(), train.targets.numpy()), (test.data.numpy(), test.targets.numpy()),
                     _MNIST["train-images-idx3-ubyte"], 6000, n_colors, contrast)
@@ -66,7 +66,8 @@ def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
     return _colored((images[~test], label[~test]), (images[test], label[test]), _MNIST_5K, 1000, n_colors, contrast)
 
 
-def _check_files(folder: Path) -> None:
+def check_files(folder: Path) -> None:
+    """FileNotFoundError or ValueError with the command that helps, unless the four files are whole and unaltered."""
     for name, expected in _MNIST.items():
         path = folder / name
         if not path.is_file():

@@ -1,0 +1,131 @@
+"""Command line: python -m biasstudy fetch | run | notebooks | report | doctor."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; user errors are one sentence on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m biasstudy", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    fetch = commands.add_parser("fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)")
+    fetch.add_argument("name", help="mnist")
+    fetch.set_defaults(call=_fetch)
+
+    run = commands.add_parser("run", help="run the experiments of a parameter file")
+    run.add_argument("file", type=Path, help="YAML: fields of Experiment, and n_seeds, arms, scale, device, precision, threads")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="change one parameter (YAML value)")
+    run.add_argument("--workers", type=int, default=1, help="processes, one thread each; experiments of one seed stay together")
+    run.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
+                     help="import this first: your own data sets, generators, metrics")
+    run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
+    run.set_defaults(call=_run)
+
+    notebooks = commands.add_parser("notebooks", help="execute notebooks in place at smoke scale and scrub them")
+    notebooks.add_argument("files", nargs="+", type=Path)
+    notebooks.set_defaults(call=_notebooks)
+
+    report = commands.add_parser("report", help="write study/index.html from the figures made")
+    report.add_argument("folder", nargs="?", type=Path, help="default: BIASSTUDY_STUDY, else study/")
+    report.set_defaults(call=_report)
+
+    doctor = commands.add_parser("doctor", help="what is installed, where things are, what takes space")
+    doctor.add_argument("--prune", action="store_true", help="delete unfinished writes, checkpoints and scratch values")
+    doctor.set_defaults(call=_doctor)
+
+    asked = parser.parse_args(arguments)
+    try:
+        return asked.call(asked)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"biasstudy: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("biasstudy: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _fetch(asked: argparse.Namespace) -> int:
+    from .datasets.fetch import fetch
+    fetch(asked.name)
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> int:
+    import importlib
+
+    import yaml
+
+    from .inference import sentence
+    from .notebook import study_from
+    sys.path.insert(0, os.getcwd())
+    for module in asked.modules:
+        importlib.import_module(module)
+    parameters = read_parameters(asked.file)
+    for name, text in asked.p:
+        parameters[name] = yaml.safe_load(text)
+    study = study_from(parameters)
+    print(study.table().to_string())
+    if asked.workers > 1:
+        from .sweep import run_in_processes
+        run_in_processes(study, asked.workers, asked.modules)
+    results = study.run(keep=asked.keep)
+    for o in results.outcomes[:1]:
+        print("images per class:", ", ".join(f"{name} {n}" for name, n in o.sizes.items()))
+    print(sentence(results))
+    if asked.save:
+        command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
+        results.save(Path(__file__).parent / "reference", asked.save, command)
+    return 0
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
+    import yaml
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{path} must hold lines 'name: value'")
+    return found
+
+
+def _notebooks(asked: argparse.Namespace) -> int:
+    from .execute import refresh
+    for path in asked.files:
+        print(f"{path}: {'rewritten' if refresh(path) else 'outputs unchanged'}")
+    return 0
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from .report import write
+    from .store import home
+    print(write(asked.folder or home("BIASSTUDY_STUDY", "study")))
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    from .store import data_folder, environment, prune_all, runs_folder
+    for name, value in environment().items():
+        print(f"{name:12} {value}")
+    import torch
+    print(f"{'cuda':12} {torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'none'}")
+    for name, folder in (("runs", runs_folder()), ("data", data_folder())):
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
+        print(f"{name:12} {folder} ({size / 1e6:.1f} MB)" if folder.is_dir() else f"{name:12} {folder} (not there)")
+    scratch = prune_all(runs_folder(), delete=asked.prune)
+    print(f"{'scratch':12} {scratch / 1e6:.1f} MB {'deleted' if asked.prune else 'could be freed with: doctor --prune'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
