@@ -17,17 +17,26 @@ __version__ = "0.1.0"
 _HOME = {  # public name -> module; loaded when first used, so that the import itself needs neither torch nor pandas
     "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "experiment",
     "GENERATORS": "experiment", "CLASSIFIERS": "experiment", "FILTERS": "experiment", "METRICS": "experiment",
-    "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results", "load": "results",
+    "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results",
+    "reference": "results",
 }
 _MODULES = ("data", "datasets", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store")
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
-    from .data import LabeledImages as LabeledImages, Source as Source
-    from .experiment import (ARMS as ARMS, CLASSIFIERS as CLASSIFIERS, DATASETS as DATASETS, FILTERS as FILTERS,
-                             GENERATORS as GENERATORS, METRICS as METRICS, PROTOCOLS as PROTOCOLS, Experiment as Experiment)
+    from .data import LabeledImages as LabeledImages
+    from .data import Source as Source
+    from .experiment import ARMS as ARMS
+    from .experiment import CLASSIFIERS as CLASSIFIERS
+    from .experiment import DATASETS as DATASETS
+    from .experiment import FILTERS as FILTERS
+    from .experiment import GENERATORS as GENERATORS
+    from .experiment import METRICS as METRICS
+    from .experiment import PROTOCOLS as PROTOCOLS
+    from .experiment import Experiment as Experiment
     from .loop import run as run
-    from .results import Results as Results, load as load
+    from .results import Results as Results
+    from .results import reference as reference
     from .training import Numerics as Numerics
 
 

@@ -21,9 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fetch.set_defaults(call=_fetch)
 
     run = commands.add_parser("run", help="run the experiments of a parameter file")
-    run.add_argument("file", type=Path, help="YAML: fields of Experiment, and n_seeds, arms, scale, device, precision, threads")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="change one parameter (YAML value)")
-    run.add_argument("--workers", type=int, default=1, help="processes, one thread each; experiments of one seed stay together")
+    run.add_argument("file", type=Path, help="YAML: fields of Experiment, n_seeds, arms, scale, device, precision, threads")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="change one parameter (YAML value)")
+    run.add_argument("--workers", type=int, default=1, help="processes, one thread each; the arms of a seed stay together")
     run.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                      help="import this first: your own data sets, generators, metrics")
     run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")

@@ -8,7 +8,7 @@ Not here: loaders (`datasets/`), and what a generator makes of the data.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,8 +37,8 @@ class LabeledImages:
     images: np.ndarray
     label: np.ndarray
     group: np.ndarray
-    origin: np.ndarray = field(default=None)  # type: ignore[assignment]
-    unit: np.ndarray = field(default=None)    # type: ignore[assignment]
+    origin: np.ndarray = None  # type: ignore[assignment]   # default: REAL
+    unit: np.ndarray = None    # type: ignore[assignment]   # default: every image its own
     mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +63,8 @@ class LabeledImages:
     def __getitem__(self, index: Any) -> "LabeledImages":
         """The images at these positions (slice, index array or boolean mask)."""
         mask = None if self.mask is None else self.mask[index]
-        return LabeledImages(self.images[index], self.label[index], self.group[index], self.origin[index], self.unit[index], mask)
+        return LabeledImages(self.images[index], self.label[index], self.group[index], self.origin[index], self.unit[index],
+                             mask)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as named arrays, for the store."""
@@ -99,7 +100,6 @@ class Source:
     probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group (N,) int, UNKNOWN where
                unclear), exact
     n_instruments   images set aside from `train` for the measuring devices
-    instrument      name of the classifier that serves as oracle and, without an exact probe, as probe
     """
 
     train: LabeledImages
@@ -111,7 +111,6 @@ class Source:
     n_instruments: int
     paint: Callable[..., np.ndarray] | None = None
     probe: Callable[[np.ndarray], np.ndarray] | None = None
-    instrument: str = "lenet"
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:
@@ -278,7 +277,8 @@ def draw(experiment: Experiment) -> Draw:
 
     def reserve(t: int) -> Part:
         offset = counts + t * slice_counts
-        return Part({**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist()), "condition": e.condition},
+        described = {**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist()), "condition": e.condition}
+        return Part(described,
                     lambda: in_told_order(stock.take(slice_counts, offset), e.condition, source.n_groups,
                                           seed_for(e.seed, "reserve", t)))
 

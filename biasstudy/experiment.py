@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-
 # ---- Names and seeds -------------------------------------------------------------------------------------------------
 
 def digest(value: Any, length: int = 20) -> str:
@@ -110,7 +109,7 @@ class Registry(Mapping[str, Entry]):
         return True
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or self._loaded and name in self._entries
+        return name in self._entries or (self._loaded and name in self._entries)
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self:
@@ -163,7 +162,7 @@ def _listed(names: Any) -> str:
     return ", ".join(map(str, names))
 
 
-def checked(name: str, value: Any, kind: type) -> Any:
+def checked(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`, int becoming float; ValueError says what was seen and what was expected."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if kind is float and number:
@@ -175,7 +174,8 @@ def checked(name: str, value: Any, kind: type) -> Any:
     if kind not in (int, float) and isinstance(value, kind):
         return dict(value) if kind is dict else value
     hint = " (in YAML write 1.0e-3, not 1e-3)" if kind is float and isinstance(value, str) and "e" in value else ""
-    raise ValueError(f"{name} must be {_TYPE_NAMES.get(kind, kind.__name__)}; got {type(value).__name__} {value!r}{hint}")
+    raise ValueError(f"{name} must be {_TYPE_NAMES.get(kind, kind.__name__)}; "
+                     f"got {type(value).__name__} {value!r}{hint}")
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", dict: "a mapping of options", bool: "true or false"}
@@ -194,7 +194,7 @@ class Experiment:
     """One run of the self-consuming loop: every choice that can change its result, for one seed.
 
     Fields are checked when it is built: ValueError with one sentence for an unknown name, a wrong type or a value out of
-    range. Steps and batch sizes of 0 mean the default of the named generator or classifier.
+    range. Steps and batch sizes of 0 mean the default of the named model.
     """
 
     dataset: str = knob("colorized-mnist-5k", "name of the data set", among=DATASETS)
@@ -218,7 +218,8 @@ class Experiment:
     filter: str = knob("none", "which generated images are kept", among=FILTERS)
     filter_options: dict = knob({}, "options of the filter")
     n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
-    instrument_steps: int = knob(0, "optimiser steps of oracle and probe; 0: the default of their classifier", low=0)
+    instrument: str = knob("lenet", "name of the fixed classifier that serves as oracle and probe", among=CLASSIFIERS)
+    instrument_steps: int = knob(0, "optimiser steps of oracle and probe", low=0)
     seed: int = knob(0, "base of every random stream", low=0)
 
     def __post_init__(self) -> None:
@@ -229,7 +230,7 @@ class Experiment:
                 among[value]
             elif among is not None and value not in among:
                 raise ValueError(f"unknown {f.name} {value!r}; known: {_listed(among)}")
-            if low is not None and value < low or high is not None and value > high:
+            if (low is not None and value < low) or (high is not None and value > high):
                 bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
                 raise ValueError(f"{f.name} must be {bounds}; got {value!r}")
             object.__setattr__(self, f.name, value)
@@ -237,13 +238,14 @@ class Experiment:
 
     def _check_together(self) -> None:
         if PROTOCOLS[self.protocol].full_batch and self.ratio != 1:
-            raise ValueError(f"protocol {self.protocol!r} needs ratio 1, its batch is the whole pool; got ratio {self.ratio}")
+            raise ValueError(f"protocol {self.protocol!r} needs ratio 1: its batch is the whole pool; got ratio {self.ratio}")
         if self.start == "unbiased" and self.bias != 0:
             raise ValueError(f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)")
-        if 0 < self.ratio and self.n_batch == 0:
+        if self.ratio > 0 and self.n_batch == 0:
             raise ValueError(f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a larger one")
         self.dataset_entry.resolve(self.dataset_options)
-        self.resolved("generator"), self.resolved("classifier")
+        for kind in ("generator", "classifier", "instrument"):
+            self.resolved(kind)
         FILTERS[self.filter].resolve(self.filter_options)
 
     # -- what follows from the fields
@@ -258,14 +260,14 @@ class Experiment:
         return DATASETS[self.dataset]
 
     def resolved(self, kind: str) -> dict[str, Any]:
-        """Every option of the generator or classifier, defaults filled in, steps and batch among them."""
-        registry = {"generator": GENERATORS, "classifier": CLASSIFIERS}[kind]
-        entry = registry[getattr(self, kind)]
-        options = entry.resolve(getattr(self, f"{kind}_options"))
+        """Every option of the `generator`, `classifier` or `instrument`, defaults filled in, steps and batch among them."""
+        entry = (GENERATORS if kind == "generator" else CLASSIFIERS)[getattr(self, kind)]
+        given = getattr(self, f"{kind}_options", {})
+        options = entry.resolve(given)
         for name in ("steps", "batch"):
-            if name in getattr(self, f"{kind}_options"):
+            if name in given:
                 raise ValueError(f"give {name!r} as {kind}_{name}, not inside {kind}_options")
-            value = getattr(self, f"{kind}_{name}")
+            value = getattr(self, f"{kind}_{name}", 0)
             if value and name not in options:
                 raise ValueError(f"{kind} {entry.name!r} has no {name}; {kind}_{name} must stay 0, got {value}")
             if value:
@@ -291,9 +293,9 @@ class Experiment:
             if self.generator in CONTROLS:
                 raise ValueError(f"generator {self.generator!r} is a control; the arm 'generated' needs a generator")
             return self
-        own = {"generator_steps": 0, "generator_batch": 0, "generator_options": {}}
+        own: dict[str, Any] = {"generator_steps": 0, "generator_batch": 0, "generator_options": {}}
         if arm == "none":  # the start under every protocol: what would have been generated does not matter
-            default = {f.name: f.default for f in dataclasses.fields(self)}
+            default: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
             fixed = {name: default[name] for name in ("generator", "condition", "protocol", "filter")}
             return dataclasses.replace(self, ratio=0.0, filter_options={}, **fixed, **own)
         return dataclasses.replace(self, generator={"real": "reserve", "resample": "resample"}[arm], **own)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .inference import headline
-from .results import Outcome, Results
+from .results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
     "generated": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
@@ -25,21 +25,23 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "none": {"color": "#555555", "marker": "D", "linestyle": ":"},
 }
 STYLE = {
-    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9,
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4",
+    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
+    "axes.labelsize": 9, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8.5, "pdf.fonttype": 42,
     "figure.constrained_layout.use": True, "lines.markersize": 4.5, "image.interpolation": "nearest",
 }
 WIDTH = 7.0  # inches: the text width of a one-column page
 
-LABELS = {"accuracy": "accuracy", "worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
-          "equal-opportunity-mean": "equal opportunity gap, mean over classes", "adjusted-accuracy": "mean of group accuracies",
+LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
+          "equal-opportunity-mean": "equal opportunity gap, mean", "adjusted-accuracy": "mean of group accuracies",
           "headline": "accuracy contrast (signed)"}
 
 
 def use_style() -> None:
     """Set matplotlib to the style of this study."""
-    mpl.rcParams.update(STYLE)
+    for name, value in STYLE.items():
+        mpl.rcParams[name] = value  # type: ignore[index]
 
 
 def mark_of(results: Results) -> str:
@@ -81,12 +83,14 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
         names = source.groups
     else:
         members = [np.flatnonzero(source.occurs[k]) for k in range(shown)]
-        rows = [np.stack([_first(start, k, member[i]) for k, member in enumerate(members)]) for i in range(min(map(len, members)))]
+        rows = [np.stack([_first(start, k, member[i]) for k, member in enumerate(members)])
+                for i in range(min(map(len, members)))]
         names = tuple(f"group {i + 1}" for i in range(len(rows)))
     size = start.images.shape[2] + 2
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.42 * len(rows) + 0.8))
     left.imshow(_tile(rows))
-    left.set_xticks((np.arange(shown) + 0.5) * size, source.classes[:shown], rotation=0 if max(map(len, source.classes)) < 3 else 60)
+    turn = 0 if max(map(len, source.classes)) < 3 else 60
+    left.set_xticks((np.arange(shown) + 0.5) * size, source.classes[:shown], rotation=turn)
     left.set_yticks((np.arange(len(rows)) + 0.5) * size, names)
     left.set_title("one real image per class and group")
     table = counts_table(real)
@@ -94,7 +98,7 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
     right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.3 * counts.max())
     for (k, g), n in np.ndenumerate(counts[:shown]):
         right.text(k, g, n, ha="center", va="center", fontsize=6.5, color="white" if n > 0.75 * counts.max() else "black")
-    right.set_xticks(range(shown), source.classes[:shown], rotation=left.get_xticklabels()[0].get_rotation())
+    right.set_xticks(range(shown), source.classes[:shown], rotation=turn)
     right.set_yticks([])
     right.set_title("images in the start")
     for axis in (left, right):
@@ -135,7 +139,8 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
     titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, lines * WIDTH / columns * shown / n_show * 1.06), squeeze=False)
+    height = lines * WIDTH / columns * shown / n_show * 1.06
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, rows, title in zip(axes.flat, blocks, titles, strict=False):
@@ -146,7 +151,8 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
 
 # ---- Curves ----------------------------------------------------------------------------------------------------------
 
-def curves(results: Results, metrics: tuple[str, ...] = ("accuracy", "worst-group-accuracy", "headline")) -> tuple[Figure, pd.DataFrame]:
+def curves(results: Results, metrics: tuple[str, ...] = ("accuracy", "worst-group-accuracy", "headline")) -> tuple[
+        Figure, pd.DataFrame]:
     """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones their mean.
 
     metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`
@@ -157,7 +163,8 @@ def curves(results: Results, metrics: tuple[str, ...] = ("accuracy", "worst-grou
     figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6), squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for arm, style in ARM_STYLE.items():
-            lines = table[(table.metric == metric) & (table.arm == arm)].pivot(index="generation", columns="seed", values="value")
+            mine = table[(table.metric == metric) & (table.arm == arm)]
+            lines = mine.pivot(index="generation", columns="seed", values="value")
             if lines.empty:
                 continue
             if lines.shape[1] > 1:
@@ -175,11 +182,10 @@ def curves(results: Results, metrics: tuple[str, ...] = ("accuracy", "worst-grou
 
 def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
     """Values of scalar metrics by metric, arm, seed and generation; the classifiers of a seed averaged."""
-    parts = []
+    parts: list[Any] = []
     scalar = [m for m in metrics if m != "headline"]
     if scalar:
-        found = results.table
-        found = found[found.metric.isin(scalar) & (found.measured_on == "classifier") & found.label.isna() & found.group.isna()]
+        found = results.table.query("metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()")
         parts.append(found.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean())
     if "headline" in metrics:
         for arm in ARM_STYLE:
@@ -204,7 +210,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     outcomes = results.of(arm)
     first = outcomes[0]
     n_t = len(first.predicted)
-    means = np.stack([np.mean([_cell_means(o, t) for o in outcomes], axis=0) for t in range(n_t)])
+    means = np.stack([np.mean([o.cell_accuracy(t) for o in outcomes], axis=0) for t in range(n_t)])
     compact = np.stack([_compact(m, first) for m in means])
     height = 1.1 + 0.2 * compact.shape[1]
     figure, axes = plt.subplots(1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False)
@@ -212,8 +218,8 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     columns = first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(compact.shape[2])]
     for t, axis in enumerate(axes[0]):
         values = compact[0] if t == 0 else compact[t] - compact[0]
-        shown = axis.imshow(values, aspect="auto", **({"cmap": "cividis", "vmin": min(0.5, float(np.nanmin(compact[0]))), "vmax": 1} if t == 0
-                                                      else {"cmap": "PuOr", "vmin": -limit, "vmax": limit}))
+        low, high = (min(0.5, float(np.nanmin(compact[0]))), 1.0) if t == 0 else (-limit, limit)
+        shown = axis.imshow(values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high)
         axis.set_title("generation 0: accuracy" if t == 0 else f"generation {t}: change")
         axis.set_xticks(range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0)
         axis.set_yticks(range(len(first.classes)), first.classes)
@@ -224,12 +230,8 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     axes[0][0].set_ylabel("class")
     axes[0][0].set_xlabel("group" if first.design == "crossed" else "group within the class")
     rows = [(t, first.classes[y], first.groups[g], means[t, y, g]) for t in range(n_t) for y, g in np.argwhere(first.occurs)]
-    return _signed(figure, f"arm {arm} · {mark_of(results)}"), pd.DataFrame(rows, columns=["generation", "class", "group", "accuracy"])
-
-
-def _cell_means(o: Outcome, t: int) -> np.ndarray:
-    from .metrics import cells
-    return np.mean([cells(o.label, p, o.group, o.occurs)[0] for p in o.predicted[t]], axis=0)
+    table = pd.DataFrame(rows, columns=["generation", "class", "group", "accuracy"])
+    return _signed(figure, f"arm {arm} · {mark_of(results)}"), table
 
 
 def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
@@ -241,10 +243,12 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     use_style()
     found = results.table[results.table.metric.isin(["group-share", "favoured-share"])]
     start = found[found.measured_on == "start"].assign(generation=-1)
-    table = pd.concat([start, found[found.measured_on == "batch"]])[["metric", "arm", "seed", "generation", "group", "value", "n"]]
+    table = pd.concat([start, found[found.measured_on == "batch"]])
+    table = table[["metric", "arm", "seed", "generation", "group", "value", "n"]]
     arms = [arm for arm in ARM_STYLE if arm != "none" and results.of(arm)]
     biased = results.outcomes[0].biased
-    panels = (["favoured"] if biased else []) + [arm for arm in ("generated", "resample", "real") if arm in arms][: 2 if biased else 3]
+    panels: list[str] = [arm for arm in ("generated", "resample", "real") if arm in arms]
+    panels = ["favoured", *panels[:2]] if biased else panels
     if not arms:
         figure = plt.figure(figsize=(WIDTH, 0.8))
         figure.text(0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center")

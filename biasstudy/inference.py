@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .metrics import cells, contrast_weights
+from .metrics import contrast_weights
 
 CONTRASTS = {"A": ("generated", "none"), "S": ("generated", "resample"), "R": ("generated", "real")}
 MARGIN = 0.02       # a change within this margin is called no change
@@ -72,7 +72,8 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
     d = per_unit.sum(1)
     n = len(d)
     if n < 2:
-        return Estimate(float(d.mean()), *[float("nan")] * 6, d)
+        nan = float("nan")
+        return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, d)
     across_seeds = float(d.var(ddof=1) / n)
     common = _variance_of_sum(per_unit.mean(0), stratum)
     independent = sum(_variance_of_sum(row, stratum) for row in per_unit) / n**2
@@ -104,7 +105,7 @@ def headline_weights(outcomes: list[Any]) -> np.ndarray:
     first = outcomes[0]
     if first.biased:
         return np.stack([contrast_weights(o.label, o.group, o.favoured) for o in outcomes])
-    accuracy = np.stack([np.mean([cells(o.label, p, o.group, o.occurs)[0] for p in o.predicted[0]], axis=0) for o in outcomes])
+    accuracy = np.stack([o.cell_accuracy(0) for o in outcomes])
     weights = []
     for s in range(len(outcomes)):
         others = np.delete(accuracy, s, axis=0)
@@ -154,7 +155,8 @@ def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     if len({o.numerics for o in first + second}) > 1:
         raise ValueError("a contrast pairs results of one numerics only")
     weights = headline_weights(first)
-    difference = np.stack([a.correct()[generation].mean(0) - b.correct()[generation].mean(0) for a, b in zip(first, second, strict=True)])
+    difference = np.stack([a.correct()[generation].mean(0) - b.correct()[generation].mean(0)
+                           for a, b in zip(first, second, strict=True)])
     unit, stratum = _units(first[0])
     per_unit = np.stack([np.bincount(unit, x, len(stratum)) for x in weights * difference])
     return two_way_interval(per_unit, stratum)
@@ -178,7 +180,7 @@ def verdict(estimate: Estimate) -> str:
     if estimate.high < 0:
         return "reduced"
     low, high = estimate.interval(0.90)
-    if -MARGIN < low and high < MARGIN:
+    if low > -MARGIN and high < MARGIN:
         return f"no change beyond {MARGIN}"
     return f"cannot tell (smallest change detectable with 80 % power: {estimate.detectable:.3f})"
 
@@ -196,11 +198,11 @@ def sentence(results: Any) -> str:
     what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
-    text = [f"{first.experiment.dataset}, {first.experiment.start} start, generation {first.experiment.n_generations}, accuracy "
-            f"of {what}: {verdict(a)}."]
-    for name, e in found.items():
-        interval = f"[{e.low:+.3f}, {e.high:+.3f}]" if e.n > 1 else "(one seed: no interval)"
-        text.append(f"{name} = generated - {CONTRASTS[name][1]} = {e.mean:+.3f} {interval}")
+    e = first.experiment
+    text = [f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}: {verdict(a)}."]
+    for name, d in found.items():
+        interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if d.n > 1 else "(one seed: no interval)"
+        text.append(f"{name} = generated - {CONTRASTS[name][1]} = {d.mean:+.3f} {interval}")
     if a.n >= SEEDS_FOR_VERDICT and a.low > 0 and "R" in found:
         text.append("because the images are generated" if found["R"].low > 0 else
                     "not shown to be because the images are generated (R is not above 0)")

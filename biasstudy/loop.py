@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Draw, Lazy, LabeledImages, Pool, condition_of, draw
+from .data import Draw, LabeledImages, Lazy, Pool, condition_of, draw
 from .experiment import CLASSIFIERS, GENERATORS, PROTOCOLS, Experiment, seed_for, spread
 from .probes import Instruments, confusion_counts, predicted
 from .progress import Progress
@@ -102,14 +102,16 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
             continue
 
         reserve = real.reserve(t) if e.arm == "real" else None
-        state = store.stage(fit_generator, **generator, **told, pool=pool, reserve=reserve, seed=seed_for(e.seed, "generator", t))
+        state = store.stage(fit_generator, **generator, **told, pool=pool, reserve=reserve,
+                            seed=seed_for(e.seed, "generator", t))
         batch = store.stage(sample_batch, **generator, **told, state=state, origin=t, seed=seed_for(e.seed, "batch", t),
                             told_counts=real.told_counts(e.condition, e.n_batch).tolist())
         batches.append(batch)
 
         kept = {"oracle": tell.oracle(batch), "probe": tell.probe(batch)}
         if e.arm == "generated":
-            kept["grid"] = store.stage(sample_grid, **generator, state=state, told=grid_told(e, real), seed=seed_for(e.seed, "grid"))
+            kept["grid"] = store.stage(sample_grid, **generator, state=state, told=grid_told(e, real),
+                                       seed=seed_for(e.seed, "grid"))
         yield Turn(t, pool, predictions, batch, kept)
 
 
@@ -168,7 +170,7 @@ def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | 
 
 def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None) -> Store:
     """The store in a folder, for these numerics."""
-    described = {"precision": numerics.precision, "device": numerics.device, "threads": numerics.threads, "compile": numerics.compile}
+    described = {name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")}
     progress = bar.steps if bar else None
     return Store(Path(where) if where else runs_folder(), described,
                  lambda folder: Context(numerics, folder, progress=progress))
@@ -206,7 +208,8 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
         confusion = confusion_counts(test.group, Instruments(e, real, store).probe(real.test).load()["told"], source.n_groups)
     stages = {f"{turn.t}": [stage.id for stage in turn.results()] for turn in plan}
     made = [stage.provenance for stage in needed_by([plan]).values()]
-    cost = {"seconds": round(sum(p.get("seconds", 0) for p in made), 1), "peak_memory_mb": max(p.get("peak_memory_mb", 0) for p in made),
+    cost = {"seconds": round(sum(p.get("seconds", 0) for p in made), 1),
+            "peak_memory_mb": max(p.get("peak_memory_mb", 0) for p in made),
             "processor": made[0].get("processor", ""), "commits": sorted({p.get("commit", "") for p in made}),
             "versions": {name: made[0].get(name, "") for name in ("biasstudy", "python", "torch", "numpy")}}
     return Outcome(

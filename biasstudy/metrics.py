@@ -35,7 +35,8 @@ class Value(NamedTuple):
 
 # ---- Counting --------------------------------------------------------------------------------------------------------
 
-def cells(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, occurs: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def cells(label: np.ndarray, predicted: np.ndarray, group: np.ndarray,
+          occurs: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and number of images of every cell.
 
     returns  a (n_classes, n_groups) float, NaN where no image; n (n_classes, n_groups) int
@@ -84,7 +85,8 @@ def accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> flo
 
 
 @METRICS.register("group-accuracy", version=1)
-def group_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None) -> list[Value]:
+def group_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
+                   occurs: np.ndarray | None = None) -> list[Value]:
     """Accuracy in each group: a_g = P(yhat = y | g).
 
     returns  a Value per group; nan if the group has no image
@@ -95,7 +97,8 @@ def group_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, 
 
 
 @METRICS.register("class-accuracy", version=1)
-def class_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None) -> list[Value]:
+def class_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
+                   occurs: np.ndarray | None = None) -> list[Value]:
     """Accuracy in each class: P(yhat = y | y).
 
     returns  a Value per class; nan if the class has no image
@@ -106,7 +109,8 @@ def class_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, 
 
 
 @METRICS.register("cell-accuracy", version=1)
-def cell_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None) -> list[Value]:
+def cell_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
+                  occurs: np.ndarray | None = None) -> list[Value]:
     """Accuracy of each class in each group: a_yg = P(yhat = y | y, g).
 
     returns  a Value per cell that occurs; nan if it has no image
@@ -155,7 +159,8 @@ _GROUPED = "a class belongs to one group, so no class can be compared between gr
 
 
 @METRICS.register("equal-opportunity", version=1, refuses={"grouped": _GROUPED})
-def equal_opportunity(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None) -> list[Value]:
+def equal_opportunity(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
+                      occurs: np.ndarray | None = None) -> list[Value]:
     """Largest difference, within a class, of the rate at which its groups are recognised.
 
     EO_y = max_g a_yg - min_g a_yg, over the groups that occur in class y
@@ -204,8 +209,8 @@ def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray)
     if not both.any():
         return np.full(len(label), np.nan)
     per_cell = up / np.maximum(up.sum(1, keepdims=True), 1) - down / np.maximum(down.sum(1, keepdims=True), 1)
-    per_cell = np.where(both[:, None], per_cell, 0) / both.sum()
-    return (per_cell / np.maximum(n, 1))[label, group]
+    weight: np.ndarray = np.where(both[:, None], per_cell, 0) / both.sum() / np.maximum(n, 1)
+    return weight[label, group]
 
 
 @METRICS.register("accuracy-contrast", version=1, needs="biased start")
@@ -218,7 +223,7 @@ def accuracy_contrast(label: np.ndarray, predicted: np.ndarray, group: np.ndarra
     returns  float in [-1, 1]   above 0: the start's favourites are recognised better; nan if no class has both
     source   ours
     """
-    return float(contrast_weights(label, group, favoured) @ (label == predicted))
+    return float(contrast_weights(label, group, favoured) @ np.equal(label, predicted))
 
 
 # ---- Asking for metrics ----------------------------------------------------------------------------------------------

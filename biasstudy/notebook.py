@@ -17,8 +17,8 @@ from .experiment import ARMS, Experiment, checked, experiment_from
 from .store import home
 
 # parameters of a study that are not fields of an experiment
-SETTINGS: dict[str, Any] = {"name": "study", "n_seeds": 1, "arms": ["generated", "real", "resample", "none"], "scale": "custom", "source": "run",
-                            "device": "cpu", "precision": "float32", "threads": 1}
+SETTINGS: dict[str, Any] = {"name": "study", "n_seeds": 1, "arms": ["generated", "real", "resample", "none"],
+                            "scale": "custom", "source": "run", "device": "cpu", "precision": "float32", "threads": 1}
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 
 
@@ -70,13 +70,15 @@ class Study:
         import pandas as pd
         changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
                    and getattr(self.base, f.name) != {}}
-        rows = {**changed, "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(self._arms()),
-                "experiments": len({e.id for e in self.experiments}), "scale": self.scale, "precision": self.numerics["precision"]}
+        rows = {**changed, "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
+                "arms": ", ".join(self._arms()), "experiments": len({e.id for e in self.experiments}), "scale": self.scale,
+                "precision": self.numerics["precision"]}
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
 
 
 def _setting(e: Experiment) -> str:
-    return f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, ratio {e.ratio}, {e.protocol}"
+    return (f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, ratio {e.ratio}, "
+            f"{e.protocol}")
 
 
 def study_from(parameters: Mapping[str, Any]) -> Study:

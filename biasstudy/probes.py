@@ -16,7 +16,8 @@ from .training import Context
 
 
 @kind("instrument", keep=True)
-def fit_instrument(context: Context, *, model: Any, options: dict, images: LabeledImages, tells: str, n: int, seed: int) -> dict:
+def fit_instrument(context: Context, *, model: Any, options: dict, images: LabeledImages, tells: str, n: int,
+                   seed: int) -> dict:
     """A fixed classifier of `tells` ("label" or "group"), fitted to instruments."""
     target = LabeledImages(images.images, getattr(images, tells), images.group)
     state = model.target(**options).fit(target, n, seed=seed, context=context)
@@ -48,16 +49,15 @@ class Instruments:
 
     def __init__(self, e: Experiment, real: Any, store: Store) -> None:
         self.e, self.real, self.store, self.source = e, real, store, source_of(e)
-        self.model = CLASSIFIERS[self.source.instrument]
-        steps = {"steps": e.instrument_steps} if e.instrument_steps else {}
-        self.options = self.model.resolve(steps)
+        self.model, self.options = CLASSIFIERS[e.instrument], e.resolved("instrument")
 
     def _fitted(self, purpose: str, tells: str, n: int) -> Stage:
         return self.store.stage(fit_instrument, model=self.model, options=self.options, images=self.real.instruments[purpose],
                                 tells=tells, n=n, seed=seed_for("instrument", purpose))
 
     def _told(self, purpose: str, tells: str, n: int, images: Any) -> Stage:
-        return self.store.stage(tell, model=self.model, options=self.options, state=self._fitted(purpose, tells, n), images=images)
+        fitted = self._fitted(purpose, tells, n)
+        return self.store.stage(tell, model=self.model, options=self.options, state=fitted, images=images)
 
     def oracle(self, images: Any) -> Stage:
         """Class of each image, as a classifier of real instruments sees it."""

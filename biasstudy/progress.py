@@ -16,7 +16,8 @@ class Progress:
     """Counts finished stages; `steps` shows the steps of the fit under way."""
 
     def __init__(self, show: bool | None = None) -> None:
-        self.show, self._bar, self._what = wanted() if show is None else show, None, ""  # type: Any
+        self.show = wanted() if show is None else show
+        self._bar: Any = None
 
     @contextlib.contextmanager
     def over(self, stages: list[Any]) -> Iterator[None]:
@@ -31,7 +32,6 @@ class Progress:
 
     def now(self, what: str) -> None:
         """One stage further; what comes now."""
-        self._what = what
         if self._bar is not None:
             self._bar.set_description(what)
             self._bar.update()

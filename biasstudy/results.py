@@ -7,15 +7,15 @@ long: one row per experiment, generation, metric, class and group. Columns are i
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .experiment import Experiment, experiment_from
-from .metrics import METRICS, Value, applicable, measure
+from .experiment import METRICS, Experiment, experiment_from
+from .metrics import Value, applicable, cells, measure
 
 COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
            "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
@@ -63,6 +63,10 @@ class Outcome:
         """(T + 1, R, N) bool: whether each test image was told rightly."""
         return self.predicted == self.label
 
+    def cell_accuracy(self, t: int) -> np.ndarray:
+        """Accuracy of each cell in generation t, mean over classifiers; (n_classes, n_groups), nan where no image."""
+        return np.mean([cells(self.label, p, self.group, self.occurs)[0] for p in self.predicted[t]], axis=0)
+
     def measure(self, metric: str) -> pd.DataFrame:
         """Rows of one metric; ValueError with the reason if the design forbids it."""
         return _frame(self, self._of_predictions([metric]))
@@ -76,8 +80,8 @@ class Outcome:
         for t, replicates in enumerate(self.predicted):
             for r, predicted in enumerate(replicates):
                 for metric in metrics:
-                    values = measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased, known=known)
-                    for value in values:
+                    for value in measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased,
+                                         known=known):
                         yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_batches(self) -> Iterator[dict[str, Any]]:
@@ -120,7 +124,8 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
     yield "label-agreement", Value(float(agree.mean()), len(label))
     for y in range(shape[0]):
         chosen = label == y
-        yield "label-agreement", Value(float(agree[chosen].mean()) if chosen.any() else float("nan"), int(chosen.sum()), label=y)
+        rate = float(agree[chosen].mean()) if chosen.any() else float("nan")
+        yield "label-agreement", Value(rate, int(chosen.sum()), label=y)
 
 
 def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
@@ -172,15 +177,18 @@ class Results:
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):
-            small = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 255).round().astype(np.uint8)}
-            grids = {f"grid{t}": g for t, g in enumerate(o.grids)} if o.experiment.seed == self.outcomes[0].experiment.seed else {}
-            batches = {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
-            fixed = {"occurs": o.occurs, "favoured": o.favoured, "counts": o.counts}
-            test = {"label": o.label.astype(np.int16), "group": o.group.astype(np.int16), "unit": o.unit.astype(np.int32)} if i == 0 else {}
-            confusion = {} if o.confusion is None else {"confusion": o.confusion}
-            arrays |= {f"{i}/{k}": v for k, v in {**small, **grids, **batches, **fixed, **test, **confusion}.items()}
+            mine = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 255).round().astype(np.uint8),
+                    "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts}
+            mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
+            if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough
+                mine |= {f"grid{t}": grid for t, grid in enumerate(o.grids)}
+            if i == 0:                                                 # the test images are those of all
+                mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
+            if o.confusion is not None:
+                mine["confusion"] = o.confusion
+            arrays |= {f"{i}/{name}": value for name, value in mine.items()}
             records.append({**o.record, "classes": o.classes, "groups": o.groups, "design": o.design, "paired": o.paired,
-                            "generations": len(o.predicted), "n_grids": len(grids), "n_batches": len(o.batches)})
+                            "n_grids": sum(name.startswith("grid") for name in mine), "n_batches": len(o.batches)})
         np.savez_compressed(folder / f"{study}.npz", **arrays)  # type: ignore[arg-type]
         about = {"study": study, "command": command, "outcomes": records}
         (folder / f"{study}.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
@@ -204,12 +212,13 @@ def reference(study: str, folder: Path | None = None) -> Results:
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
     mine = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/", 1)[0] == str(i)}
-    batches = [{k: mine[f"batch{t}/{k}"].astype(np.int64) for k in ("label", "oracle", "group")} for t in range(record["n_batches"])]
+    batches = [{k: mine[f"batch{t}/{k}"].astype(np.int64) for k in ("label", "oracle", "group")}
+               for t in range(record["n_batches"])]
     return Outcome(
         experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
         classes=tuple(record["classes"]), groups=tuple(record["groups"]), design=record["design"], occurs=mine["occurs"],
         favoured=mine["favoured"], counts=mine["counts"], sizes=record["sizes"], paired=record["paired"],
-        label=arrays["0/label"].astype(np.int64), group=arrays["0/group"].astype(np.int64), unit=arrays["0/unit"].astype(np.int64),
+        label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
         predicted=mine["predicted"].astype(np.int64), confidence=mine["confidence"] / 255.0, batches=batches,
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
         cost=record["cost"])

@@ -160,7 +160,8 @@ class Store:
         try:
             data = save_arrays(arrays)
             _write(partial / _ARRAYS, data)
-            record = {**stage.described, "keep": stage.kind.keep, "sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
+            record = {**stage.described, "keep": stage.kind.keep, "provenance": provenance,
+                      "sha256": hashlib.sha256(data).hexdigest()}
             _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
             _sync_folder(partial)
             stage.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -308,7 +309,7 @@ def _explained(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"cannot write results to {root}: {reason}; free space or set BIASSTUDY_RUNS to another folder") from error
+        raise OSError(f"cannot write results to {root}: {reason}; free space there, or set BIASSTUDY_RUNS") from error
 
 
 # ---- Provenance ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
         context.set_forkserver_preload(["torch"])
     bar = Progress()
     with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context) as pool, bar.over(list(seeds)):
-        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules): seed for seed, arms in seeds.items()}
+        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules): seed
+                   for seed, arms in seeds.items()}
         try:
             for done in as_completed(waiting):
                 done.result()

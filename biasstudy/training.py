@@ -91,7 +91,7 @@ class Context:
 
     def place(self, module: nn.Module) -> nn.Module:
         """The network on the device, in the dtype of these numerics, channels last."""
-        module = module.to(self.numerics.device, self.numerics.dtype, memory_format=torch.channels_last)
+        module = module.to(self.numerics.device, self.numerics.dtype).to(memory_format=torch.channels_last)
         return torch.compile(module) if self.numerics.compile else module  # type: ignore[return-value]
 
     def pixels(self, images: np.ndarray | Tensor) -> Tensor:

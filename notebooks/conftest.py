@@ -19,6 +19,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """nbval does not compare cells that were never executed; such a notebook must not pass."""
     if getattr(config.option, "nbval", False):
-        bad = [item.nodeid for item in items if hasattr(item, "cell_num") and item.cell.source.strip() and item.cell.execution_count is None]
+        cells = [item for item in items if hasattr(item, "cell_num") and item.cell.source.strip()]
+        bad = [item.nodeid for item in cells if item.cell.execution_count is None]
         if bad:
-            raise pytest.UsageError(f"{len(bad)} notebook cells were never executed, so nothing would be compared: {bad[:3]}; run: make notebooks")
+            raise pytest.UsageError(f"{len(bad)} notebook cells were never executed, so nothing would be compared: "
+                                    f"{bad[:3]}; run: make notebooks")

@@ -110,12 +110,14 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(linear @ np.linalg.inv(_CONE_TO_LINEAR).T) @ np.linalg.inv(_LAB_TO_CONE).T
 
 
-_LAB_TO_CONE = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]])
+_LAB_TO_CONE = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728],
+                         [1, -0.0894841775, -1.2914855480]])
 _CONE_TO_LINEAR = np.array([[4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965],
                             [-0.0041960863, -0.7034186147, 1.7076147010]])
 
 
-def paint(hues: np.ndarray, contrast: float, images: np.ndarray, group: np.ndarray, unit: np.ndarray, seed: int | str) -> np.ndarray:
+def paint(hues: np.ndarray, contrast: float, images: np.ndarray, group: np.ndarray, unit: np.ndarray,
+          seed: int | str) -> np.ndarray:
     """Grey digits with strokes in the colour of their group.
 
     images   (N, 1, H, W) uint8    stroke strength

@@ -57,14 +57,14 @@ SHAPES: dict[str, Mask] = {  # inside or not, at x to the right and y upwards, b
     "heart": lambda x, y: (1.4 * x * x + 1.4 * (y + 0.1) ** 2 - 0.75) ** 3 < 2.2 * x * x * (y + 0.1) ** 3,
     "moon": lambda x, y: _disc(x + 0.1, y, 0.95) & ~_disc(x - 0.35, y - 0.1, 0.75),
     "arrow": lambda x, y: _box(x + 0.4, y, 1.1, 0.44) | _wedge(y, x - 0.1, 1.6, 0.85),
-    "hourglass": lambda x, y: (np.abs(x) < 0.12 + 0.75 * np.abs(y)) & (np.abs(y) < 0.9),
+    "hourglass": lambda x, y: (np.abs(x) < 0.06 + 0.9 * np.abs(y)) & (np.abs(y) < 0.9),
     "house": lambda x, y: _box(x, y + 0.4, 1.3, 1.0) & ~_box(x, y + 0.65, 0.36, 0.6) | _wedge(x, y, 1.9, 0.9),
     "drop": lambda x, y: _disc(x, y + 0.3, 0.62) | _wedge(x, y + 0.1, 1.22, 1.1),
-    "mushroom": lambda x, y: _disc(x, y + 0.05, 0.92) & (y > 0) | _box(x, y + 0.45, 0.5, 1.0),
+    "mushroom": lambda x, y: _disc(x, y + 0.1, 1.0) & (y > 0) | _box(x, y + 0.45, 0.4, 1.0),
     "key": lambda x, y: _disc(x + 0.5, y, 0.48) & ~_disc(x + 0.5, y, 0.2) | _box(x - 0.45, y, 1.1, 0.26)
                         | _box(np.abs(x - 0.63) - 0.22, y + 0.2, 0.24, 0.5),
     "dumbbell": lambda x, y: _disc(np.abs(x) - 0.6, y, 0.4) | _box(x, y, 1.2, 0.28),
-    "flower": lambda x, y: np.any([_disc(x - 0.57 * c, y - 0.57 * s, 0.36) for c, s in _FIVE], 0) & ~_disc(x, y, 0.2),
+    "flower": lambda x, y: np.any([_disc(x - 0.62 * c, y - 0.62 * s, 0.34) for c, s in _FIVE], 0) & ~_disc(x, y, 0.3),
     "fish": lambda x, y: _disc(x - 0.2, 1.5 * y, 0.72) | _wedge(y, x + 0.95, 1.3, 0.9),
     "tree": lambda x, y: _wedge(x, y - 0.1, 1.2, 0.9) | _wedge(x, y + 0.5, 1.7, 1.0) | _box(x, y + 0.7, 0.34, 0.6),
     "cup": lambda x, y: _box(x + 0.2, y, 1.2, 1.5) | _disc(x - 0.45, y, 0.46) & ~_disc(x - 0.45, y, 0.22),
@@ -122,7 +122,7 @@ PALETTES = np.array([list(bytes.fromhex(colors)) for colors in (  # ink, its sec
 )]).reshape(-1, 4, 3)
 
 # by level of difficulty, 0 the easiest; from level 3 on the ground has the texture of the shape
-CONTRAST = (1.0, 0.86, 0.74, 0.63, 0.54)  # of ink to ground
+CONTRAST = (0.95, 0.84, 0.74, 0.66, 0.58) # of ink to ground
 PATTERN = (0.3, 0.33, 0.36, 0.38, 0.4)    # of the second colour of the ground
 RADIUS = (12.0, 11.7, 11.3, 11.0, 10.5)   # of the shape, in pixels
 NOISE = (8, 10, 12, 14, 16)               # largest change of a pixel, of 255
