@@ -205,11 +205,11 @@ def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray)
     n = np.zeros(favoured.shape, np.int64)
     np.add.at(n, (label, group), 1)
     up, down = (favoured > 0) & (n > 0), (favoured < 0) & (n > 0)
-    both = up.any(1) & down.any(1)
+    both = np.logical_and(up.any(axis=1), down.any(axis=1))
     if not both.any():
         return np.full(len(label), np.nan)
     per_cell = up / np.maximum(up.sum(1, keepdims=True), 1) - down / np.maximum(down.sum(1, keepdims=True), 1)
-    weight: np.ndarray = np.where(both[:, None], per_cell, 0) / both.sum() / np.maximum(n, 1)
+    weight = np.where(both[:, None], per_cell, 0) / both.sum() / np.maximum(n, 1)
     return weight[label, group]
 
 
@@ -223,7 +223,7 @@ def accuracy_contrast(label: np.ndarray, predicted: np.ndarray, group: np.ndarra
     returns  float in [-1, 1]   above 0: the start's favourites are recognised better; nan if no class has both
     source   ours
     """
-    return float(contrast_weights(label, group, favoured) @ np.equal(label, predicted))
+    return float(contrast_weights(label, group, favoured) @ np.equal(label, predicted)) if len(label) else float("nan")
 
 
 # ---- Asking for metrics ----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_bad_values_are_refused_with_one_sentence(fields, sentence):
 
 
 def test_unknown_fields_are_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown parameter 'raito'; known: dataset, .*ratio"):
+    with pytest.raises(ValueError, match=r"unknown parameter 'raito'; known: dataset, .*ratio"):
         experiment_from({"raito": 0.5})
 
 

@@ -1,0 +1,207 @@
+"""The loop: bookkeeping of pools, arms that share generation 0, knobs that do what they say, null experiments."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import FLOAT64, tiny
+
+from biasstudy import ARMS, GENERATORS, Experiment, run
+from biasstudy.data import draw
+from biasstudy.loop import turns
+
+BASE = tiny(start="biased", bias=0.6)
+
+
+def plan(e, store):
+    return list(turns(e, draw(e), store))
+
+
+@pytest.mark.parametrize(("protocol", "ratio", "sizes"), [
+    ("accumulate", 0.5, [100, 150, 200]), ("accumulate", 2, [100, 300, 500]), ("replace", 1, [100, 100, 100])])
+def test_pools_hold_exactly_what_the_protocol_says(store, protocol, ratio, sizes):
+    e = tiny(protocol=protocol, ratio=ratio)
+    start = draw(e).start.load().images
+    found = [turn.pool.load() for turn in plan(e, store)]
+    assert [len(pool) for pool in found] == sizes
+    for t, pool in enumerate(found):
+        origins = np.bincount(pool.origin + 1, minlength=t + 1)
+        if protocol == "accumulate":
+            assert origins.tolist() == [100, *[round(100 * ratio)] * t] and (pool.images[:100] == start).all()
+        else:
+            assert origins[t] == 100 and origins.sum() == 100
+        assert np.bincount(pool.label).tolist() == [sizes[t] // 10] * 10, "told labels have exact counts"
+        assert (pool.group[pool.origin >= 0] == -1).all(), "told the class only, the group of a generated image is unknown"
+
+
+def test_told_the_group_its_shares_are_fixed(store):
+    e = dataclasses.replace(BASE, condition="group", ratio=1.0)
+    real, batch = draw(e), plan(e, store)[0].batch.load()
+    assert (batch.counts(10, 5) == real.counts).all()
+
+
+def test_arms_share_generation_0_and_the_arm_none_keeps_the_start(runs):
+    found = run([BASE.to_arm(arm) for arm in ARMS], numerics=FLOAT64)
+    assert len({o.predicted[0].tobytes() for o in found.outcomes}) == 1
+    assert found.counts["computed", "classifier"] == 1 + 2 * len(ARMS)
+    assert not found.of("none")[0].batches and len(found.of("none")[0].predicted) == 3
+    real = found.of("real")[0].batches
+    assert all((batch["group"] >= 0).all() for batch in real)
+    favoured = found.table.query("metric == 'favoured-share' and arm == 'real'").value
+    assert favoured.nunique() == 1, "the reserve comes in exactly the shares of the start"
+
+
+def test_a_second_experiment_fits_nothing_at_generation_0(runs):
+    """Of two experiments that differ only in protocol and ratio, the second finds generation 0 in the store."""
+    run(tiny(ratio=0.5, protocol="accumulate"), numerics=FLOAT64, keep="all")
+    second = run(tiny(ratio=1, protocol="replace"), numerics=FLOAT64, keep="all")
+    assert second.counts["found", "prediction"] == 1 and second.counts["found", "generator"] == 1
+    assert second.counts["computed", "classifier"] == 2 and second.counts["computed", "generator"] == 1
+
+
+def test_running_again_is_reading(runs):
+    first = run([BASE, BASE.to_arm("none")], numerics=FLOAT64)
+    again = run([BASE, BASE.to_arm("none")], numerics=FLOAT64)
+    assert not [key for key in again.counts if key[0] == "computed"]
+    assert first.table.to_csv() == again.table.to_csv()
+
+
+def test_scratch_is_deleted_and_comes_back_when_it_is_needed(runs):
+    first = run(BASE, numerics=FLOAT64)
+    arrays = {path.parent.parent.name for path in runs.glob("stages/*/*/arrays.safetensors")}
+    assert not arrays & {"generator", "batch", "classifier"} and {"prediction", "grid", "color"} <= arrays
+    assert list(runs.glob("stages/generator/*/stage.json")), "provenance stays"
+    assert first.outcomes[0].cost["seconds"] > 0
+    longer = run(dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64)
+    fresh = run(dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64, where=runs.parent / "other")
+    assert longer.table.drop(columns="experiment").to_csv() == fresh.table.drop(columns="experiment").to_csv()
+
+
+def test_numerics_keep_their_results_apart(runs):
+    from biasstudy import Numerics
+    run(BASE, numerics=FLOAT64)
+    other = run(BASE, numerics=Numerics("float32"))
+    assert other.counts["computed", "prediction"] == 3 and set(other.table.numerics) == {"float32-cpu-1"}
+
+
+def _start(turn):
+    return turn[0].pool.load().images
+
+
+KNOBS = {  # field: (another value, what of the plan it must change)
+    "dataset": ("standin20", _start),
+    "dataset_options": ({"n_colors": 3}, _start),
+    "start": ("unbiased", _start),
+    "bias": (0.9, _start),
+    "n_real": (200, _start),
+    "n_test": (40, lambda turns: turns[0].predictions[0].load()["predicted"]),
+    "generator": ("resample", lambda turns: turns[0].batch.load().images),
+    "generator_steps": (3, lambda turns: turns[0].batch.load().images),
+    "generator_batch": (16, lambda turns: turns[0].batch.load().images),
+    "generator_options": ({"clusters": 1}, lambda turns: turns[0].batch.load().images),
+    "classifier": ("lenet", lambda turns: turns[0].predictions[0].load()["confidence"]),
+    "classifier_steps": (6, lambda turns: turns[0].predictions[0].load()["confidence"]),
+    "classifier_batch": (16, lambda turns: turns[0].predictions[0].load()["confidence"]),
+    "classifier_options": ({"penalty": 1.0}, lambda turns: turns[0].predictions[0].load()["confidence"]),
+    "n_classifiers": (2, lambda turns: np.array([len(turns[0].predictions)])),
+    "condition": ("group", lambda turns: turns[0].batch.load().group),
+    "ratio": (1.0, lambda turns: turns[1].pool.load().images),
+    "protocol": ("replace", lambda turns: turns[2].pool.load().images),
+    "n_generations": (3, lambda turns: np.array([len(turns)])),
+    "instrument": ("lenet", lambda turns: turns[0].kept["oracle"].load()["told"]),
+    "instrument_steps": (40, lambda turns: turns[0].kept["oracle"].load()["told"]),
+    "seed": (1, _start),
+}
+WITHOUT_A_SECOND_VALUE = {"filter", "filter_options"}  # so far there is only the filter that keeps everything
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Experiment) if f.name not in WITHOUT_A_SECOND_VALUE])
+def test_every_field_changes_what_it_names(store, name):
+    """Peers shipped knobs that did nothing."""
+    value, of = KNOBS[name]
+    base = dataclasses.replace(BASE, classifier="lenet", classifier_steps=3, instrument="lenet", instrument_steps=20)
+    if name in ("classifier", "classifier_options", "instrument"):
+        base = BASE
+    if name in ("generator_steps", "generator_batch"):
+        base = dataclasses.replace(base, generator="gan", generator_steps=2, generator_batch=8)
+    if name == "protocol":
+        base = dataclasses.replace(base, ratio=1.0)
+    changed = {"start": {"start": "unbiased", "bias": 0.0}}.get(name, {name: value})
+    if name == "classifier":
+        changed["classifier_steps"] = 3
+    if name == "instrument":
+        changed["instrument_steps"] = 20
+    before, after = (of(plan(e, store)) for e in (base, dataclasses.replace(base, **changed)))
+    assert before.shape != after.shape or (before != after).any()
+
+
+def test_a_perfect_generator_changes_nothing_beyond_its_sample(runs):
+    """Null experiment: fed with images of the start's own distribution, accuracy does not fall and shares do not move."""
+    seeds = [tiny(n_real=300, n_test=100, ratio=1.0, protocol="replace", generator="reserve", n_generations=3, seed=s)
+             for s in range(4)]
+    found = run(seeds, numerics=FLOAT64).table
+    accuracy = found.query("metric == 'accuracy'").pivot(index="seed", columns="generation", values="value")
+    change = accuracy[3] - accuracy[0]
+    assert abs(change.mean()) < 4 * change.std() / 2 + 0.01
+    shares = found.query("metric == 'group-share'").groupby("group").value
+    assert (shares.max() - shares.min() < 1e-12).all()
+
+
+def test_a_planted_generator_that_halves_a_group_is_found_with_the_closed_form(runs):
+    """Told nothing about groups, it makes group 0 half as often as its pool has it. Under accumulate at ratio 1 the pool
+    share of the group follows p_{t+1} = (1 + t) / (2 + t) p_t + 1 / (2 + t) p_t / 2: from 0.2 to 0.15, 0.125, 0.109."""
+    @dataclasses.dataclass(frozen=True)
+    class Halves:
+        def fit(self, pool, told, reserve_t, *, seed, context, previous=None):
+            import torch
+            source = draw(e).source
+            group = torch.from_numpy(source.probe(pool.images))
+            return {"images": torch.from_numpy(pool.images), "told": torch.from_numpy(told), "group": group}
+
+        def sample(self, state, told, first_index, *, seed, context):
+            images, known, group = (state[name].numpy() for name in ("images", "told", "group"))
+            out = np.empty((len(told), *images.shape[1:]), np.uint8)
+            for c in np.unique(told):
+                rows, members = np.flatnonzero(told == c), np.flatnonzero(known == c)
+                few, many = members[group[members] == 0], members[group[members] != 0]
+                n = round(len(rows) * len(few) / len(members) / 2)
+                out[rows] = images[np.concatenate([np.resize(few, n), np.resize(many, len(rows) - n)])]
+            return out
+
+    GENERATORS.register("halves")(Halves)
+    try:
+        e = tiny(n_real=800, n_test=20, generator="halves", ratio=1.0, n_generations=3)
+        batches = run(e, numerics=FLOAT64).outcomes[0].batches
+    finally:
+        GENERATORS._entries.pop("halves")
+    groups = [np.repeat(np.arange(5), 160), *[batch["group"] for batch in batches]]
+    pools = [np.mean(np.concatenate(groups[: t + 1]) == 0) for t in range(4)]
+    assert np.allclose(pools, [0.2, 0.15, 0.125, 0.109], atol=0.006)
+
+
+def test_all_experiments_are_checked_before_any_is_trained(runs):
+    with pytest.raises(ValueError, match="not enough real images"):
+        run([tiny(), tiny(n_real=4000)], numerics=FLOAT64)
+    assert not list(runs.glob("stages/*/*"))
+    with pytest.raises(ValueError, match="unknown keep 'some'"):
+        run(tiny(), keep="some")
+
+
+def test_the_table_has_the_columns_of_the_design_and_no_silent_zero(runs):
+    from biasstudy.results import COLUMNS
+    table = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke").table
+    assert tuple(table.columns) == COLUMNS and set(table.scale) == {"smoke"}
+    assert table[table.n == 0].value.isna().all() and table[table.n > 0].value.notna().all()
+    assert set(table.query("measured_on == 'classifier'").split) == {"test"}
+
+
+def test_several_classifiers_are_rows_of_their_own(runs):
+    found = run(dataclasses.replace(BASE, n_classifiers=2, classifier="lenet", classifier_steps=3), numerics=FLOAT64)
+    assert found.outcomes[0].predicted.shape[:2] == (3, 2)
+    assert set(found.table.query("measured_on == 'classifier'").replicate) == {0, 1}
+
+
+def test_nested_groups_are_told_by_a_classifier_whose_errors_are_kept(runs):
+    e = tiny(dataset="standin20", n_real=200, n_test=200, start="biased", bias=0.75)
+    found = run(e, numerics=FLOAT64).outcomes[0]
+    assert found.confusion.shape == (100, 101) and found.confusion.sum() == 200
