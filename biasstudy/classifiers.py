@@ -106,7 +106,7 @@ class _Network:
         out = []
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, len(images), 1024):
-                out.append(network(context.pixels(images[low: low + 1024])).float().softmax(1).cpu())
+                out.append(network(context.pixels(images[low: low + 1024])).softmax(1).float().cpu())
         return torch.cat(out).numpy()
 
 

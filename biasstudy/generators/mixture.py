@@ -16,7 +16,7 @@ State = dict[str, Tensor]
 @GENERATORS.register("mixture", version=1)
 @dataclass(frozen=True)
 class Mixture:
-    """k-means per told condition; an image is drawn from the empirical Gaussian of one cluster.
+    """Clusters of images per told condition (k-means); a new image is drawn from the Gaussian of one cluster.
 
     x = mu + eps (A - mu) / sqrt(n - 1), with A (n, D) the images of the cluster, mu their mean, eps n standard normal
     numbers: exactly N(mu, sample covariance), without a covariance matrix. Computed in float64 whatever the numerics, so

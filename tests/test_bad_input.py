@@ -1,0 +1,105 @@
+"""What a user gets wrong is answered with one sentence and an exit code, before any training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from biasstudy.__main__ import main
+from biasstudy.notebook import study_from
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 1,
+         "arms": ["generated", "none"], "precision": "float64"}
+
+
+def write(tmp_path, **parameters) -> str:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **parameters}))
+    return str(path)
+
+
+@pytest.mark.parametrize(("parameters", "sentence"), [
+    ({"raito": 0.5}, "unknown parameter 'raito'; known: bias,"),
+    ({"arms": "[0,1]"}, "arms must be list; got str '[0,1]'"),
+    ({"arms": ["real", "fresh"]}, "unknown arm 'fresh' in arms; known: generated, real, resample, none"),
+    ({"n_seeds": 0}, "n_seeds must be at least 1"),
+    ({"source": "web"}, "source must be 'run' or 'reference:NAME'; got 'web'"),
+    ({"source": "reference:nothing"}, "no reference results 'nothing' ship with the package; known: "),
+    ({"device": "cuda"}, "torch finds no CUDA device here"),
+    ({"ratio": "1e-3"}, "in YAML write 1.0e-3"),
+    ({"n_real": 3500}, "not enough real images"),
+    ({"dataset": "colorized-mnist"}, "get it with: python -m biasstudy fetch mnist"),
+    ({"generator": "reserve"}, "generator 'reserve' is a control; the arm 'generated' needs a generator"),
+])
+def test_run_answers_with_one_sentence(parameters, sentence, tmp_path, runs, monkeypatch, capsys):
+    monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "empty"))
+    from biasstudy.data import _source
+    _source.cache_clear()
+    import torch
+    if torch.cuda.is_available() and parameters.get("device") == "cuda":
+        pytest.skip("this machine has a CUDA device")
+    assert main(["run", write(tmp_path, **parameters)]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1 and "Traceback" not in error
+    assert not list(runs.glob("stages/*/*")), "nothing was trained"
+
+
+def test_run_takes_a_file_and_changes(tmp_path, runs, capsys):
+    assert main(["run", write(tmp_path), "-p", "ratio", "0.2", "-p", "seed", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "0.2" in out and "3 to 3" in out and "nothing ranks the groups" in out and "images per class" in out
+    assert main(["run", write(tmp_path), "-p", "ratio", "half"]) == 2
+    assert main(["run", str(tmp_path / "missing.yaml")]) == 2
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    assert main(["run", str(tmp_path / "broken.yaml")]) == 2
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    assert main(["run", str(tmp_path / "list.yaml")]) == 2
+    assert capsys.readouterr().err.count("\n") == 4
+
+
+def test_doctor_says_where_things_are_and_prunes(tmp_path, runs, capsys):
+    main(["run", write(tmp_path), "--keep", "all"])
+    before = len(list(runs.glob("stages/*/*/arrays.safetensors")))
+    assert main(["doctor"]) == 0 and "could be freed with: doctor --prune" in capsys.readouterr().out
+    assert main(["doctor", "--prune"]) == 0
+    assert len(list(runs.glob("stages/*/*/arrays.safetensors"))) < before
+    capsys.readouterr()
+    assert main(["run", write(tmp_path)]) == 0
+
+
+def test_report_without_figures_says_what_to_do(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "run a notebook first" in capsys.readouterr().err
+
+
+def test_a_reference_at_another_setting_lists_what_there_is():
+    study = study_from({**SMALL, "source": "reference:colorized_mnist", "ratio": 0.123})
+    with pytest.raises(ValueError, match="they were made at: colorized-mnist-5k"):
+        study.run()
+
+
+PAPERMILL = [  # arguments, the sentence in the output
+    (["-p", "raito", "0.5"], "unknown parameter 'raito'; known:"),
+    (["-p", "ratio", "-1"], "ratio must be at least 0; got -1"),
+    (["-p", "seed", "0.5"], "seed must be a whole number; got float 0.5"),
+    (["-y", "ratio: 1e-3"], "in YAML write 1.0e-3"),
+    (["-p", "dataset", "colored-mnist"], "unknown data set 'colored-mnist'; known:"),
+    (["-p", "protocol", "replace"], "protocol 'replace' needs ratio 1"),
+    (["-p", "n_real", "3900"], "not enough real images"),
+    (["-p", "arms", "[real]"], "arms must be list; got str '[real]'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), PAPERMILL, ids=[" ".join(a) for a, _ in PAPERMILL])
+def test_papermill_stops_with_the_sentence(arguments, sentence, tmp_path, runs):
+    """Through plain papermill, which by itself only warns of an unknown parameter."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "colorized_mnist.ipynb"),
+               str(tmp_path / "out.ipynb"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: ") and sentence in last
+    assert not list(runs.glob("stages/*/*")), "nothing was trained"

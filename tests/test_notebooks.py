@@ -1,0 +1,114 @@
+"""Notebooks and parameter files: structure, siblings, and that every parameter means a field of Experiment."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from biasstudy.notebook import SETTINGS, study_from
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FILES = sorted((ROOT / "params").rglob("*.yaml"))
+name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def cells(path, kind="code"):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def tagged(cell):
+    return "parameters" in cell["metadata"].get("tags", [])
+
+
+def parameters(path) -> dict:
+    """Values of the parameters cell."""
+    found = [cell for cell in cells(path) if tagged(cell)]
+    assert len(found) == 1
+    body = ast.parse(source(found[0])).body
+    return {node.target.id: ast.literal_eval(node.value) for node in body}
+
+
+@name
+def test_structure(path):
+    code, prose = cells(path), cells(path, "markdown")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not executed in order: make notebooks"
+    assert path.stat().st_size < 400_000
+    first = source(prose[0])
+    assert first.startswith("# ") and "?" in first.split("\n")[0], "the title is a question"
+    for cell in code:
+        text = source(cell)
+        assert len(text.splitlines()) <= 15 or tagged(cell), text
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(text)))
+        assert "sys.path" not in text and "pip install" not in text
+        assert not any(o["output_type"] == "error" for o in cell["outputs"])
+        assert "injected-parameters" not in cell["metadata"].get("tags", [])
+    share = len(prose) / (len(prose) + len(code))
+    assert 0.35 <= share <= 0.65
+    assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@name
+def test_every_figure_has_its_table_under_it(path):
+    """nbval does not compare pictures, so what a figure draws must also be printed."""
+    code = cells(path)
+    pictures = [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell["outputs"])]
+    assert len(pictures) >= 5
+    for i in pictures:
+        near = [code[i - 1], code[i], *code[i + 1: i + 2]]
+        assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), source(code[i])
+
+
+@name
+def test_no_output_names_a_machine(path):
+    text = json.dumps([cell["outputs"] for cell in cells(path)])
+    assert str(ROOT) not in text and "/home/" not in text and "/tmp/" not in text and "Warning" not in text
+
+
+@name
+def test_the_parameters_cell_declares_fields_with_their_types_and_smoke_values(path):
+    declared = parameters(path)
+    study = study_from(declared)
+    assert declared["scale"] == "smoke" and declared["precision"] == "float64" and declared["threads"] == 1
+    text = source(next(c for c in cells(path) if tagged(c)))
+    for line in text.splitlines():
+        assert line.count("=") == 1, "papermill drops parameters with = in the comment or default"
+    for key, value in declared.items():
+        expected = type(SETTINGS[key]) if key in SETTINGS else type(getattr(study.base, key))
+        assert type(value) is expected, key
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_parameter_file_says_all_that_its_notebook_would(path):
+    """The command line and papermill run the same experiments, so they share every stage."""
+    declared = parameters(ROOT / "notebooks" / f"{path.parent.name}.ipynb")
+    given = yaml.safe_load(path.read_text())
+    assert set(given) <= set(declared)
+    for key, value in given.items():
+        assert type(value) is type(declared[key]) or (type(declared[key]) is float and type(value) is int), key
+    assert given["scale"] == path.stem
+    by_command, by_papermill = study_from(given), study_from({**declared, **given})
+    assert by_command.experiments == by_papermill.experiments and by_command.numerics == by_papermill.numerics
+
+
+@name
+def test_every_notebook_has_its_parameter_files(path):
+    scales = {p.stem for p in FILES if p.parent.name == path.stem}
+    assert {"offline"} <= scales
+
+
+def test_siblings_share_their_code():
+    """The ratio family differs in its parameters only."""
+    one, other = ([source(c) for c in cells(ROOT / "notebooks" / f"{stem}.ipynb") if not tagged(c)]
+                  for stem in ("colorized_mnist", "cifar20"))
+    assert one == other
+
+
+def test_there_is_a_notebook_for_each_data_set_so_far():
+    assert {"colorized_mnist", "cifar20"} <= {p.stem for p in NOTEBOOKS}

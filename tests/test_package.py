@@ -1,0 +1,106 @@
+"""The package as a whole: quick to import, arrows in one direction, README code that runs, one version."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import biasstudy
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "biasstudy"
+
+# who may import whom, beside experiment, data, training and store, which everybody may
+ALLOWED = {
+    "experiment": set(), "store": set(), "progress": set(), "metrics": {"experiment"}, "inference": {"metrics"},
+    "data": {"experiment"}, "training": {"experiment"}, "filters": {"experiment"},
+    "classifiers": {"experiment", "data", "training"}, "generators": {"experiment", "data", "training"},
+    "datasets": {"experiment", "data", "store"}, "probes": {"experiment", "data", "training", "store"},
+    "results": {"experiment", "metrics"}, "figures": {"results", "inference"}, "execute": set(), "report": {"store"},
+    "loop": {"experiment", "data", "training", "store", "probes", "results", "progress"},
+    "sweep": {"experiment", "loop", "training", "progress"},
+    "notebook": {"experiment", "store", "data", "loop", "results", "training", "figures", "inference"},
+    "__main__": {"datasets", "inference", "notebook", "sweep", "execute", "report", "store", "__init__"},
+    "__init__": {"data", "experiment", "loop", "results", "training"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            inside = len(path.relative_to(PACKAGE).parts) - 1
+            if node.level <= inside:
+                continue  # a neighbour in the same folder
+            found.add((node.module or "__init__").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert _imports(path) <= ALLOWED[room], f"{room} may import {sorted(ALLOWED[room])}"
+
+
+def test_import_is_quick_and_needs_neither_torch_nor_pandas():
+    code = ("import sys, time; t = time.perf_counter(); import biasstudy; seconds = time.perf_counter() - t; "
+            "heavy = {'torch', 'pandas', 'diffusers', 'matplotlib', 'scipy'} & set(sys.modules); "
+            "print(seconds, sorted(heavy))")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split(maxsplit=1)
+    assert out[1].strip() == "[]" and float(out[0]) < 0.3
+
+
+def test_public_names_are_there():
+    for name in biasstudy.__all__:
+        assert getattr(biasstudy, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = biasstudy.nothing
+
+
+def test_no_module_is_longer_than_400_lines():
+    assert {p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400} == {}
+
+
+def test_versions_stand_once():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "torch==2.14.1" in lock and "torchvision==0.29.2" in lock and "://" not in lock
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    names = environment["dependencies"][-1]["pip"]
+    assert "-c requirements.lock" in names and not any("==" in name for name in names)
+    for name in names[1:-1]:
+        assert re.search(rf"^{name}==", lock, re.M), f"{name} is not locked"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == biasstudy.__version__
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_every_python_block_of_the_readme_runs(runs, tmp_path, monkeypatch):
+    """In order, in one namespace, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    import matplotlib
+    matplotlib.use("agg")
+    blocks, namespace = _blocks("python"), {}
+    assert len(blocks) >= 4
+    try:
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), namespace)
+    finally:  # what the README registers must not stay for other tests
+        for registry in (biasstudy.DATASETS, biasstudy.GENERATORS, biasstudy.METRICS):
+            for name in [n for n, entry in registry._entries.items() if not entry.target.__module__.startswith("biasstudy")]:
+                registry._entries.pop(name)
+
+
+def test_commands_and_files_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"(?:params|notebooks)/[\w/]+\.(?:yaml|ipynb)", text):
+        assert (ROOT / path).is_file(), path
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"`?make (\w+)", text)) <= set(targets)
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (ROOT / image).is_file(), image

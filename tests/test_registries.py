@@ -1,0 +1,222 @@
+"""Contracts over the registries: a new data set, generator, classifier or metric is tested the moment it is registered."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FLOAT64
+
+from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, LabeledImages, Source
+from biasstudy.training import Context, Numerics
+
+CONTEXT = Context(FLOAT64)
+FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
+OFFLINE = [name for name in DATASETS if name != "colorized-mnist"]
+GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
+SHORT = {"steps": 4, "batch": 16}
+
+
+def shapes(n=60, size=28, n_classes=3) -> LabeledImages:
+    """Three easy classes in two colours: a bar, a block, a frame."""
+    rng, label = np.random.default_rng(0), np.arange(n) % n_classes
+    group, images = np.arange(n) // n_classes % 2, np.zeros((n, 3, size, size), np.uint8)
+    for i, (y, g) in enumerate(zip(label, group, strict=True)):
+        x = 4 + int(rng.integers(0, 3))
+        images[i, g, x: x + (4 if y == 0 else 14), 6: 20] = images[i, 2, x: x + (4 if y == 0 else 14), 6: 20] = 220
+        if y == 2:
+            images[i, :, x + 3: x + 11, 9: 17] = 0
+    return LabeledImages(images, label, group)
+
+
+def made(registry, name, **options):
+    known = registry[name].defaults()
+    return registry[name].target(**{k: v for k, v in {**SHORT, **options}.items() if k in known})
+
+
+# ---- Data sets -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_data_set_contract(name):
+    source, again = DATASETS[name].target(), DATASETS[name].target()
+    assert isinstance(source, Source) and source.checksum == again.checksum
+    assert (source.train.images[:50] == again.train.images[:50]).all()
+    assert len(set(source.classes)) == source.n_classes and len(set(source.groups)) == source.n_groups
+    assert set(source.train.label) == set(source.test.label) == set(range(source.n_classes))
+    if source.design == "nested":
+        assert (source.occurs.sum(0) == 1).all(), "a group belongs to one class"
+    if source.paint is None:
+        assert (source.test.counts(source.n_classes, source.n_groups)[source.occurs] > 0).all()
+    else:
+        part = source.test[:40]
+        painted = source.paint(part.images, np.ones(40, int), part.unit, 0)
+        assert painted.dtype == np.uint8 and painted.shape[:2] == (40, 3)
+        assert (painted[10:20] == source.paint(part.images[10:20], np.ones(10, int), part.unit[10:20], 0)).all()
+        assert (painted != source.paint(part.images, np.ones(40, int), part.unit, 1)).any()
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_a_data_set_has_a_data_card(name):
+    card = inspect.getdoc(DATASETS[name].target)
+    assert card and "size " in card and "flaws " in card
+
+
+# ---- Generators ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("size", [28, 32])
+def test_generator_contract(name, size):
+    pool, model = shapes(size=size), made(GENERATORS, name)
+    assert dataclasses.is_dataclass(model) and model.__dataclass_params__.frozen
+    told = np.arange(300) % 3
+    def fit(seed):
+        return model.fit(pool, pool.label, None, seed=seed, context=CONTEXT)
+    def sample(state, told=told, first=0, seed=5):
+        return model.sample(state, told, first, seed=seed, context=CONTEXT)
+    state = fit(1)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    images = sample(state)
+    assert images.dtype == np.uint8 and images.shape == (300, 3, size, size)
+    assert (images == sample(fit(1))).all(), "same seed, same images"
+    assert (images != sample(state, seed=6)).any(), "other seed, other images"
+    later = sample(state, told[270:], 270)
+    assert abs(later.astype(int) - images[270:]).max() <= 1, "image i does not depend on how many are asked for"
+    same_told = sample(state, np.where(np.arange(300) < 270, 0, told))
+    assert abs(same_told[270:].astype(int) - images[270:]).max() <= 1, "nor on what the others are told"
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_only_reserve_looks_at_the_reserve(name):
+    fit = GENERATORS[name].target.fit
+    uses = inspect.getsource(fit).count("reserve_t")
+    assert uses == 1 or name == "reserve"
+
+
+def test_reserve_hands_out_every_image_once_in_order():
+    model, fresh = made(GENERATORS, "reserve"), shapes(30)
+    state = model.fit(shapes(60), shapes(60).label, fresh, seed=0, context=CONTEXT)
+    first = model.sample(state, fresh.label[:20], 0, seed=0, context=CONTEXT)
+    rest = model.sample(state, fresh.label[20:], 20, seed=0, context=CONTEXT)
+    assert (np.concatenate([first, rest]) == fresh.images).all()
+    with pytest.raises(ValueError, match="the reserve slice has 30 images; 31 were asked for"):
+        model.sample(state, np.zeros(11, int), 20, seed=0, context=CONTEXT)
+
+
+def test_resample_stays_within_the_told_condition():
+    model, pool = made(GENERATORS, "resample"), shapes(60)
+    told = np.arange(200) % 3
+    out = model.sample(model.fit(pool, pool.label, None, seed=0, context=CONTEXT), told, 0, seed=1, context=CONTEXT)
+    index = {image.tobytes(): y for image, y in zip(pool.images, pool.label, strict=True)}
+    assert [index[image.tobytes()] for image in out] == told.tolist()
+
+
+def test_mixture_has_the_mean_and_covariance_of_its_cluster():
+    """One cluster: the factor A / sqrt(n - 1) must give the sample covariance, here on a few pixels without clipping."""
+    rng = np.random.default_rng(0)
+    images = np.full((200, 3, 28, 28), 128, np.uint8)
+    block = rng.multivariate_normal([120, 130, 140], [[200, 90, 0], [90, 150, 40], [0, 40, 100]], 200).round()
+    images[:, 0, 0, :3] = block.astype(np.uint8)
+    model = GENERATORS["mixture"].target(clusters=1)
+    state = model.fit(LabeledImages(images, np.zeros(200, int), np.zeros(200, int)), np.zeros(200, int), None, seed=0,
+                      context=CONTEXT)
+    out = model.sample(state, np.zeros(20000, int), 0, seed=1, context=CONTEXT)[:, 0, 0, :3].astype(float)
+    assert np.allclose(out.mean(0), block.mean(0), atol=0.5)
+    assert np.allclose(np.cov(out.T), np.cov(block.T) + np.eye(3) / 12, atol=8)
+
+
+@pytest.mark.parametrize("bad", [{"clusters": 0}, {"rounds": 0}])
+def test_mixture_options_are_checked(bad):
+    with pytest.raises(ValueError, match="must be at least 1; got 0"):
+        GENERATORS["mixture"].target(**bad)
+
+
+# ---- Classifiers -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", list(CLASSIFIERS))
+@pytest.mark.parametrize("size", [28, 32])
+def test_classifier_contract(name, size):
+    pool, model = shapes(size=size), made(CLASSIFIERS, name)
+    def predict(seed, images=pool.images):
+        return model.predict(model.fit(pool, 5, seed=seed, context=CONTEXT), images, context=CONTEXT)
+    p = predict(1)
+    assert p.shape == (60, 5) and p.dtype == np.float32 and np.allclose(p.sum(1), 1, atol=1e-5), "an output for every class"
+    assert (p == predict(1)).all()
+    if "steps" in CLASSIFIERS[name].defaults():
+        assert (p != predict(2)).any()
+
+
+@pytest.mark.parametrize("name", list(CLASSIFIERS))
+def test_classifiers_learn_an_easy_task(name):
+    pool, model = shapes(90), made(CLASSIFIERS, name, steps=60)
+    state = model.fit(pool, 3, seed=0, context=Context(Numerics("float32")))
+    assert (model.predict(state, pool.images, context=CONTEXT).argmax(1) == pool.label).mean() > 0.9
+
+
+# ---- All kinds -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("registry", [DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS], ids=lambda r: r.kind)
+def test_every_entry_says_what_it_is(registry):
+    for name, entry in registry.items():
+        text = inspect.getdoc(entry.target)
+        assert text and text[0].isupper() and text.split("\n")[0].rstrip().endswith((".", ":")), name
+        assert name == name.lower() and " " not in name and "_" not in name
+        if registry is METRICS:
+            assert "returns " in text and "nan" in text, f"{name}: what is returned, and when it is nan"
+
+
+def _fingerprint(registry, name) -> str:
+    """Hash of a tiny float64 result, rounded to 6 digits."""
+    if registry is DATASETS:
+        source = DATASETS[name].target()
+        part = source.test[:20]
+        values = source.paint(part.images, np.arange(20) % 2, part.unit, 0) if source.paint else part.images
+    elif registry is GENERATORS:
+        pool, model = shapes(), made(GENERATORS, name)
+        state = model.fit(pool, pool.label, pool, seed=1, context=CONTEXT)
+        values = model.sample(state, np.arange(9) % 3, 0, seed=2, context=CONTEXT)
+    elif registry is CLASSIFIERS:
+        pool, model = shapes(), made(CLASSIFIERS, name)
+        values = model.predict(model.fit(pool, 3, seed=1, context=CONTEXT), pool.images, context=CONTEXT)
+    else:
+        label, group = np.arange(60) % 3, np.arange(60) // 3 % 4
+        predicted = np.where(np.arange(60) % 7 < 5, label, (label + group) % 3)
+        from biasstudy.metrics import measure
+        known = {"favoured": np.where(np.arange(4) == np.arange(3)[:, None], 1, -1)}
+        values = [v.value for v in measure(name, label, predicted, group, design="crossed", biased=True, known=known)]
+    rounded = np.asarray(values, float).round(6 if registry is METRICS else 5) + 0.0
+    return hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest()[:16]
+
+
+ENTRIES = [(registry, name) for registry in (DATASETS, GENERATORS, CLASSIFIERS, METRICS) for name in registry
+           if name != "colorized-mnist"]
+
+
+@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=[f"{r.kind} {n}" for r, n in ENTRIES])
+def test_a_changed_result_has_a_new_version(registry, name):
+    """Stored stages are found by version: a result that changes under the same version would mix old and new.
+
+    To accept a change: raise the entry's version, then python tests/test_registries.py writes the new fingerprint.
+    """
+    key, version = f"{registry.kind} {name}", registry[name].version
+    known = json.loads(FINGERPRINTS.read_text()).get(key)
+    assert known, f"no fingerprint of {key!r} yet: run python tests/test_registries.py"
+    found = _fingerprint(registry, name)
+    if known["version"] == version:
+        assert found == known["hash"], f"results changed: bump the version of {name!r} and run python tests/test_registries.py"
+    else:
+        assert found == known["hash"], f"version {version} of {name!r} has no fingerprint: run python tests/test_registries.py"
+
+
+if __name__ == "__main__":
+    old = json.loads(FINGERPRINTS.read_text()) if FINGERPRINTS.exists() else {}
+    new = {}
+    for registry, name in ENTRIES:
+        key, version, found = f"{registry.kind} {name}", registry[name].version, _fingerprint(registry, name)
+        if key in old and old[key]["version"] == version and old[key]["hash"] != found:
+            raise SystemExit(f"results of {key!r} changed but its version is still {version}: bump it first")
+        new[key] = {"version": version, "hash": found}
+    FINGERPRINTS.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n")
