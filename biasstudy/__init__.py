@@ -20,7 +20,7 @@ _HOME = {  # public name -> module; loaded when first used, so that the import i
     "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results",
     "reference": "results",
 }
-_MODULES = ("data", "datasets", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store")
+_MODULES = ("data", "drawing", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store")
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Draw, LabeledImages, Lazy, Pool, condition_of, draw
+from .data import LabeledImages, Lazy, Pool, condition_of
+from .drawing import Draw, draw
 from .experiment import CLASSIFIERS, GENERATORS, PROTOCOLS, Experiment, seed_for, spread
 from .probes import Instruments, confusion_counts, predicted
 from .progress import Progress

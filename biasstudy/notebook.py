@@ -46,7 +46,7 @@ class Study:
     @property
     def real(self) -> Any:
         """Real data of the first seed (Draw)."""
-        from .data import draw
+        from .drawing import draw
         return draw(self.base)
 
     def run(self, **keywords: Any) -> Any:
@@ -119,7 +119,7 @@ def study(namespace: Mapping[str, Any]) -> Study:
             raise ValueError(f"unknown parameter {name!r}; known: {', '.join(sorted(names))}")
     found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
     if found.source == "run":
-        from .data import draw
+        from .drawing import draw
         for e in found.experiments:
             draw(e)  # refuses missing data and sizes that cannot be met
     return found

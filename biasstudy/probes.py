@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .data import LabeledImages, source_of
+from .data import LabeledImages
+from .drawing import source_of
 from .experiment import CLASSIFIERS, Experiment, seed_for
 from .store import Stage, Store, kind
 from .training import Context

@@ -36,7 +36,7 @@ def write(tmp_path, **parameters) -> str:
 ])
 def test_run_answers_with_one_sentence(parameters, sentence, tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "empty"))
-    from biasstudy.data import _source
+    from biasstudy.drawing import _source
     _source.cache_clear()
     import torch
     if torch.cuda.is_available() and parameters.get("device") == "cuda":

@@ -30,7 +30,7 @@ from conftest import tiny
 
 from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, loop, run
 from biasstudy.__main__ import main
-from biasstudy.data import _source, draw
+from biasstudy.drawing import _source, draw
 from biasstudy.notebook import study_from
 from biasstudy.store import Store, kind, prune_all
 from biasstudy.training import Context

@@ -7,7 +7,7 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import ARMS, GENERATORS, Experiment, run
-from biasstudy.data import draw
+from biasstudy.drawing import draw
 from biasstudy.loop import turns
 
 BASE = tiny(start="biased", bias=0.6)

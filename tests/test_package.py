@@ -17,13 +17,13 @@ PACKAGE = ROOT / "biasstudy"
 # who may import whom, beside experiment, data, training and store, which everybody may
 ALLOWED = {
     "experiment": set(), "store": set(), "progress": set(), "metrics": {"experiment"}, "inference": {"metrics"},
-    "data": {"experiment"}, "training": {"experiment"}, "filters": {"experiment"},
+    "data": {"experiment"}, "drawing": {"experiment", "data"}, "training": {"experiment"}, "filters": {"experiment"},
     "classifiers": {"experiment", "data", "training"}, "generators": {"experiment", "data", "training"},
-    "datasets": {"experiment", "data", "store"}, "probes": {"experiment", "data", "training", "store"},
+    "datasets": {"experiment", "data", "store"}, "probes": {"experiment", "data", "drawing", "training", "store"},
     "results": {"experiment", "metrics"}, "figures": {"results", "inference"}, "execute": set(), "report": {"store"},
-    "loop": {"experiment", "data", "training", "store", "probes", "results", "progress"},
+    "loop": {"experiment", "data", "drawing", "training", "store", "probes", "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress"},
-    "notebook": {"experiment", "store", "data", "loop", "results", "training", "figures", "inference"},
+    "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "__main__": {"datasets", "inference", "notebook", "sweep", "execute", "report", "store", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }

@@ -1,0 +1,236 @@
+"""How an experiment draws its real data: start, reserve, instruments and test, in the same way for every data set.
+
+All parts are disjoint index sets of a `Source`, with exact counts by largest remainder, checked before any training.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .data import LabeledImages, Part, Source, condition_of
+from .experiment import DATASETS, Experiment, digest, largest_remainder, seed_for, spread
+
+
+@functools.lru_cache(maxsize=4)
+def _source(name: str, options: tuple[tuple[str, Any], ...]) -> Source:
+    return DATASETS[name].target(**dict(options))
+
+
+def source_of(experiment: Experiment) -> Source:
+    """The data set of an experiment, loaded once per process."""
+    return _source(experiment.dataset, tuple(sorted(experiment.dataset_entry.resolve(experiment.dataset_options).items())))
+
+
+# ---- Starts ----------------------------------------------------------------------------------------------------------
+
+def shares_of_start(source: Source, start: str, bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each group in its class in the real training set, and which cells the start favours.
+
+    Crossed: P(group = majority | class) = bias + (1 - bias) / n_groups, the others equal; the majority group of class k
+    is pi(k mod n_groups), pi drawn per seed. Nested: inside a class weights 1 and 1 - bias; two fifths of its groups, drawn
+    per seed, are thinned. Unbiased: all groups of a class equal.
+
+    returns  shares (n_classes, n_groups) float, rows sum to 1;
+             favoured (n_classes, n_groups) int: 1 favoured, -1 not, 0 where the start favours nothing or the group does
+             not occur
+    source   ours
+    """
+    occurs, rng = source.occurs, np.random.default_rng(seed_for(seed, "start", "favoured"))
+    favoured = np.zeros(occurs.shape, np.int64)
+    weights = occurs.astype(float)
+    if start == "biased":
+        if source.design == "crossed":
+            majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
+            favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
+            weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
+        else:
+            for k in range(source.n_classes):
+                groups = np.flatnonzero(occurs[k])
+                thinned = rng.permutation(groups)[: max(1, round(0.4 * len(groups)))]
+                favoured[k, groups], favoured[k, thinned], weights[k, thinned] = 1, -1, 1 - bias
+    return weights / weights.sum(1, keepdims=True), favoured
+
+
+# ---- Drawing -----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Draw:
+    """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve slices, all disjoint.
+
+    shares     (n_classes, n_groups) float   share of each group in its class in the start, realised
+    favoured   (n_classes, n_groups) int     see shares_of_start
+    sizes      images per class: available, in start, in the whole reserve, in instruments
+    """
+
+    source: Source
+    start: Part
+    test: Part
+    instruments: dict[str, Part]
+    reserve: Callable[[int], Part]
+    counts: np.ndarray
+    favoured: np.ndarray
+    sizes: dict[str, int]
+
+    def told_counts(self, condition: str, n: int) -> np.ndarray:
+        """How many of n images are told each condition: the start's shares, exact by largest remainder; (n_conditions,)."""
+        return largest_remainder(self.counts.sum(1) if condition == "class" else self.counts.ravel(), n)
+
+
+# what each share of the instruments is for; the model that filters never measures
+_PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
+_PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor": 0.15}
+
+
+def draw(experiment: Experiment) -> Draw:
+    """Draw start, reserve, instruments and test of an experiment.
+
+    Instruments do not depend on the seed and are balanced over class x group. The rest of each class is shuffled by the
+    seed; the start takes the first images, the reserve the next ones, so the start is the same in every arm.
+
+    raises   ValueError   if a class (and group) has too few images, saying how many it has and needs
+    """
+    e, source = experiment, source_of(experiment)
+    shares, favoured = shares_of_start(source, e.start, e.bias, e.seed)
+    per_class = largest_remainder(np.ones(source.n_classes), e.n_real)
+    counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
+    slice_counts = _slice_counts(e, counts)
+    n_slices = e.n_generations if e.arm == "real" else 0
+    stock = _Stock(e, source)
+    stock.check(counts, slice_counts * n_slices)
+    _check_test(source, e.n_test)
+
+    name = {"dataset": e.dataset, "version": e.dataset_entry.identity, "checksum": source.checksum,
+            "options": e.dataset_entry.resolve(e.dataset_options)}
+    drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
+
+    def reserve(t: int) -> Part:
+        offset = counts + t * slice_counts
+        described = {**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist()), "condition": e.condition}
+        return Part(described,
+                    lambda: in_told_order(stock.take(slice_counts, offset), e.condition, source.n_groups,
+                                          seed_for(e.seed, "reserve", t)))
+
+    return Draw(
+        source=source, counts=counts, favoured=favoured, reserve=reserve,
+        start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
+        test=Part({**name, "part": "test", "n_test": e.n_test}, functools.partial(_test_images, source, e.n_test)),
+        instruments={purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
+                     for purpose in stock.purposes},
+        sizes=stock.sizes(counts, slice_counts * n_slices))
+
+
+def _slice_counts(e: Experiment, counts: np.ndarray) -> np.ndarray:
+    """Images per class and group in one reserve slice: as many per told condition as one batch asks for."""
+    if e.condition == "group":
+        return largest_remainder(counts.ravel(), e.n_batch).reshape(counts.shape)
+    told = largest_remainder(counts.sum(1), e.n_batch)
+    return np.stack([largest_remainder(row, n) if n else np.zeros_like(row) for row, n in zip(counts, told, strict=True)])
+
+
+class _Stock:
+    """Real training images in lanes (one per class where groups are painted, else one per class x group): first the
+    instruments, fixed for the data set, then the rest in the order of the seed."""
+
+    def __init__(self, e: Experiment, source: Source) -> None:
+        self.source, self.seed = source, e.seed
+        self.purposes = _PURPOSES if source.probe else _PURPOSES_WITH_PROBE
+        lanes = source.train.label if source.paint else source.train.label * source.n_groups + source.train.group
+        fixed = np.random.default_rng(seed_for("instruments", source.checksum)).permutation(len(lanes))
+        members = {lane: fixed[lanes[fixed] == lane] for lane in np.unique(lanes)}
+        self.n_set_aside = source.n_instruments // len(members)
+        self.set_aside = {lane: index[: self.n_set_aside] for lane, index in members.items()}
+        rng = np.random.default_rng(seed_for(e.seed, "real", "order"))
+        order = rng.permutation(len(lanes))
+        free = {lane: np.isin(order, index[self.n_set_aside:]) for lane, index in members.items()}
+        self.free = {lane: order[keep] for lane, keep in free.items()}
+
+    def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
+        need = counts + reserve
+        lanes = need.sum(1) if self.source.paint else need.ravel()
+        for lane, wanted in enumerate(lanes):
+            have = len(self.free.get(lane, ()))
+            if wanted > have:
+                k, g = (lane, None) if self.source.paint else divmod(lane, self.source.n_groups)
+                what = f"class {self.source.classes[k]!r}" + ("" if g is None else f", group {self.source.groups[g]!r}")
+                parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
+                if reserve.any():
+                    parts += f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve (arm real)"
+                raise ValueError(
+                    f"not enough real images: {what} has {have + self.n_set_aside}, {self.n_set_aside} of them instruments, "
+                    f"and needs {parts}; lower n_real, ratio or n_generations")
+
+    def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:
+        per_class = np.bincount(self.source.train.label, minlength=self.source.n_classes)
+        return {"available": int(per_class.min()), "start": int(counts.sum(1).max()), "reserve": int(reserve.sum(1).max()),
+                "instruments": int(self.n_set_aside * len(self.set_aside) // self.source.n_classes)}
+
+    def take(self, counts: np.ndarray, offset: np.ndarray) -> LabeledImages:
+        """counts[k, g] images of each cell, after the first offset[k, g] of them; class by class."""
+        index, group = [], []
+        for k in range(self.source.n_classes):
+            if self.source.paint:
+                first = offset[k].sum()
+                index.append(self.free[k][first: first + counts[k].sum()])
+                group.append(spread(counts[k]))
+                continue
+            for g in np.flatnonzero(counts[k]):
+                lane = self.free[k * self.source.n_groups + g]
+                index.append(lane[offset[k, g]: offset[k, g] + counts[k, g]])
+                group.append(np.full(counts[k, g], g))
+        return _painted(self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed)
+
+    def instruments(self, purpose: str) -> LabeledImages:
+        """The instruments of one purpose; where groups are painted, every photograph in every group."""
+        edges = np.cumsum([0.0, *self.purposes.values()])
+        position = list(self.purposes).index(purpose)
+        low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position: position + 2])
+        chosen = self.source.train[np.concatenate([index[low:high] for index in self.set_aside.values()])]
+        if not self.source.paint:
+            return chosen
+        return _in_every_group(self.source, chosen, "instruments")
+
+
+def in_told_order(images: LabeledImages, condition: str, n_groups: int, seed: int) -> LabeledImages:
+    """The images in the order in which a generator would be told their conditions, groups mixed within a condition."""
+    images = images[np.random.default_rng(seed).permutation(len(images))]
+    have = condition_of(images, condition, n_groups)
+    told = spread(np.bincount(have))
+    order = np.empty(len(images), np.int64)
+    for c in np.unique(have):
+        order[told == c] = np.flatnonzero(have == c)
+    return images[order]
+
+
+def _painted(source: Source, images: LabeledImages, group: np.ndarray, seed: int | str) -> LabeledImages:
+    if source.paint is None:
+        return images
+    return replace(images, images=source.paint(images.images, group, images.unit, seed), group=group)
+
+
+def _in_every_group(source: Source, images: LabeledImages, seed: str) -> LabeledImages:
+    n, g = len(images), source.n_groups
+    return _painted(source, images[np.repeat(np.arange(n), g)], np.tile(np.arange(g), n), seed)
+
+
+def _test_images(source: Source, n_test: int) -> LabeledImages:
+    """n_test test photographs, balanced over classes (and groups); painted ones are shown in every group, with looks that
+    depend on the photograph alone, so that gaps between groups are paired."""
+    test = source.test
+    lanes = test.label if source.paint else test.label * source.n_groups + test.group
+    names = np.unique(lanes)
+    wanted = largest_remainder(np.ones(len(names)), n_test)
+    order = np.random.default_rng(seed_for("test", source.checksum)).permutation(len(lanes))
+    chosen = [order[lanes[order] == lane][:n] for lane, n in zip(names, wanted, strict=True)]
+    index = np.sort(np.concatenate(chosen))
+    return _in_every_group(source, test[index], "test") if source.paint else test[index]
+
+
+def _check_test(source: Source, n_test: int) -> None:
+    """ValueError unless the test set has n_test images, balanced over classes (and groups)."""
+    lanes = source.test.label if source.paint else source.test.label * source.n_groups + source.test.group
+    _, have = np.unique(lanes, return_counts=True)
+    if -(-n_test // len(have)) > have.min():
+        raise ValueError(f"n_test is {n_test}, but the balanced test set has at most {have.min() * len(have)} images")
