@@ -87,8 +87,8 @@ class Stage:
     @property
     def provenance(self) -> dict[str, Any]:
         """Seconds, peak memory, versions and hardware of the computation; empty if it is not on disk."""
-        record = _read_json(self.folder / "stage.json")
-        return record["provenance"] if record else {}
+        found = _read_json(self.folder / "stage.json").get("provenance")
+        return found if isinstance(found, dict) else {}
 
 
 class Store:
@@ -184,7 +184,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         record = _read_json(stage.folder / "stage.json")
-        if record and hashlib.sha256(data).hexdigest() == record.get("sha256"):
+        if hashlib.sha256(data).hexdigest() == record.get("sha256"):
             return load_arrays(data)
         log.warning("a stored %s is damaged and is computed again", stage.kind.name)
         self._remove(stage.folder)
@@ -241,8 +241,7 @@ def prune_all(root: Path, delete: bool) -> int:
     """
     paths = [path for name in ("tmp", "checkpoints", "locks") for path in (root / name).rglob("*") if path.is_file()]
     for path in (root / "stages").glob(f"*/*/{_ARRAYS}"):
-        record = _read_json(path.with_name("stage.json"))
-        paths += [] if record and record["keep"] else [path]
+        paths += [] if _read_json(path.with_name("stage.json")).get("keep") else [path]
     size = sum(path.stat().st_size for path in paths)
     for path in paths if delete else ():
         path.unlink(missing_ok=True)
@@ -295,11 +294,13 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file says; empty if it is missing or damaged."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

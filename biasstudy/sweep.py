@@ -17,8 +17,8 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
 
     study    notebook.Study
     modules  imported in every process first
-    raises   ValueError     if workers is not positive
-             RuntimeError   if a process died; what is finished is kept
+    raises   ValueError          if workers is not positive
+             ChildProcessError   if a process died; what is finished is kept
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")
@@ -38,7 +38,7 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
                 done.result()
                 bar.now(f"seed {waiting[done]} done")
         except BrokenProcessPool as error:
-            raise RuntimeError("a worker process died; run the same command again to go on where it stopped") from error
+            raise ChildProcessError("a worker process died; run the same command again to go on where it stopped") from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -9,6 +9,8 @@ Letters: B batch, N images, C H W channels and pixels, Z size of the latent.
 
 import contextlib
 import functools
+import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +25,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from .experiment import checked, seed_for
+
+log = logging.getLogger("biasstudy")
 
 CHUNK = 256  # images whose noise is drawn together; part of the definition of every sample
 
@@ -179,22 +183,33 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 def _save(state: Mapping[str, Any], i: int, context: Context) -> None:
     assert context.folder
-    context.folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous().clone() for name, value in _tensors(state)}
+    data = save_tensors({**tensors, "step": torch.tensor(i)})
     partial = context.folder / f"partial-{os.getpid()}"
-    with open(partial, "wb") as file:
-        file.write(save_tensors({**tensors, "step": torch.tensor(i)}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, context.folder / "checkpoint.safetensors")
+    try:
+        context.folder.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(hashlib.sha256(data).digest() + data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, context.folder / "checkpoint")
+    except OSError as error:
+        reason = f"{error.strerror or error}; free space there, or set BIASSTUDY_RUNS"
+        raise OSError(f"cannot write a checkpoint to {context.folder}: {reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _restore(state: Mapping[str, Any], context: Context) -> int:
     """Put the last checkpoint into the state; the step to go on from."""
-    path = context.folder and context.folder / "checkpoint.safetensors"
+    path = context.folder and context.folder / "checkpoint"
     if not path or not path.exists():
         return 0
-    tensors = load_tensors(path.read_bytes())
+    stored = path.read_bytes()
+    if hashlib.sha256(stored[32:]).digest() != stored[:32]:
+        log.warning("a checkpoint is damaged; its fit starts over")
+        return 0
+    tensors = load_tensors(stored[32:])
     for name, part in state.items():
         mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
         if isinstance(part, torch.optim.Optimizer):

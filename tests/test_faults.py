@@ -157,7 +157,8 @@ def die_before(k: int, root) -> None:
             return inside(arguments[0]) and not os.path.exists(arguments[0])
         if event in ("os.remove", "os.rmdir"):
             return inside(arguments[0]) or arguments[1] != -1           # relative to a folder: shutil.rmtree
-        return event in ("os.rename", "os.link", "os.symlink", "os.truncate") and (inside(arguments[0]) or inside(arguments[1]))
+        moves = ("os.rename", "os.link", "os.symlink", "os.truncate")
+        return event in moves and (inside(arguments[0]) or inside(arguments[1]))
 
     def inside(path) -> bool:
         return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(str(root))
@@ -256,7 +257,7 @@ def test_kill_9_at_random_moments_changes_nothing(place):
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
         finished(place / "killed")
-    out, err = (last := start()).communicate()
+    _, err = (last := start()).communicate()
     assert last.returncode == 0, err
     assert kills >= 3, "the study was over before it could be killed"
     results = study_from(parameters).run(where=place / "killed")

@@ -26,4 +26,5 @@ def fetch(name: str) -> None:
     try:
         print(f"{FETCHERS[name]()} in {data_folder()}")
     except RuntimeError as error:  # torchvision's word for: every mirror failed, or a checksum did
-        raise OSError(f"could not download {name}: {error}; put its files into {data_folder()} by hand") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise OSError(f"could not download {name}: {reason}; put its files into {data_folder()} by hand") from error

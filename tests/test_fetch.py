@@ -1,0 +1,85 @@
+"""Fetching MNIST from a server of our own: mirrors, checksums, and what is said when none answers."""
+
+import gzip
+import hashlib
+import http.server
+import struct
+import threading
+
+import numpy as np
+import pytest
+from torchvision.datasets import MNIST
+
+from biasstudy import DATASETS
+from biasstudy.__main__ import main
+from biasstudy.datasets import colorized_mnist
+from biasstudy.drawing import _source
+
+N = 40
+
+
+def idx(values: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Four tiny files in MNIST's format, served on loopback; torchvision is told their md5 and a dead mirror first."""
+    rng, folder = np.random.default_rng(0), tmp_path / "served"
+    folder.mkdir()
+    files, md5, sha256 = {}, [], {}
+    for part in ("train", "t10k"):
+        files[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (N, 28, 28)).astype(np.uint8))
+        files[f"{part}-labels-idx1-ubyte"] = idx((np.arange(N) % 10).astype(np.uint8))
+    for name, data in files.items():
+        packed = gzip.compress(data, mtime=0)
+        (folder / f"{name}.gz").write_bytes(packed)
+        md5.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+        sha256[name] = hashlib.sha256(data).hexdigest()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    live = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=live.serve_forever, daemon=True).start()
+    monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{live.server_port}/"])
+    monkeypatch.setattr(MNIST, "resources", md5)
+    monkeypatch.setattr(colorized_mnist, "_MNIST", sha256)
+    _source.cache_clear()
+    yield folder
+    live.shutdown()
+    live.server_close()
+    _source.cache_clear()
+
+
+def test_a_dead_mirror_is_passed_over_and_the_data_set_loads(server, capsys):
+    assert main(["fetch", "mnist"]) == 0
+    assert "MNIST: 60,000 + 10,000 digits in" in capsys.readouterr().out
+    source = DATASETS["colorized-mnist"].target()
+    assert len(source.train) == len(source.test) == N and source.train.label.tolist() == [i % 10 for i in range(N)]
+    assert main(["fetch", "mnist"]) == 0, "a second time is free"
+
+
+def test_an_altered_file_is_refused(server, capsys):
+    path = server / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert main(["fetch", "mnist"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]  # torchvision's progress stands before it
+    assert error.startswith("biasstudy: could not download mnist: ") and "corrupted" in error
+
+
+def test_no_mirror_at_all_is_told_in_one_sentence(server, capsys, monkeypatch):
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    assert main(["fetch", "mnist"]) == 2
+    error = capsys.readouterr().err
+    assert "could not download mnist" in error and "by hand" in error and error.count("\n") == 1
+
+
+def test_an_unknown_name_lists_the_known_ones(capsys):
+    assert main(["fetch", "emnist"]) == 2
+    assert capsys.readouterr().err == "biasstudy: unknown data set 'emnist'; known: mnist\n"
