@@ -29,7 +29,7 @@ class GAN:
     batch     int >= 1      real, and as many generated, images in a step
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
-    rate      float > 0     of Adam with betas 0 and 0.99
+    rate      float > 0     of Adam with betas 0 and 0.99; falls to 0 over the second half of the steps
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
     source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and Koyama 2018 (projection
@@ -39,7 +39,7 @@ class GAN:
     steps: int = 1200
     batch: int = 64
     channels: int = 32
-    latent: int = 64
+    latent: int = 32
     rate: float = 2e-3
     r1: float = 1.0
     average: float = 0.99
@@ -66,6 +66,8 @@ class GAN:
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
 
         def step(i: int) -> None:
+            for optimizer in adam.values():
+                optimizer.param_groups[0]["lr"] = self.rate * min(1.0, 2 * (1 - i / self.steps))
             index = batches(i)
             real, c = context.pixels(images[index]), condition[index]
             with context.numerics.autocast():
@@ -154,12 +156,11 @@ class Critic(nn.Module):
 
     def __init__(self, channels: int, n_conditions: int, size: int) -> None:
         super().__init__()
-        width, side = 4 * channels, -(-size // 8)
+        width, side = 4 * channels, size // 4
         self.features = nn.Sequential(
             nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2),                              # (B, C, S / 2, S / 2)
-            nn.Conv2d(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2),                   # (B, 2 C, S / 4, S / 4)
-            nn.Conv2d(2 * channels, width, 3, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(),        # (B, 4 C side side)
-            nn.Linear(width * side * side, width), nn.LeakyReLU(0.2))                        # (B, 4 C)
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(),     # (B, 2 C s s)
+            nn.Linear(2 * channels * side * side, width), nn.LeakyReLU(0.2))                 # (B, 4 C)
         self.real = nn.Linear(width, 1)
         self.embedding = nn.Embedding(n_conditions, width)
 
