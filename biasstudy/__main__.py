@@ -79,13 +79,24 @@ def _run(asked: argparse.Namespace) -> int:
         from .sweep import run_in_processes
         run_in_processes(study, asked.workers, asked.modules)
     results = study.run(keep=asked.keep)
-    for o in results.outcomes[:1]:
-        print("images per class:", ", ".join(f"{name} {n}" for name, n in o.sizes.items()))
+    largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
+    print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print(sentence(results))
     if asked.save:
         command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
-        results.save(Path(__file__).parent / "reference", asked.save, command)
+        _save_reference(results, asked.save, command)
     return 0
+
+
+def _save_reference(results: Any, study: str, command: str) -> None:
+    """Reference results of the package, with the two figures that README shows."""
+    from . import figures
+    from .results import reference
+    folder = Path(__file__).parent / "reference"
+    results.save(folder, study, command)
+    stored = reference(study)
+    for figure, name in ((figures.curves(stored)[0], study), (figures.shares(stored)[0], f"{study}-shares")):
+        figure.savefig(folder / f"{name}.png")
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
             _favoured(axis, table[table.metric == "favoured-share"], arms)
         else:
             _deviations(axis, table[(table.metric == "group-share") & (table.arm == panel)], results.outcomes[0].groups)
-            axis.set_title(f"share of groups minus the start's,\narm {panel}")
+            axis.set_title(f"shares of groups minus the\nstart's, arm {panel}")
         ticks = sorted(table[table.arm == arms[0]].generation.unique())
         axis.set_xticks(ticks, ["start" if t < 0 else str(t) for t in ticks])
         axis.set_xlabel("made in generation")
@@ -272,7 +272,7 @@ def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
         if lines.shape[1] > 1:
             axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
         axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.8, **style)
-    axis.set_title("share of the favoured cells")
+    axis.set_title("share of images in the cells\nthat the start favours")
     axis.legend()
 
 

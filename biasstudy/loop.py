@@ -208,8 +208,9 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
     if not source.probe and judged:
         confusion = confusion_counts(test.group, Instruments(e, real, store).probe(real.test).load()["told"], source.n_groups)
     stages = {f"{turn.t}": [stage.id for stage in turn.results()] for turn in plan}
-    made = [stage.provenance for stage in needed_by([plan]).values()]
-    cost = {"seconds": round(sum(p.get("seconds", 0) for p in made), 1),
+    provenance = {stage.id: stage.provenance for stage in needed_by([plan]).values()}
+    made = list(provenance.values())
+    cost = {"seconds": {id[:8]: p.get("seconds", 0) for id, p in provenance.items()},
             "peak_memory_mb": max(p.get("peak_memory_mb", 0) for p in made),
             "processor": made[0].get("processor", ""), "commits": sorted({p.get("commit", "") for p in made}),
             "versions": {name: made[0].get(name, "") for name in ("biasstudy", "python", "torch", "numpy")}}

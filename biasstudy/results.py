@@ -204,10 +204,14 @@ def reference(study: str, folder: Path | None = None) -> Results:
     with np.load(folder / f"{study}.npz") as file:
         arrays = dict(file)
     outcomes = [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
-    seconds = sum(o.cost["seconds"] for o in outcomes)
     first = outcomes[0].cost
-    return Results(outcomes, note=f"reference: {len({o.experiment.seed for o in outcomes})} seeds, {first['processor']}, "
-                                  f"{seconds / 60:.0f} process minutes, commit {first['commits'][0]}")
+    return Results(outcomes, note=f"reference, {first['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
+                                  f"commit {first['commits'][0]}")
+
+
+def seconds(outcomes: list[Outcome]) -> float:
+    """Time spent in the stages of these experiments, each stage counted once."""
+    return sum({stage: s for o in outcomes for stage, s in o.cost["seconds"].items()}.values())
 
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:

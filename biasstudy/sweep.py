@@ -2,12 +2,15 @@
 
 import importlib
 import multiprocessing
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from .experiment import Experiment
 from .progress import Progress
+from .store import runs_folder
 
 
 def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
@@ -30,8 +33,10 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
     if method == "forkserver":
         context.set_forkserver_preload(["torch"])
     bar = Progress()
-    with ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context) as pool, bar.over(list(seeds)):
-        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules): seed
+    pool = ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context, initializer=_end_with_parent)
+    where = str(runs_folder())  # told, because the environment of a forkserver is that of its first use
+    with pool, bar.over(list(seeds)):
+        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules, where): seed
                    for seed, arms in seeds.items()}
         try:
             for done in as_completed(waiting):
@@ -43,9 +48,20 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def _run_seed(experiments: list[Experiment], numerics: dict[str, Any], scale: str, modules: list[str]) -> None:
+def _end_with_parent() -> None:
+    """Let this process end when its parent does; a worker of a pool would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        assert parent
+        parent.join()
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_seed(experiments: list[Experiment], numerics: dict[str, Any], scale: str, modules: list[str], where: str) -> None:
     from .loop import run
     from .training import Numerics
     for module in modules:
         importlib.import_module(module)
-    run(experiments, numerics=Numerics(**numerics), scale=scale, progress=False)
+    run(experiments, numerics=Numerics(**numerics), where=where, scale=scale, progress=False)

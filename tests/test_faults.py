@@ -33,6 +33,7 @@ from biasstudy.__main__ import main
 from biasstudy.drawing import _source, draw
 from biasstudy.notebook import study_from
 from biasstudy.store import Store, kind, prune_all
+from biasstudy.sweep import run_in_processes
 from biasstudy.training import Context
 
 DEAD = 99  # exit code of a child that died where it was told to
@@ -55,7 +56,7 @@ def blobs() -> Source:
 '''
 
 KILLER = '''
-"""Kills the first worker process that finishes its third stage, once."""
+"""Kills the first worker process that finishes its third stage, or the parent of it, once."""
 import multiprocessing, os, signal, sys
 finished = 0
 
@@ -68,9 +69,10 @@ def hook(event, arguments):
                 os.close(os.open("killed", os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(VICTIM, signal.SIGKILL)
 
-if multiprocessing.parent_process() is not None:
+if multiprocessing.parent_process():
+    VICTIM = multiprocessing.parent_process().pid if os.path.exists("kill-the-parent") else os.getpid()
     sys.addaudithook(hook)
 '''
 
@@ -177,8 +179,10 @@ def die_before(k: int, root) -> None:
 
 
 def finished(root) -> Counter:
-    """Stages of each kind that a reader can see; every one of them must be whole."""
+    """Stages of each kind that a reader can see; every one of them must be whole, and every record of an experiment."""
     found: Counter = Counter()
+    for path in (root / "experiments").glob("*"):
+        assert json.loads(path.read_text())["cost"], f"half of {path.name} can be read"
     for folder in (root / "stages").glob("*/*"):
         record = json.loads((folder / "stage.json").read_text())
         if (folder / "arrays.safetensors").exists():
@@ -286,7 +290,7 @@ def test_two_processes_on_one_store_do_not_disturb_each_other(place):
         assert finished(place / "shared")[name] == computed(whole)[name]
 
 
-def test_a_killed_worker_is_told_in_one_sentence_and_running_again_goes_on(place, runs, capsys, monkeypatch):
+def test_a_killed_worker_is_told_in_one_sentence_and_running_again_goes_on(place, runs, capsys):
     (place / "killer.py").write_text(KILLER)
     parameters = write_study(place / "study.yaml", n_seeds=2)
     whole = study_from(parameters).run(where=place / "whole")
@@ -298,6 +302,34 @@ def test_a_killed_worker_is_told_in_one_sentence_and_running_again_goes_on(place
     assert main(command) == 0
     results = study_from(parameters).run()
     assert not computed(results) and bits(results) == bits(whole)
+
+
+def test_workers_end_with_their_parent(place):
+    """They inherit its stdout, so reading that to its end waits for all of them."""
+    (place / "killer.py").write_text(KILLER)
+    (place / "kill-the-parent").touch()
+    parameters = write_study(place / "study.yaml", n_seeds=2)
+    command = [sys.executable, "-m", "biasstudy", "run", "study.yaml", "--workers", "2", "--import", "blobs",
+               "--import", "killer"]
+    process = subprocess.Popen(command, env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs")}, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and (place / "killed").exists()
+    results = study_from(parameters).run(where=place / "runs")
+    assert bits(results) == bits(study_from(parameters).run(where=place / "whole"))
+
+
+def test_workers_write_where_the_environment_says_now(place, monkeypatch):
+    """Not where it said when the first worker of this process was started."""
+    study = study_from(write_study(place / "study.yaml", n_seeds=2))
+    for name in ("here", "there"):
+        monkeypatch.setenv("BIASSTUDY_RUNS", str(place / name))
+        run_in_processes(study, 2, ["blobs"])
+    assert finished(place / "here") == finished(place / "there") != Counter()
 
 
 # ---- Checkpoints -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def server(tmp_path, monkeypatch):
     live = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=live.serve_forever, daemon=True).start()
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{live.server_port}/"])
     monkeypatch.setattr(MNIST, "resources", md5)
     monkeypatch.setattr(colorized_mnist, "_MNIST", sha256)
@@ -57,9 +58,10 @@ def server(tmp_path, monkeypatch):
     _source.cache_clear()
 
 
-def test_a_dead_mirror_is_passed_over_and_the_data_set_loads(server, capsys):
+def test_a_dead_mirror_is_passed_over_and_the_data_set_loads(server, tmp_path, capsys):
     assert main(["fetch", "mnist"]) == 0
     assert "MNIST: 60,000 + 10,000 digits in" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "data" / "MNIST" / "raw").iterdir()} >= set(colorized_mnist._MNIST)
     source = DATASETS["colorized-mnist"].target()
     assert len(source.train) == len(source.test) == N and source.train.label.tolist() == [i % 10 for i in range(N)]
     assert main(["fetch", "mnist"]) == 0, "a second time is free"
@@ -71,6 +73,12 @@ def test_an_altered_file_is_refused(server, capsys):
     assert main(["fetch", "mnist"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]  # torchvision's progress stands before it
     assert error.startswith("biasstudy: could not download mnist: ") and "corrupted" in error
+
+
+def test_files_that_only_the_mirrors_own_sums_know_are_refused(server, capsys, monkeypatch):
+    monkeypatch.setitem(colorized_mnist._MNIST, "t10k-labels-idx1-ubyte", "0" * 64)
+    assert main(["fetch", "mnist"]) == 2
+    assert "t10k-labels-idx1-ubyte is truncated or altered; delete it" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_no_mirror_at_all_is_told_in_one_sentence(server, capsys, monkeypatch):
