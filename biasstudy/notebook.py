@@ -45,9 +45,9 @@ class Study:
 
     @property
     def real(self) -> Any:
-        """Real data of the first seed (Draw)."""
+        """Real data of the first seed (Draw), with the reserve if the arm `real` is among the arms."""
         from .drawing import draw
-        return draw(self.base)
+        return draw(self.base.to_arm("real") if "real" in self._arms() else self.base)
 
     def run(self, **keywords: Any) -> Any:
         """Run the experiments, or read the reference results that ship with the package (source: reference:NAME)."""
