@@ -153,6 +153,7 @@ def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | 
     drawn = [draw(e) for e in listed]
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
+    store.require(max(space_of(e, real) for e, real in zip(listed, drawn, strict=True)))
     plans = [list(turns(e, real, store)) for e, real in zip(listed, drawn, strict=True)]
 
     outcomes = []
@@ -175,6 +176,13 @@ def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | Non
     progress = bar.steps if bar else None
     return Store(Path(where) if where else runs_folder(), described,
                  lambda folder: Context(numerics, folder, progress=progress))
+
+
+def space_of(e: Experiment, real: Draw) -> int:
+    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool;
+    and 20 MB for weights, predictions and checkpoints."""
+    image = 3 * int(np.prod(real.source.train.images.shape[2:]))
+    return image * sum(2 * e.n_batch * (t + 1) + e.n_real for t in range(e.n_generations)) + 20_000_000
 
 
 def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:

@@ -112,6 +112,13 @@ class Store:
             _write(probe, b"biasstudy")
             probe.unlink()
 
+    def require(self, n_bytes: int) -> None:
+        """OSError with one sentence unless the disk has about this much space left."""
+        free = shutil.disk_usage(self.root).free
+        if free < n_bytes:
+            raise OSError(f"cannot write results to {self.root}: {free / 1e6:.0f} MB are free and about "
+                          f"{n_bytes / 1e6:.0f} MB are needed; free space there, or set BIASSTUDY_RUNS")
+
     # -- stages
 
     def stage(self, kind: Kind, **inputs: Any) -> Stage:

@@ -23,7 +23,7 @@ def write(tmp_path, **parameters) -> str:
 
 @pytest.mark.parametrize(("parameters", "sentence"), [
     ({"raito": 0.5}, "unknown parameter 'raito'; known: bias,"),
-    ({"arms": "[0,1]"}, "arms must be list; got str '[0,1]'"),
+    ({"arms": "[0,1]"}, "arms must be a list; got str '[0,1]'"),
     ({"arms": ["real", "fresh"]}, "unknown arm 'fresh' in arms; known: generated, real, resample, none"),
     ({"n_seeds": 0}, "n_seeds must be at least 1"),
     ({"source": "web"}, "source must be 'run' or 'reference:NAME'; got 'web'"),
@@ -44,6 +44,16 @@ def test_run_answers_with_one_sentence(parameters, sentence, tmp_path, runs, mon
     assert main(["run", write(tmp_path, **parameters)]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1 and "Traceback" not in error
+    assert not list(runs.glob("stages/*/*")), "nothing was trained"
+
+
+def test_a_disk_without_space_is_refused_before_training(tmp_path, runs, monkeypatch, capsys):
+    import shutil
+    full = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    assert main(["run", write(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot write results to {runs}: 3 MB are free and about 20 MB are needed" in error and error.count("\n") == 1
     assert not list(runs.glob("stages/*/*")), "nothing was trained"
 
 
@@ -89,7 +99,7 @@ PAPERMILL = [  # arguments, the sentence in the output
     (["-p", "dataset", "colored-mnist"], "unknown data set 'colored-mnist'; known:"),
     (["-p", "protocol", "replace"], "protocol 'replace' needs ratio 1"),
     (["-p", "n_real", "3900"], "not enough real images"),
-    (["-p", "arms", "[real]"], "arms must be list; got str '[real]'"),
+    (["-p", "arms", "[real]"], "arms must be a list; got str '[real]'"),
 ]
 
 
