@@ -178,7 +178,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
                      f"got {type(value).__name__} {value!r}{hint}")
 
 
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", dict: "a mapping of options", list: "a list", bool: "true or false"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping of options",
+               bool: "true or false"}
 
 
 def knob(default: Any, says: str, *, low: float | None = None, high: float | None = None, among: Any = None) -> Any:

@@ -22,9 +22,9 @@ ALLOWED = {
     "datasets": {"experiment", "data", "store"}, "probes": {"experiment", "data", "drawing", "training", "store"},
     "results": {"experiment", "metrics"}, "figures": {"results", "inference"}, "execute": set(), "report": {"store"},
     "loop": {"experiment", "data", "drawing", "training", "store", "probes", "results", "progress"},
-    "sweep": {"experiment", "loop", "training", "progress"},
+    "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
-    "__main__": {"datasets", "inference", "notebook", "sweep", "execute", "report", "store", "__init__"},
+    "__main__": {"datasets", "inference", "notebook", "results", "sweep", "execute", "report", "store", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 
