@@ -96,7 +96,9 @@ class Context:
     def place(self, module: nn.Module) -> nn.Module:
         """The network on the device, in the dtype of these numerics, channels last."""
         module = module.to(self.numerics.device, self.numerics.dtype).to(memory_format=torch.channels_last)
-        return torch.compile(module) if self.numerics.compile else module  # type: ignore[return-value]
+        if self.numerics.compile:
+            module.compile()  # in place: the names of the weights stay what they are
+        return module
 
     def pixels(self, images: np.ndarray | Tensor) -> Tensor:
         """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""

@@ -33,7 +33,8 @@ class GAN:
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
     source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and Koyama 2018 (projection
-              discriminator); Karras et al. 2019 (the condition enters as a style)
+              discriminator); Karras et al. 2018 (pixels at unit length) and 2019 (mapping network, styles); Yazici et al.
+              2019 (moving average)
     """
 
     steps: int = 1200
@@ -98,7 +99,10 @@ class GAN:
         network = Painter(self.channels, self.latent, int(state["n_conditions"]), int(state["size"]))
         network.load_state_dict({name: value for name, value in state.items() if name not in ("n_conditions", "size")})
         painter = context.place(network).eval()
-        out = []
+        if len(told) and not 0 <= told.min() <= told.max() < network.embedding.num_embeddings:
+            raise ValueError(f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; "
+                             f"got {told.min()}..{told.max()}")
+        out = [np.empty((0, 3, int(state["size"]), int(state["size"])), np.uint8)]
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low: low + CHUNK])
@@ -108,8 +112,9 @@ class GAN:
 
 
 def _gradient_penalty(critic: nn.Module, real: Tensor, c: Tensor) -> Tensor:
+    """E |grad_x D(x, c)|^2 in full precision, by the plain forward: a compiled one has no second derivative."""
     real = real.detach().requires_grad_()
-    gradient, = torch.autograd.grad(critic(real, c).sum(), real, create_graph=True)
+    gradient, = torch.autograd.grad(critic.forward(real, c).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 
