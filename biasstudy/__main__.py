@@ -77,7 +77,7 @@ def _run(asked: argparse.Namespace) -> int:
     print(study.table().to_string())
     if asked.workers > 1:
         from .sweep import run_in_processes
-        run_in_processes(study, asked.workers, asked.modules)
+        run_in_processes(study, asked.workers, asked.modules, asked.keep)
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))

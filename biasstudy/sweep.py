@@ -13,13 +13,14 @@ from .progress import Progress
 from .store import runs_folder
 
 
-def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
+def run_in_processes(study: Any, workers: int, modules: list[str], keep: str = "results") -> None:
     """Run a study's experiments in `workers` processes of one thread each; afterwards reading them trains nothing.
 
     The arms of a seed share generation 0 and stay together.
 
     study    notebook.Study
     modules  imported in every process first
+    keep     see loop.run
     raises   ValueError          if workers is not positive
              ChildProcessError   if a process died; what is finished is kept
     """
@@ -36,7 +37,7 @@ def run_in_processes(study: Any, workers: int, modules: list[str]) -> None:
     pool = ProcessPoolExecutor(min(workers, len(seeds)), mp_context=context, initializer=_end_with_parent)
     where = str(runs_folder())  # told, because the environment of a forkserver is that of its first use
     with pool, bar.over(list(seeds)):
-        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules, where): seed
+        waiting = {pool.submit(_run_seed, arms, dict(study.numerics), study.scale, modules, where, keep): seed
                    for seed, arms in seeds.items()}
         try:
             for done in as_completed(waiting):
@@ -59,9 +60,10 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_seed(experiments: list[Experiment], numerics: dict[str, Any], scale: str, modules: list[str], where: str) -> None:
+def _run_seed(experiments: list[Experiment], numerics: dict[str, Any], scale: str, modules: list[str], where: str,
+              keep: str) -> None:
     from .loop import run
     from .training import Numerics
     for module in modules:
         importlib.import_module(module)
-    run(experiments, numerics=Numerics(**numerics), where=where, scale=scale, progress=False)
+    run(experiments, numerics=Numerics(**numerics), where=where, scale=scale, keep=keep, progress=False)
