@@ -38,7 +38,7 @@ def refresh(path: Path) -> bool:
 
 def scrub(notebook: Any) -> None:
     """Remove what changes from run to run and says nothing (times, widget state, versions of the kernel), and store
-    pictures with 256 colours: a third of the bytes, and nbval does not compare them."""
+    pictures with 128 colours: a third of the bytes, and nbval does not compare them."""
     notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                             "language_info": {"name": "python"}}
     for i, cell in enumerate(notebook["cells"]):
@@ -54,7 +54,7 @@ def _smaller(png: str) -> str:
     from PIL import Image
     small = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    picture.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode() + "\n"
 
 

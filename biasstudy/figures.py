@@ -25,7 +25,7 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "none": {"color": "#555555", "marker": "D", "linestyle": ":"},
 }
 STYLE = {
-    "figure.dpi": 100, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
+    "figure.dpi": 80, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
     "axes.labelsize": 9, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8.5, "pdf.fonttype": 42,
