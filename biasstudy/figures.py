@@ -34,7 +34,7 @@ STYLE = {
 WIDTH = 7.0  # inches: the text width of a one-column page
 
 LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
-          "equal-opportunity-mean": "equal opportunity gap, mean", "adjusted-accuracy": "mean of group accuracies",
+          "equal-opportunity-mean": "mean gap within classes", "adjusted-accuracy": "mean of group accuracies",
           "headline": "accuracy contrast (signed)"}
 
 
@@ -151,14 +151,20 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
 
 # ---- Curves ----------------------------------------------------------------------------------------------------------
 
-def curves(results: Results, metrics: tuple[str, ...] = ("accuracy", "worst-group-accuracy", "headline")) -> tuple[
-        Figure, pd.DataFrame]:
+# the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within their classes
+CURVES = {"crossed": ("accuracy", "worst-group-accuracy", "headline"),
+          "nested": ("accuracy", "equal-opportunity-mean", "headline"),
+          "grouped": ("accuracy", "worst-group-accuracy", "headline")}
+
+
+def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.DataFrame]:
     """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones their mean.
 
-    metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`
+    metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`; default by design
     returns  the figure and its table: mean over seeds by metric, arm and generation
     """
     use_style()
+    metrics = metrics or CURVES[results.outcomes[0].design]
     table = curve_table(results, metrics)
     figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6), squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
