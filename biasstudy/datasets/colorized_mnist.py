@@ -128,10 +128,13 @@ def paint(hues: np.ndarray, contrast: float, images: np.ndarray, group: np.ndarr
     look = np.clip(look, -2, 2)
     color = srgb(LIGHTNESS, CHROMA, hues[group] + 6 * look[:, 0])
     color *= (0.9 + 0.05 * look[:, 1])[:, None] * np.where(group == 0, contrast, 1.0)[:, None]
-    stroke = np.linspace(0, 1, 256) ** np.exp(0.2 * look[:, 2])[:, None]         # (N, 256): strength of each grey level
-    strength = np.take_along_axis(stroke, images.reshape(len(images), -1).astype(np.intp), 1)
-    painted = strength[:, None, :] * (255 * color)[:, :, None]
-    return (painted + 0.5).astype(np.uint8).reshape(len(images), 3, *images.shape[2:])
+    power, out = np.exp(0.2 * look[:, 2]), np.empty((len(images), 3, *images.shape[2:]), np.uint8)
+    for part in (slice(low, low + 1024) for low in range(0, len(images), 1024)):  # in parts, to spare memory
+        stroke = np.linspace(0, 1, 256) ** power[part, None]                     # (N, 256): strength of each grey level
+        strength = np.take_along_axis(stroke, images[part].reshape(len(stroke), -1).astype(np.intp), 1)
+        painted = strength[:, None, :] * (255 * color[part])[:, :, None]
+        out[part] = (painted + 0.5).astype(np.uint8).reshape(out[part].shape)
+    return out
 
 
 def color_probe(hues: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -38,11 +38,11 @@ class Mixture:
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
         cluster = np.zeros(len(told), np.int64)
-        flat = torch.as_tensor(pool.images).flatten(1).double()
         for condition in np.unique(told):
             members = np.flatnonzero(told == condition)
             k = max(1, min(self.clusters, len(members) // 4))
-            cluster[members] = self._k_means(flat[members], k, seed, int(condition))
+            flat = torch.as_tensor(pool.images[members]).flatten(1).double()
+            cluster[members] = self._k_means(flat, k, seed, int(condition))
         order = np.lexsort((cluster, told))                                      # images of a cluster side by side
         return {"images": torch.as_tensor(pool.images[order]), "told": torch.as_tensor(told[order]),
                 "cluster": torch.as_tensor(cluster[order])}
