@@ -308,7 +308,7 @@ def _group_colors(groups: tuple[str, ...]) -> list[str]:
 
 # ---- Saving ----------------------------------------------------------------------------------------------------------
 
-def save(figure: Figure, table: pd.DataFrame, name: str, claim: str, results: Results, folder: Path) -> list[str]:
+def save(figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path) -> list[str]:
     """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim and where the numbers come from).
 
     returns  the file names

@@ -205,3 +205,47 @@ def test_nested_groups_are_told_by_a_classifier_whose_errors_are_kept(runs):
     e = tiny(dataset="standin20", n_real=200, n_test=200, start="biased", bias=0.75)
     found = run(e, numerics=FLOAT64).outcomes[0]
     assert found.confusion.shape == (100, 101) and found.confusion.sum() == 200
+
+
+def test_figures_and_report_are_written(runs, tmp_path):
+    import json
+
+    import matplotlib
+    matplotlib.use("agg")
+    from biasstudy import figures
+    from biasstudy.__main__ import main
+    found = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke")
+    real, folder = draw(BASE), tmp_path / "study" / "figures"
+    drawn = {"data": figures.data_picture(real), "curves": figures.curves(found), "cells": figures.cell_accuracy(found),
+             "shares": figures.shares(found), "samples": (figures.samples(found, real), figures.counts_table(real))}
+    for name, (figure, table) in drawn.items():
+        files = figures.save(figure, table, f"What the {name} show.", f"mnist-{name}", found, folder)
+        assert files == [f"mnist-{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
+        assert all((folder / file).stat().st_size > 100 for file in files)
+        about = json.loads((folder / f"mnist-{name}.json").read_text())
+        assert about["claim"] == f"What the {name} show." and "scale smoke" in about["mark"] and "n = 1 seed" in about["mark"]
+    assert main(["report"]) == 0
+    page = (tmp_path / "study" / "index.html").read_text()
+    assert page.count("<img") == 5 and "<h2>mnist</h2>" in page and "trained here" in page and 'src="http' not in page
+
+
+@pytest.mark.parametrize("fields", [{"ratio": 0.0}, {"dataset": "standin20", "n_real": 200, "n_test": 200}])
+def test_every_figure_can_be_drawn_without_batches_and_for_nested_groups(runs, fields):
+    import matplotlib
+    matplotlib.use("agg")
+    from biasstudy import figures
+    e = tiny(**{"start": "biased", "bias": 0.6, **fields})
+    found, real = run(e, numerics=FLOAT64), draw(e)
+    figures.data_picture(real), figures.samples(found, real), figures.curves(found)
+    assert len(figures.cell_accuracy(found)[1]) and len(figures.shares(found)[1])
+
+
+def test_reference_results_survive_being_saved(runs, tmp_path):
+    from biasstudy import inference, reference
+    seeds = [dataclasses.replace(BASE, seed=s) for s in range(2)]
+    found = run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64)
+    found.save(tmp_path, "study", "a command")
+    stored = reference("study", tmp_path)
+    kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
+    assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
+    assert inference.sentence(stored) == inference.sentence(found)
