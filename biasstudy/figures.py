@@ -133,7 +133,8 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
     o = (results.of("generated") or results.outcomes)[0]
     per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
     start, shown, n_show = real.start.load(), min(classes, len(o.classes)), min(6, per_class)
-    first = [np.flatnonzero(start.label == k)[:n_show] for k in range(shown)]
+    members = [np.flatnonzero(start.label == k) for k in range(shown)]
+    first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
     blocks = [[start.images[index] for index in first]]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
     titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]

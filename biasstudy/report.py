@@ -33,8 +33,8 @@ def write(folder: Path) -> Path:
     if not figures:
         raise FileNotFoundError(f"no figures in {folder / 'figures'}; run a notebook first, for example: make study")
     sections: dict[str, list[str]] = {}
-    for path in figures:
-        about = json.loads(path.read_text())
+    told = {path: json.loads(path.read_text()) for path in figures}
+    for path, about in sorted(told.items(), key=lambda item: item[1]["made"] != "trained here"):  # own results first
         sections.setdefault(about["name"].split("-")[0], []).append(_figure(path, about))
     body = "".join(f"<h2>{html.escape(name)}</h2>{_answer(folder, name)}{''.join(parts)}" for name, parts in sections.items())
     page = folder / "index.html"
