@@ -121,17 +121,20 @@ def generator_for(*names: Any) -> torch.Generator:
 
 
 def noise(shape: tuple[int, ...], context: Context, *names: Any) -> Tensor:
-    """Standard normal numbers of the stream with this name, drawn on the CPU in float32 so that all devices see the same."""
-    drawn = torch.randn(shape, generator=generator_for(*names), dtype=torch.float32)
-    return drawn.to(context.numerics.device, context.numerics.dtype)
+    """Standard normal numbers of the stream with this name, drawn on the CPU so that all devices see the same.
+
+    In float32 torch draws them with vector instructions, whose last bits differ between kinds of CPU; in float64 not.
+    """
+    return torch.randn(shape, generator=generator_for(*names), dtype=context.numerics.dtype).to(context.numerics.device)
 
 
 def noise_of_images(first_index: int, n: int, shape: tuple[int, ...], seed: int, context: Context) -> Tensor:
     """Noise of images first_index ... first_index + n - 1; that of image i depends on (seed, i) only; (n, *shape)."""
     chunks = range(first_index // CHUNK, -(-(first_index + n) // CHUNK))
-    drawn = torch.cat([torch.randn((CHUNK, *shape), generator=generator_for(seed, "images", c)) for c in chunks])
-    start = first_index - first_index // CHUNK * CHUNK
-    return drawn[start: start + n].to(context.numerics.device, context.numerics.dtype)
+    dtype = context.numerics.dtype
+    drawn = [torch.randn((CHUNK, *shape), generator=generator_for(seed, "images", c), dtype=dtype) for c in chunks]
+    start = first_index % CHUNK
+    return torch.cat(drawn)[start: start + n].to(context.numerics.device)
 
 
 class Batches:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..data import LabeledImages
 from ..experiment import GENERATORS
-from ..training import Context, generator_for, noise_of_images
+from ..training import Context, Numerics, generator_for, noise_of_images
 
 State = dict[str, Tensor]
 
 
-@GENERATORS.register("mixture", version=1)
+@GENERATORS.register("mixture", version=2)
 @dataclass(frozen=True)
 class Mixture:
     """Clusters of images per told condition (k-means); a new image is drawn from the Gaussian of one cluster.
@@ -62,7 +62,7 @@ class Mixture:
     def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
         known, cluster = state["told"].numpy(), state["cluster"].numpy()
         largest = int(np.unique(known * (cluster.max() + 1) + cluster, return_counts=True)[1].max())
-        drawn = noise_of_images(first_index, len(told), (largest + 1,), seed, Context()).double()
+        drawn = noise_of_images(first_index, len(told), (largest + 1,), seed, Context(Numerics("float64")))
         pick = torch.special.ndtr(drawn[:, -1]).numpy()                          # uniform: which cluster
         shape = state["images"].shape[1:]
         out = np.empty((len(told), *shape), np.uint8)
