@@ -62,8 +62,7 @@ class _Network:
         raise NotImplementedError
 
     def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context) -> State:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(seed, "init"))
+        with context.initial(seed, "init"):
             network = context.place(self.network(pool.images.shape[1], pool.images.shape[2], n_classes))
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
         images, label = context.tensor(pool.images), context.tensor(pool.label)

@@ -100,6 +100,21 @@ class Context:
             module.compile()  # in place: the names of the weights stay what they are
         return module
 
+    @contextlib.contextmanager
+    def initial(self, *names: Any) -> Iterator[None]:
+        """Inside, networks are built in the dtype of these numerics, their weights drawn from the stream with this name.
+
+        (In float32 the last bits of drawn weights differ between kinds of CPU; float64 training must not start there.)
+        """
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.numerics.dtype)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_for(*names))
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
     def pixels(self, images: np.ndarray | Tensor) -> Tensor:
         """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""
         tensor = torch.as_tensor(images).to(self.numerics.device)

@@ -56,8 +56,7 @@ class GAN:
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(seed, "init"))
+        with context.initial(seed, "init"):
             painter = context.place(Painter(self.channels, self.latent, n_conditions, size))
             critic = context.place(Critic(self.channels, n_conditions, size))
         average = AveragedModel(painter, multi_avg_fn=self._average)
