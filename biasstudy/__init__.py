@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module; loaded when first used, so that the import itself needs neither torch nor pandas
-    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "experiment",
-    "GENERATORS": "experiment", "CLASSIFIERS": "experiment", "FILTERS": "experiment", "METRICS": "experiment",
+    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "registry",
+    "GENERATORS": "registry", "CLASSIFIERS": "registry", "FILTERS": "registry", "METRICS": "registry",
     "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results",
     "reference": "results",
 }
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from .data import LabeledImages as LabeledImages
     from .data import Source as Source
     from .experiment import ARMS as ARMS
-    from .experiment import CLASSIFIERS as CLASSIFIERS
-    from .experiment import DATASETS as DATASETS
-    from .experiment import FILTERS as FILTERS
-    from .experiment import GENERATORS as GENERATORS
-    from .experiment import METRICS as METRICS
     from .experiment import PROTOCOLS as PROTOCOLS
     from .experiment import Experiment as Experiment
     from .loop import run as run
+    from .registry import CLASSIFIERS as CLASSIFIERS
+    from .registry import DATASETS as DATASETS
+    from .registry import FILTERS as FILTERS
+    from .registry import GENERATORS as GENERATORS
+    from .registry import METRICS as METRICS
     from .results import Results as Results
     from .results import reference as reference
     from .training import Numerics as Numerics

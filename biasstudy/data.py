@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .experiment import digest
+from .registry import digest
 
 REAL = -1     # origin of a real image; a generated one has the generation whose generator made it
 UNKNOWN = -1  # group of an image that nobody told

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .data import LabeledImages, Part, Source, condition_of
-from .experiment import DATASETS, Experiment, digest, largest_remainder, seed_for, spread
+from .data import LabeledImages, Part, Source, concatenate, condition_of
+from .experiment import FILTERED, PROTOCOLS, Experiment
+from .registry import DATASETS, digest, largest_remainder, seed_for, spread
 
 
 @functools.lru_cache(maxsize=4)
@@ -60,7 +61,10 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int) -> tuple
 class Draw:
     """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve slices, all disjoint.
 
-    shares     (n_classes, n_groups) float   share of each group in its class in the start, realised
+    counts     (n_classes, n_groups) int     images of the start
+    told       (q,) int                      condition of each image of a batch, in order; exact counts, the start's shares
+    reserve    t -> Part                     fresh real images of generation t in told order, as many as a batch has (and the
+                                             first SPARE of them once more if a filter will reject some)
     favoured   (n_classes, n_groups) int     see shares_of_start
     sizes      images per class: available, in start, in the whole reserve, in instruments
     """
@@ -71,13 +75,12 @@ class Draw:
     instruments: dict[str, Part]
     reserve: Callable[[int], Part]
     counts: np.ndarray
+    told: np.ndarray
     favoured: np.ndarray
     sizes: dict[str, int]
 
-    def told_counts(self, condition: str, n: int) -> np.ndarray:
-        """How many of n images are told each condition: the start's shares, exact by largest remainder; (n_conditions,)."""
-        return largest_remainder(self.counts.sum(1) if condition == "class" else self.counts.ravel(), n)
 
+SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
 
 # what each share of the instruments is for; the model that filters never measures
 _PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
@@ -96,38 +99,60 @@ def draw(experiment: Experiment) -> Draw:
     shares, favoured = shares_of_start(source, e.start, e.bias, e.seed)
     per_class = largest_remainder(np.ones(source.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
-    slice_counts = _slice_counts(e, counts)
-    n_slices = e.n_generations if e.arm == "real" else 0
+    told = spread(largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch))
     stock = _Stock(e, source)
-    stock.check(counts, slice_counts * n_slices)
+    reserve = _Reserve(e, stock, counts, told)
+    stock.check(counts, reserve.total)
     _check_test(source, e.n_test)
 
     name = {"dataset": e.dataset, "version": e.dataset_entry.identity, "checksum": source.checksum,
             "options": e.dataset_entry.resolve(e.dataset_options)}
     drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
 
-    def reserve(t: int) -> Part:
-        offset = counts + t * slice_counts
-        described = {**drawn, "part": "reserve", "t": t, "slice": digest(slice_counts.tolist()), "condition": e.condition}
-        return Part(described,
-                    lambda: in_told_order(stock.take(slice_counts, offset), e.condition, source.n_groups,
-                                          seed_for(e.seed, "reserve", t)))
-
     return Draw(
-        source=source, counts=counts, favoured=favoured, reserve=reserve,
+        source=source, counts=counts, told=told, favoured=favoured,
+        reserve=lambda t: Part({**drawn, "part": "reserve", **reserve.described(t)}, functools.partial(reserve.images, t)),
         start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
         test=Part({**name, "part": "test", "n_test": e.n_test}, functools.partial(_test_images, source, e.n_test)),
         instruments={purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
                      for purpose in stock.purposes},
-        sizes=stock.sizes(counts, slice_counts * n_slices))
+        sizes=stock.sizes(counts, reserve.total))
 
 
-def _slice_counts(e: Experiment, counts: np.ndarray) -> np.ndarray:
-    """Images per class and group in one reserve slice: as many per told condition as one batch asks for."""
-    if e.condition == "group":
-        return largest_remainder(counts.ravel(), e.n_batch).reshape(counts.shape)
-    told = largest_remainder(counts.sum(1), e.n_batch)
-    return np.stack([largest_remainder(row, n) if n else np.zeros_like(row) for row, n in zip(counts, told, strict=True)])
+class _Reserve:
+    """Slices of fresh real images, one per generation, laid out after the start: first the whole slices of every stream,
+    then the spare images. So the slices are the same with and without a filter, and two streams share no image."""
+
+    def __init__(self, e: Experiment, stock: "_Stock", counts: np.ndarray, told: np.ndarray) -> None:
+        self.e, self.stock, self.counts = e, stock, counts
+        self.stream = e.resolved("generator").get("stream", 0) if e.generator == "reserve" else 0
+        self.told = [told, told[: round(SPARE * len(told))]] if e.arm == FILTERED else [told]
+        self.slices = [self._cells(told) for told in self.told]
+        used = e.arm in ("real", FILTERED) or (PROTOCOLS[e.protocol].fresh and e.n_batch > 0)
+        whole, spare = self.slices[0], sum(self.slices[1:], np.zeros_like(counts))
+        self.total = ((self.stream + 1) * whole + spare) * e.n_generations * used
+
+    def _cells(self, told: np.ndarray) -> np.ndarray:
+        """Images per class and group that are told these conditions; groups in the shares that they have in the start."""
+        asked = np.bincount(told, minlength=len(self.counts) if self.e.condition == "class" else self.counts.size)
+        if self.e.condition == "group":
+            return asked.reshape(self.counts.shape)
+        return np.stack([largest_remainder(row, n) if n else np.zeros_like(row)
+                         for row, n in zip(self.counts, asked, strict=True)])
+
+    def described(self, t: int) -> dict[str, Any]:
+        return {"t": t, "slices": digest([cells.tolist() for cells in self.slices]), "condition": self.e.condition,
+                "stream": self.stream}
+
+    def images(self, t: int) -> LabeledImages:
+        """The slice of generation t, in the order in which a generator would be told it; then its spare images."""
+        T, whole = self.e.n_generations, self.slices[0]
+        first = [self.counts + (self.stream * T + t) * whole]
+        first += [self.counts + (self.stream + 1) * T * whole + t * spare for spare in self.slices[1:]]
+        return concatenate([
+            in_told_order(self.stock.take(cells, offset), told, self.e.condition, self.stock.source.n_groups,
+                          seed_for(self.e.seed, "reserve", self.stream, t, i))
+            for i, (cells, offset, told) in enumerate(zip(self.slices, first, self.told, strict=True))])
 
 
 class _Stock:
@@ -157,7 +182,7 @@ class _Stock:
                 what = f"class {self.source.classes[k]!r}" + ("" if g is None else f", group {self.source.groups[g]!r}")
                 parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
                 if reserve.any():
-                    parts += f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve (arm real)"
+                    parts += f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve"
                 raise ValueError(
                     f"not enough real images: {what} has {have + self.n_set_aside}, {self.n_set_aside} of them instruments, "
                     f"and needs {parts}; lower n_real, ratio or n_generations")
@@ -193,11 +218,13 @@ class _Stock:
         return _in_every_group(self.source, chosen, "instruments")
 
 
-def in_told_order(images: LabeledImages, condition: str, n_groups: int, seed: int) -> LabeledImages:
-    """The images in the order in which a generator would be told their conditions, groups mixed within a condition."""
+def in_told_order(images: LabeledImages, told: np.ndarray, condition: str, n_groups: int, seed: int) -> LabeledImages:
+    """The images in the order in which a generator is told their conditions, groups mixed within a condition.
+
+    told     (N,) int   each condition as often as the images have it
+    """
     images = images[np.random.default_rng(seed).permutation(len(images))]
     have = condition_of(images, condition, n_groups)
-    told = spread(np.bincount(have))
     order = np.empty(len(images), np.int64)
     for c in np.unique(have):
         order[told == c] = np.flatnonzero(have == c)

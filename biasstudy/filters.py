@@ -1,14 +1,88 @@
-"""Filters: which generated images are kept. One decorated function each.
+"""Filters: which generated images may enter the training set. One decorated function each.
 
-    @FILTERS.register("name", version=1)
-    def name(...): ...
+    @FILTERS.register("name", version=1, judge="own")
+    def name(images, label, judged, chance, *, option=0.0) -> accepted: ...
 
-`none` keeps every image.
+images    (N, C, H, W) uint8   candidates, in the order in which the generator made them
+label     (N,) int             class that the generator was told
+judged    what the judge says about each candidate; the trait `judge` names who that is
+          "own"      this generation's first classifier: probabilities (N, n_classes)
+          "first"    generation 0's first classifier: probabilities (N, n_classes)
+          "expert"   a classifier fitted to instruments, which measures nothing: probabilities (N, n_classes)
+          "rates"    the acceptance rate of the candidate's class and probed group in the paired run through the filter that
+                     the trait `imitates` names: (N,) float
+          no judge   None
+chance    (N,) float           uniform in [0, 1); that of a candidate depends on the seed and its number alone
+accepted  (N,) bool
+
+The loop draws candidates until every told condition has its quota. Every option has a default.
 """
 
-from .experiment import FILTERS
+import numpy as np
+
+from .registry import FILTERS
 
 
 @FILTERS.register("none", version=1)
-def none() -> None:
+def none(images: np.ndarray, label: np.ndarray, judged: None, chance: np.ndarray) -> np.ndarray:
     """Keep every image."""
+    return np.ones(len(images), bool)
+
+
+def _recognised(label: np.ndarray, probability: np.ndarray, confidence: float) -> np.ndarray:
+    """Whether the told class is the most probable one, and at least this probable."""
+    return (probability.argmax(1) == label) & (probability[np.arange(len(label)), label] >= confidence)
+
+
+@FILTERS.register("classifier", version=1, judge="own")
+def classifier(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray, *,
+               confidence: float = 0.0) -> np.ndarray:
+    """Keep what the classifier of the same generation recognises as the told class: the two models work together.
+
+    confidence  float in [0, 1]   least probability of the told class
+    """
+    return _recognised(label, judged, confidence)
+
+
+@FILTERS.register("frozen", version=1, judge="first")
+def frozen(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray, *,
+           confidence: float = 0.0) -> np.ndarray:
+    """Keep what generation 0's classifier recognises: it saw real data only and learns nothing new.
+
+    confidence  float in [0, 1]   least probability of the told class
+    """
+    return _recognised(label, judged, confidence)
+
+
+@FILTERS.register("expert", version=1, judge="expert")
+def expert(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray, *,
+           confidence: float = 0.0) -> np.ndarray:
+    """Keep what a classifier of real images outside the start recognises: new real information; compare with `frozen`.
+
+    confidence  float in [0, 1]   least probability of the told class
+    """
+    return _recognised(label, judged, confidence)
+
+
+@FILTERS.register("random-cell", version=1, judge="rates", imitates="classifier")
+def random_cell(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray, *,
+                confidence: float = 0.0) -> np.ndarray:
+    """Keep at random, at the rates at which the paired run accepts each class and group: its shares without its selection.
+
+    confidence  float in [0, 1]   option of the paired run's filter `classifier`
+    """
+    return chance < judged
+
+
+def acceptance_rates(label: np.ndarray, group: np.ndarray, accepted: np.ndarray, n_classes: int, n_groups: int) -> np.ndarray:
+    """Share of candidates accepted in each class and probed group; (n_classes, n_groups + 1), the last column: group unclear.
+
+    A cell without a candidate takes the rate of its class; a class without one, 1.
+    """
+    shape = (n_classes, n_groups + 1)
+    at = (label, np.where(group < 0, n_groups, group))
+    asked, kept = np.zeros(shape), np.zeros(shape)
+    np.add.at(asked, at, 1)
+    np.add.at(kept, at, accepted)
+    of_class = np.divide(kept.sum(1), asked.sum(1), out=np.ones(n_classes), where=asked.sum(1) > 0)
+    return np.divide(kept, asked, out=np.repeat(of_class[:, None], shape[1], axis=1), where=asked > 0)

@@ -6,92 +6,27 @@ changes. With M the headline metric in the last generation:
     A = M(generated) - M(none)        does adding generated images amplify?
     S = M(generated) - M(resample)    beyond sampling drift, at the same pool size
     R = M(generated) - M(real)        because the images are generated, not because there are more of them
+    F = M(generated) - M(real-filtered)     R of a filtered experiment, against real images through the same filter
 
 The headline is a linear, signed contrast of accuracies fixed beforehand: favoured minus other cells of a biased start;
 for an unbiased start top minus bottom half of the groups, ranked by generation-0 accuracy of the *other* seeds. Above 0
-means that the better-off groups are further ahead. numpy and scipy only; nothing else of the package but `metrics`.
+means that the better-off groups are further ahead. A verdict is given on A alone, one hypothesis per data set and start,
+with Holm's correction over them; all else gets an interval only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import pandas as pd
 
+from .intervals import LEVEL, Band, Estimate, holm, prediction_band, sign_flip, two_way_interval
 from .metrics import contrast_weights
 
-CONTRASTS = {"A": ("generated", "none"), "S": ("generated", "resample"), "R": ("generated", "real")}
+CONTRASTS = {"A": ("generated", "none"), "S": ("generated", "resample"), "R": ("generated", "real"),
+             "F": ("generated", "real-filtered")}
 MARGIN = 0.02       # a change within this margin is called no change
 SEEDS_FOR_VERDICT = 6
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its interval.
-
-    mean, low, high   the mean and its 95 % interval; nan with fewer than two seeds
-    se, df            standard error and its degrees of freedom
-    p                 two-sided p-value of mean 0; nan with fewer than two seeds
-    detectable        smallest change found with 80 % power at this n and spread
-    per_seed          (n,) the differences themselves
-    """
-
-    mean: float
-    low: float
-    high: float
-    se: float
-    df: float
-    p: float
-    detectable: float
-    per_seed: np.ndarray
-
-    @property
-    def n(self) -> int:
-        return len(self.per_seed)
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Interval of another level, (low, high)."""
-        half = stats.t.ppf(0.5 + level / 2, self.df) * self.se
-        return self.mean - half, self.mean + half
-
-
-def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
-    """Mean over seeds of a linear statistic, with an interval for new seeds and new test images.
-
-    D_s = sum_u x_su;  se^2 = var(D)/n + max(0, v_common - v_indep);  df = (n - 1) (se^2 / (var(D)/n))^2
-
-    v_common is the variance of mean D when one resample of test units within strata is shared by all seeds, v_indep the
-    same with a fresh resample per seed; both in closed form, sum over strata of n_h var_h, since D is a sum over units.
-
-    per_unit  (n_seeds, n_units) float   contribution of each test unit to D_s
-    stratum   (n_units,) int             units are resampled within strata
-    returns   Estimate                   all nan but the mean with one seed
-    source    ours; coverage simulated in the tests
-    """
-    d = per_unit.sum(1)
-    n = len(d)
-    if n < 2:
-        nan = float("nan")
-        return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, d)
-    across_seeds = float(d.var(ddof=1) / n)
-    common = _variance_of_sum(per_unit.mean(0), stratum)
-    independent = sum(_variance_of_sum(row, stratum) for row in per_unit) / n**2
-    square = across_seeds + max(0.0, common - independent)
-    df = (n - 1) * (square / across_seeds) ** 2 if across_seeds > 0 else np.inf
-    se = float(np.sqrt(square))
-    half = stats.t.ppf(0.5 + LEVEL / 2, df) * se
-    p = float(2 * stats.t.sf(abs(d.mean()) / se, df)) if se > 0 else float(d.mean() == 0)
-    detectable = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * d.std(ddof=1) / np.sqrt(n)
-    return Estimate(float(d.mean()), float(d.mean() - half), float(d.mean() + half), se, float(df), p, float(detectable), d)
-
-
-def _variance_of_sum(x: np.ndarray, stratum: np.ndarray) -> float:
-    """Variance of sum(x) when units are drawn anew within strata: sum_h n_h var_h."""
-    n = np.bincount(stratum)
-    mean = np.bincount(stratum, x) / np.maximum(n, 1)
-    square = np.bincount(stratum, (x - mean[stratum]) ** 2)
-    return float(np.sum(n * square / np.maximum(n - 1, 1)))
 
 
 # ---- The headline ----------------------------------------------------------------------------------------------------
@@ -139,27 +74,88 @@ def headline(outcomes: list[Any]) -> np.ndarray:
     return np.stack([o.correct().mean(1) @ w for o, w in zip(outcomes, weights, strict=True)])
 
 
+def curve(outcomes: list[Any], metric: str = "headline") -> np.ndarray:
+    """A metric over generations: (n_seeds, T + 1), mean over the classifiers of a seed.
+
+    metric    "headline" or a registered metric with one value
+    raises    ValueError   if it is unknown, has several values, or the design forbids it
+    """
+    if metric == "headline":
+        return headline(outcomes)
+    tables = [o.measure(metric) for o in outcomes]
+    if not all(t.label.isna().all() and t.group.isna().all() for t in tables):
+        raise ValueError(f"a curve needs a metric with one value; {metric!r} has several")
+    return np.stack([t.groupby("generation").value.mean().to_numpy() for t in tables])
+
+
+# ---- Contrasts between arms ------------------------------------------------------------------------------------------
+
 def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
-    """One of the contrasts A, S, R of the headline metric, paired by seed.
+    """One of the contrasts A, S, R, F of the headline metric, paired by seed.
 
     results     Results with both arms, the same seeds in each
     generation  which one; the last by default
     raises      ValueError   if an arm or a seed is missing
     """
+    first, second = _arms(results, name)
+    difference = np.stack([_right(a, generation) - _right(b, generation) for a, b in zip(first, second, strict=True)])
+    return _estimate(first[0], headline_weights(first) * difference)
+
+
+def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
+    """The same contrast on the logit scale, where a uniform loss of accuracy near 1 counts as much as one near 1/2.
+
+    M = sum over cells of w_yg logit (r_yg + 1/2) / (n_yg + 1),  r_yg right of n_yg test images, w_yg as in the headline;
+    the interval takes a test image to move M by w_yg / n_yg (x - a_yg) / (a_yg (1 - a_yg)) (delta method)
+
+    returns  Estimate   in logits; a secondary result: interval only
+    """
+    first, second = _arms(results, name)
+    parts = [_logits(a, w, generation) - _logits(b, w, generation)
+             for a, b, w in zip(first, second, headline_weights(first), strict=True)]
+    return _estimate(first[0], np.stack(parts))
+
+
+def contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
+    """Those of the contrasts whose arms were run, by name."""
+    return {name: contrast(results, name, generation) for name, arms in CONTRASTS.items() if all(map(results.of, arms))}
+
+
+def _arms(results: Any, name: str) -> tuple[list[Any], list[Any]]:
     if name not in CONTRASTS:
         raise ValueError(f"unknown contrast {name!r}; known: {', '.join(CONTRASTS)}")
     first, second = (results.of(arm) for arm in CONTRASTS[name])
+    _check_pairs(first, second, f"contrast {name} needs the arms {' and '.join(CONTRASTS[name])}")
+    return first, second
+
+
+def _check_pairs(first: list[Any], second: list[Any], needs: str) -> None:
     seeds = [[o.experiment.seed for o in arm] for arm in (first, second)]
     if not first or seeds[0] != seeds[1]:
-        raise ValueError(f"contrast {name} needs the arms {' and '.join(CONTRASTS[name])} with the same seeds; got {seeds}")
+        raise ValueError(f"{needs} with the same seeds; got {seeds}")
     if len({o.numerics for o in first + second}) > 1:
         raise ValueError("a contrast pairs results of one numerics only")
-    weights = headline_weights(first)
-    difference = np.stack([a.correct()[generation].mean(0) - b.correct()[generation].mean(0)
-                           for a, b in zip(first, second, strict=True)])
-    unit, stratum = _units(first[0])
-    per_unit = np.stack([np.bincount(unit, x, len(stratum)) for x in weights * difference])
-    return two_way_interval(per_unit, stratum)
+
+
+def _right(o: Any, generation: int) -> np.ndarray:
+    """Share of the classifiers that are right about each test image, (N,)."""
+    return o.correct()[generation].mean(0)
+
+
+def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
+    """Contribution of each test image to M on the logit scale, (N,): its influence, and an equal part of M itself."""
+    right, cell = _right(o, generation), o.label * o.occurs.shape[1] + o.group
+    n, hits = np.bincount(cell), np.bincount(cell, right)
+    a = (hits + 0.5) / (n + 1)
+    logit, slope = np.log(a / (1 - a)), 1 / (a * (1 - a))
+    mean = np.divide(hits, n, out=np.zeros(len(n)), where=n > 0)
+    return weight * (right - mean[cell]) * slope[cell] + (weight @ logit[cell]) / len(weight)
+
+
+def _estimate(o: Any, per_image: np.ndarray) -> Estimate:
+    """Estimate from the contribution of each test image, (n_seeds, N); `o` tells which images belong together."""
+    unit, stratum = _units(o)
+    return two_way_interval(np.stack([np.bincount(unit, x, len(stratum)) for x in per_image]), stratum)
 
 
 def _units(o: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -169,41 +165,96 @@ def _units(o: Any) -> tuple[np.ndarray, np.ndarray]:
     return unit, o.label[first] if o.paired else (o.label * o.occurs.shape[1] + o.group)[first]
 
 
+# ---- By chance alone -------------------------------------------------------------------------------------------------
+
+def floor_of_change(first: list[Any], second: list[Any], metric: str = "headline", generation: int = -1,
+                    seeds: int = 1) -> Band:
+    """Floor of a change: the band of an A/A pair, two arms that differ by chance alone.
+
+    first, second  outcomes of the same seeds, such as the arm real with reserve stream 0 and with stream 1
+    metric         "headline" or a registered metric with one value
+    seeds          1: band for the thin lines of a figure; n: for the mean of n seeds
+    returns        Band   of d_s = M(first) - M(second), see `prediction_band`
+    raises         ValueError   if the seeds or the numerics differ
+    """
+    _check_pairs(first, second, "an A/A pair needs two arms")
+    return prediction_band((curve(first, metric) - curve(second, metric))[:, generation], seeds)
+
+
 # ---- The verdict -----------------------------------------------------------------------------------------------------
 
-def verdict(estimate: Estimate) -> str:
-    """One of: amplified, reduced, no change beyond 0.02, cannot tell; or why there is no verdict."""
+def verdict(estimate: Estimate, p_adjusted: float | None = None) -> str:
+    """One of: amplified, reduced, no change beyond 0.02, cannot tell; or why there is no verdict.
+
+    p_adjusted  p-value after Holm's correction over all primary hypotheses; default: this is the only one
+    """
     if estimate.n < SEEDS_FOR_VERDICT:
         return f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
-    if estimate.low > 0:
-        return "amplified"
-    if estimate.high < 0:
-        return "reduced"
+    if (estimate.p if p_adjusted is None else p_adjusted) < 1 - LEVEL:
+        return "amplified" if estimate.mean > 0 else "reduced"
     low, high = estimate.interval(0.90)
     if low > -MARGIN and high < MARGIN:
         return f"no change beyond {MARGIN}"
     return f"cannot tell (smallest change detectable with 80 % power: {estimate.detectable:.3f})"
 
 
-def sentence(results: Any) -> str:
-    """The answer of a study in words: the primary contrast A with its verdict, then S and R where those arms were run."""
-    found = {}
-    for name, (_, control) in CONTRASTS.items():
-        if results.of("generated") and results.of(control):
-            found[name] = contrast(results, name)
+def verdicts(studies: Mapping[str, Any]) -> pd.DataFrame:
+    """The answers of several studies, one row each: verdict on A after Holm's correction; all contrasts with interval.
+
+    studies  name -> Results; one per data set and start, since each is one primary hypothesis
+    returns  study, dataset, start, generation, n, verdict, A_holm; then for A, S, R, F: A, A_low, A_high, A_p (nan if an arm
+             was not run) and A_logit, A_logit_low, A_logit_high; A_sign_flip
+    raises   ValueError   if two studies share data set and start, or one lacks the arms generated and none
+    """
+    rows: list[dict[str, Any]] = []
+    estimates = []
+    for study, results in studies.items():
+        found = contrasts(results)
+        if "A" not in found:
+            raise ValueError(f"study {study!r} needs the arms {' and '.join(CONTRASTS['A'])}")
+        e = results.of("generated")[0].experiment
+        row = {"study": study, "dataset": e.dataset, "start": e.start, "generation": e.n_generations, "n": found["A"].n}
+        for other in rows:
+            if (other["dataset"], other["start"]) == (e.dataset, e.start):
+                raise ValueError(f"studies {other['study']!r} and {study!r} both answer {e.dataset}, {e.start} start; "
+                                 "one primary hypothesis per data set and start")
+        for name in CONTRASTS:
+            row |= _columns(name, found.get(name))
+        logit = logit_contrast(results, "A")
+        row |= {"A_logit": logit.mean, "A_logit_low": logit.low, "A_logit_high": logit.high}
+        rows.append(row | {"A_sign_flip": sign_flip(found["A"].per_seed)})
+        estimates.append(found["A"])
+    adjusted = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
+    table = pd.DataFrame(rows)
+    table.insert(5, "verdict", [verdict(a, p) for a, p in zip(estimates, adjusted, strict=True)])
+    table.insert(6, "A_holm", adjusted)
+    return table
+
+
+def _columns(name: str, d: Estimate | None) -> dict[str, float]:
+    nan = float("nan")
+    mean, low, high, p = (d.mean, d.low, d.high, d.p) if d else (nan, nan, nan, nan)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
+
+
+def sentence(results: Any, p_adjusted: float | None = None) -> str:
+    """The answer of a study in words: the primary contrast A with its verdict, then S, R and F where those arms were run.
+
+    p_adjusted  see `verdict`
+    """
+    found = contrasts(results)
     if "A" not in found:
         return "No answer: the arms generated and none are needed."
-    first = results.of("generated")[0]
-    a = found["A"]
+    first, a = results.of("generated")[0], found["A"]
     what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
-    e = first.experiment
-    text = [f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}: {verdict(a)}."]
+    e, word = first.experiment, verdict(a, p_adjusted)
+    text = [f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}: {word}."]
     for name, d in found.items():
         interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if d.n > 1 else "(one seed: no interval)"
         text.append(f"{name} = generated - {CONTRASTS[name][1]} = {d.mean:+.3f} {interval}")
-    if a.n >= SEEDS_FOR_VERDICT and a.low > 0 and "R" in found:
+    if word == "amplified" and "R" in found:
         text.append("because the images are generated" if found["R"].low > 0 else
                     "not shown to be because the images are generated (R is not above 0)")
     return " ".join(text[:1]) + " " + "; ".join(text[1:]) + f"; n = {a.n} seed{'s' * (a.n > 1)}."

@@ -10,60 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .data import LabeledImages, Lazy, Pool, condition_of
-from .drawing import Draw, draw
-from .experiment import CLASSIFIERS, GENERATORS, PROTOCOLS, Experiment, seed_for, spread
-from .probes import Instruments, confusion_counts, predicted
+from .drawing import SPARE, Draw, draw
+from .experiment import PROTOCOLS, Experiment
+from .probes import Fitted, Instruments, Rates, confusion_counts, tell
 from .progress import Progress
+from .registry import CLASSIFIERS, FILTERS, GENERATORS, seed_for
 from .results import Outcome, Results
-from .store import Stage, Store, kind, runs_folder
+from .stages import (
+    Told,
+    accepted_batch,
+    decisions,
+    fit_classifier,
+    fit_generator,
+    predict,
+    relabel,
+    sample_batch,
+    sample_candidates,
+    sample_grid,
+)
+from .store import Stage, Store, runs_folder
 from .training import Context, Numerics
 
-GRID = 8  # images per class kept from every generator, made from equal noise in every generation
-
-
-# ---- What a stage computes -------------------------------------------------------------------------------------------
-
-def _numpy(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy() for name, value in state.items()}
-
-
-def _torch(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(value) for name, value in state.items()}
-
-
-@kind("generator", keep=False)
-def fit_generator(context: Context, *, model: Any, options: dict, pool: LabeledImages, condition: str, n_groups: int,
-                  reserve: LabeledImages | None, seed: int) -> dict:
-    told = condition_of(pool, condition, n_groups)
-    return _numpy(model.target(**options).fit(pool, told, reserve, seed=seed, context=context))
-
-
-@kind("batch", keep=False, decode=lambda arrays: LabeledImages(**arrays))
-def sample_batch(context: Context, *, model: Any, options: dict, state: dict, condition: str, n_groups: int,
-                 told_counts: list[int], origin: int, seed: int) -> dict:
-    told = spread(np.array(told_counts))
-    images = model.target(**options).sample(_torch(state), told, 0, seed=seed, context=context)
-    label, group = (told, np.full(len(told), -1)) if condition == "class" else divmod(told, n_groups)
-    return LabeledImages(images, label, group, np.full(len(told), origin)).arrays()
-
-
-@kind("grid", keep=True)
-def sample_grid(context: Context, *, model: Any, options: dict, state: dict, told: list[int], seed: int) -> dict:
-    return {"images": model.target(**options).sample(_torch(state), np.array(told), 0, seed=seed, context=context)}
-
-
-@kind("classifier", keep=False)
-def fit_classifier(context: Context, *, model: Any, options: dict, pool: LabeledImages, n_classes: int, seed: int) -> dict:
-    return _numpy(model.target(**options).fit(pool, n_classes, seed=seed, context=context))
-
-
-@kind("prediction", keep=True)
-def predict(context: Context, *, model: Any, options: dict, state: dict, images: LabeledImages) -> dict:
-    label, confidence = predicted(context, model, options, state, images.images)
-    return {"predicted": label.astype(np.int16), "confidence": confidence.astype(np.float32)}
+GRID = 8     # images per class kept from every generator, made from equal noise in every generation
+TRIES = 5.0  # times the quota that a filter may look at; of real images 1 + SPARE times
 
 
 # ---- The loop --------------------------------------------------------------------------------------------------------
@@ -76,51 +47,116 @@ class Turn:
     pool: Pool
     predictions: list[Stage]
     batch: Stage | None = None
-    kept: dict[str, Stage] = field(default_factory=dict)     # oracle and probe on the batch; the sample grid
+    kept: dict[str, Stage] = field(default_factory=dict)     # what instruments and filter say of the batch; the sample grid
 
     def results(self) -> list[Stage]:
         """Stages whose values are kept for good."""
         return [*self.predictions, *self.kept.values()]
 
 
+@dataclass(frozen=True)
+class Addition:
+    """Images that one generation adds, and the condition that each was told."""
+
+    images: Lazy
+    told: np.ndarray
+    index: np.ndarray | None = None
+
+
 def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
-    tell = Instruments(e, real, store)
+    tell_about = Instruments(e, real, store)
     classifier = {"model": CLASSIFIERS[e.classifier], "options": e.resolved("classifier")}
     generator = {"model": GENERATORS[e.generator], "options": e.resolved("generator")}
-    told = {"condition": e.condition, "n_groups": real.source.n_groups}
-    batches: list[Lazy] = []
+    told = Told(tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups)
+    imitated = e.reference()
+    paired = list(turns(imitated, real, store)) if imitated else []
+    additions: list[list[Addition]] = []
+    state: Stage | None = None
+    classifiers: list[Stage] = []
+    first: Fitted | None = None
 
     for t in range(e.n_generations + 1):
-        pool = pool_of(e, real.start, batches)
+        pool = pool_of(e, real, additions)
 
+        before = classifiers if e.warm("classifier") and classifiers else [None] * e.n_classifiers
         classifiers = [store.stage(fit_classifier, **classifier, pool=pool, n_classes=real.source.n_classes,
-                                   seed=seed_for(e.seed, "classifier", t, replicate)) for replicate in range(e.n_classifiers)]
-        predictions = [store.stage(predict, **classifier, state=state, images=real.test) for state in classifiers]
+                                   previous=before[r], seed=seed_for(e.seed, "classifier", t, r))
+                       for r in range(e.n_classifiers)]
+        fitted = [Fitted(**classifier, state=weights) for weights in classifiers]
+        first = first or fitted[0]
+        predictions = [store.stage(predict, by=by, images=real.test) for by in fitted]
 
         if t == e.n_generations or e.n_batch == 0:
             yield Turn(t, pool, predictions)
             continue
 
-        reserve = real.reserve(t) if e.arm == "real" else None
-        state = store.stage(fit_generator, **generator, **told, pool=pool, reserve=reserve,
-                            seed=seed_for(e.seed, "generator", t))
-        batch = store.stage(sample_batch, **generator, **told, state=state, origin=t, seed=seed_for(e.seed, "batch", t),
-                            told_counts=real.told_counts(e.condition, e.n_batch).tolist())
-        batches.append(batch)
+        needs_reserve = e.generator == "reserve" or e.n_fresh > 0
+        reserve = real.reserve(t) if needs_reserve else None
+        state = store.stage(fit_generator, **generator, pool=pool, condition=e.condition, n_groups=real.source.n_groups,
+                            reserve=reserve if e.generator == "reserve" else None,
+                            previous=state if e.warm("generator") else None, seed=seed_for(e.seed, "generator", t))
 
-        kept = {"oracle": tell.oracle(batch), "probe": tell.probe(batch)}
+        sampling = {**generator, "state": state, "told": told, "origin": t, "seed": seed_for(e.seed, "batch", t)}
+        if e.filter == "none":
+            batch, kept = store.stage(sample_batch, **sampling), {}
+        else:
+            judge = judge_of(e, tell_about, fitted[0], first, paired[t] if paired else None)
+            batch, kept = filtered(e, sampling, judge, tell_about, store)
+
+        kept |= {"oracle": tell_about.oracle(batch), "probe": tell_about.probe(batch)}
+        if e.labels == "classifier":
+            kept["seen"] = store.stage(tell, by=fitted[0], images=batch)
         if e.arm == "generated":
             kept["grid"] = store.stage(sample_grid, **generator, state=state, told=grid_told(e, real),
                                        seed=seed_for(e.seed, "grid"))
+        trained = store.stage(relabel, batch=batch, seen=kept["seen"]) if "seen" in kept else batch
+        additions.append([Addition(trained, real.told[e.n_fresh:])])
+        if reserve is not None and e.n_fresh:
+            additions[-1].insert(0, Addition(reserve, real.told[:e.n_fresh], np.arange(e.n_fresh)))
         yield Turn(t, pool, predictions, batch, kept)
 
 
-def pool_of(e: Experiment, start: Lazy, batches: list[Lazy]) -> Pool:
-    """Training set of the next generation: what the protocol keeps of the start and the batches made so far."""
+def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]]) -> Pool:
+    """Training set of the next generation: what the protocol keeps of the start and of what was added so far."""
     protocol = PROTOCOLS[e.protocol]
-    kept_start = [start] if protocol.start or not batches else []
-    return Pool(tuple((part, None) for part in [*kept_start, *protocol.parts(batches)]))
+    told = condition_of(real.start.load(), e.condition, real.source.n_groups) if protocol.drawn else np.empty(0, np.int64)
+    kept = [Addition(real.start, told)] if protocol.start or not additions else []
+    kept += [part for added in (additions if protocol.batches == "all" else additions[-1:]) for part in added]
+    if protocol.drawn and additions:
+        kept = drawn_without_replacement(kept, np.bincount(told), seed_for(e.seed, "subsample", len(additions)))
+    return Pool(tuple((part.images, part.index) for part in kept))
+
+
+def drawn_without_replacement(parts: list[Addition], counts: np.ndarray, seed: int) -> list[Addition]:
+    """counts[c] images of each told condition c, uniformly from all parts together."""
+    rng, told = np.random.default_rng(seed), np.concatenate([part.told for part in parts])
+    chosen = np.zeros(len(told), bool)
+    for c, n in enumerate(counts):
+        chosen[rng.permutation(np.flatnonzero(told == c))[:n]] = True
+    split = np.split(chosen, np.cumsum([len(part.told) for part in parts])[:-1])
+    return [Addition(part.images, part.told[mine], np.flatnonzero(mine)) for part, mine in zip(parts, split, strict=True)]
+
+
+def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None) -> Fitted | Rates | None:
+    """Whom the filter asks about each candidate: see the trait `judge` in `filters`."""
+    judge = FILTERS[e.filter].traits.get("judge")
+    if judge == "rates":
+        assert paired, "the filter imitates no other"
+        source = tell_about.source
+        return Rates(paired.kept["decisions"], paired.kept["groups"], tell_about.prober, (source.n_classes, source.n_groups))
+    return {"own": own, "first": first, "expert": tell_about.fitted("expert"), None: None}[judge]
+
+
+def filtered(e: Experiment, sampling: dict[str, Any], judge: Any, tell_about: Instruments,
+             store: Store) -> tuple[Stage, dict[str, Stage]]:
+    """The batch of accepted images; the decisions about all candidates and their probed groups."""
+    tries = 1 + SPARE if e.generator == "reserve" else TRIES
+    candidates = store.stage(sample_candidates, **sampling, filter=FILTERS[e.filter], judge=judge, tries=tries,
+                             filter_options=FILTERS[e.filter].resolve(e.filter_options), shortfall=e.shortfall)
+    batch = store.stage(accepted_batch, candidates=candidates, told=sampling["told"], origin=sampling["origin"])
+    return batch, {"decisions": store.stage(decisions, candidates=candidates, told=sampling["told"]),
+                   "groups": tell_about.probe(candidates)}
 
 
 def grid_told(e: Experiment, real: Draw) -> list[int]:
@@ -180,9 +216,11 @@ def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | Non
 
 def space_of(e: Experiment, real: Draw) -> int:
     """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool;
-    and 20 MB for weights, predictions and checkpoints."""
+    with a
+    filter its candidates as well; and 20 MB for weights, predictions and checkpoints."""
     image = 3 * int(np.prod(real.source.train.images.shape[2:]))
-    return image * sum(2 * e.n_batch * (t + 1) + e.n_real for t in range(e.n_generations)) + 20_000_000
+    made = e.n_batch * (2 if e.filter == "none" else 1 + TRIES)
+    return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 20_000_000
 
 
 def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:
@@ -193,10 +231,13 @@ def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:
         if isinstance(thing, Pool):
             for part, _ in thing.parts:
                 visit(part)
-        elif isinstance(thing, Stage) and thing.id not in found:
+            return
+        if isinstance(thing, Stage):
+            if thing.id in found:
+                return
             found[thing.id] = thing
-            for value in thing.inputs.values():
-                visit(value)
+        for value in getattr(thing, "inputs", {}).values():
+            visit(value)
 
     for plan in plans:
         for turn in plan:
@@ -205,15 +246,16 @@ def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:
     return found
 
 
+# ---- What is kept of it ----------------------------------------------------------------------------------------------
+
 def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, scale: str, store: Store) -> Outcome:
     """Everything that is kept of a finished experiment, gathered from its stages."""
     test, source = real.test.load(), real.source
     stacked = [[stage.load() for stage in turn.predictions] for turn in plan]
-    judged = [{"label": spread_labels(e, real), "oracle": turn.kept["oracle"].load()["told"],
-               "group": turn.kept["probe"].load()["told"]} for turn in plan if turn.batch]
+    batches = {turn.batch.id: batch_of(e, real, turn) for turn in plan if turn.batch}
     grids = [turn.kept["grid"].load()["images"] for turn in plan if "grid" in turn.kept]
     confusion = None
-    if not source.probe and judged:
+    if not source.probe and batches:
         confusion = confusion_counts(test.group, Instruments(e, real, store).probe(real.test).load()["told"], source.n_groups)
     stages = {f"{turn.t}": [stage.id for stage in turn.results()] for turn in plan}
     provenance = {stage.id: stage.provenance for stage in needed_by([plan]).values()}
@@ -228,10 +270,31 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
         label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None,
         predicted=np.array([[p["predicted"] for p in row] for row in stacked]),
         confidence=np.array([[p["confidence"] for p in row] for row in stacked]),
-        batches=judged, grids=grids, confusion=confusion, stages=stages, cost=cost)
+        batches=list(batches.values()), pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
+        grids=grids, confusion=confusion, stages=stages, cost=cost)
 
 
-def spread_labels(e: Experiment, real: Draw) -> np.ndarray:
-    """Told class of each image of a batch."""
-    told = spread(real.told_counts(e.condition, e.n_batch))
-    return told if e.condition == "class" else told // real.source.n_groups
+def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:
+    """What is known of the images of one batch: label (told), oracle, group (probed), trained (label in later pools); and of
+    all candidates, where there is a filter: candidate_label, candidate_group, accepted."""
+    told = real.told[e.n_fresh:] if e.condition == "class" else real.told[e.n_fresh:] // real.source.n_groups
+    known = {"label": told, "oracle": turn.kept["oracle"].load()["told"], "group": turn.kept["probe"].load()["told"]}
+    if "decisions" in turn.kept:
+        decided = turn.kept["decisions"].load()
+        known |= {"label": decided["batch"], "candidate_label": decided["label"], "accepted": decided["accepted"],
+                  "candidate_group": turn.kept["groups"].load()["told"]}
+    known["trained"] = turn.kept["seen"].load()["told"] if "seen" in turn.kept else known["label"]
+    return {name: value.astype(np.int64) for name, value in known.items()}
+
+
+def composition(pool: Pool, real: Draw, batches: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+    """Images of a pool by training label and group, the probed one of generated images; (n_classes, n_groups + 1), the last
+    column: group unclear."""
+    table = np.zeros((real.source.n_classes, real.source.n_groups + 1), np.int64)
+    for part, index in pool.parts:
+        made = part.inputs.get("batch", part) if isinstance(part, Stage) else None     # a relabelled batch, or the batch
+        found = part.load() if made is None else batches[made.id]
+        label, group = (found.label, found.group) if isinstance(found, LabeledImages) else (found["trained"], found["group"])
+        chosen = slice(None) if index is None else index
+        np.add.at(table, (label[chosen], group[chosen]), 1)                            # UNKNOWN is -1: the last column
+    return table

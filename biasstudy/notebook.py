@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .experiment import ARMS, Experiment, checked, experiment_from
+from .experiment import ARMS, FILTERED, Experiment, experiment_from
+from .registry import checked
 from .store import home
 
 # parameters of a study that are not fields of an experiment
@@ -92,8 +93,8 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
             raise ValueError(f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}")
     s = {name: checked(name, parameters.get(name, default), type(default)) for name, default in SETTINGS.items()}
     for arm in s["arms"]:
-        if arm not in ARMS:
-            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ARMS)}")
+        if arm not in (*ARMS, FILTERED):
+            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join((*ARMS, FILTERED))}")
     if s["n_seeds"] < 1 or not s["arms"]:
         raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
     if s["source"] != "run" and not s["source"].startswith("reference:"):

@@ -2,16 +2,22 @@
 
 The *probe* tells groups: exactly from the pixels where nature allows (`Source.probe`), else by a classifier fitted to
 instruments, whose confusion with the true groups on test images is kept beside every share. The *oracle* tells classes,
-to see whether a generated image shows what it was told. Both are fitted once per data set, whatever the seed.
+to see whether a generated image shows what it was told; the *extractor* gives the features in which quality is measured.
+All are fitted once per data set, whatever the seed, on disjoint instruments. The *expert* filters, and measures nothing.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .data import LabeledImages
 from .drawing import source_of
-from .experiment import CLASSIFIERS, Experiment, seed_for
+from .experiment import Experiment
+from .filters import acceptance_rates
+from .registry import CLASSIFIERS, Entry, digest, seed_for
+from .stages import tensors
 from .store import Stage, Store, kind
 from .training import Context
 
@@ -26,60 +32,106 @@ def fit_instrument(context: Context, *, model: Any, options: dict, images: Label
 
 
 @kind("telling", keep=True)
-def tell(context: Context, *, model: Any, options: dict, state: dict, images: LabeledImages) -> dict:
-    """What an instrument says about images; (N,) int16."""
-    return {"told": predicted(context, model, options, state, images.images)[0].astype(np.int16)}
+def tell(context: Context, *, by: Any, images: LabeledImages) -> dict:
+    """What somebody says about images: class or group; (N,) int16, UNKNOWN where unclear."""
+    said = by(context, images.images)
+    return {"told": (said if said.ndim == 1 else said.argmax(1)).astype(np.int16)}
 
 
-@kind("color", keep=True)
-def tell_exactly(context: Context, *, dataset: Any, options: dict, images: LabeledImages, probe: Any) -> dict:
-    """What the data set's own exact probe says about images; (N,) int16, UNKNOWN where unclear."""
-    return {"told": probe(images.images).astype(np.int16)}
+# ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context, images) -------------
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted classifier; loads as (context, images (N, C, H, W) uint8, ...) -> probabilities (N, n)."""
+
+    model: Entry
+    options: dict[str, Any]
+    state: Stage
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"state": self.state}
+
+    @property
+    def id(self) -> str:
+        return digest([self.model.name, self.model.identity, self.options, self.state.id])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        model, state = self.model.target(**self.options), tensors(self.state.load())
+        return lambda context, images, *_: model.predict(state, images, context=context)
 
 
-def predicted(context: Context, model: Any, options: dict, state: dict, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted class (N,) int64 of a stored classifier and the probability it gives to it (N,) float32."""
-    import torch
-    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
-    probability = model.target(**options).predict(tensors, images, context=context)
-    return probability.argmax(1), probability.max(1)
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The exact probe of a data set; loads as (context, images) -> group (N,) int, UNKNOWN where unclear."""
+
+    dataset: Entry
+    options: dict[str, Any]
+    probe: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def id(self) -> str:
+        return digest([self.dataset.name, self.dataset.identity, self.options])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        return lambda context, images: self.probe(images)
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """How often a filter accepted images of each class and probed group; loads as (context, images, label) -> rate (N,)."""
+
+    decisions: Stage
+    groups: Stage
+    probe: Any
+    shape: tuple[int, int]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"decisions": self.decisions, "groups": self.groups, "probe": self.probe}
+
+    @property
+    def id(self) -> str:
+        return digest([self.decisions.id, self.groups.id, self.probe.id])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        found, probe = self.decisions.load(), self.probe.load()
+        rates = acceptance_rates(found["label"], self.groups.load()["told"], found["accepted"], *self.shape)
+
+        def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
+            said = probe(context, images)
+            return rates[label, said if said.ndim == 1 else said.argmax(1)]
+        return of
 
 
 class Instruments:
-    """The measuring devices of an experiment, as lazy stages: oracle(images) and probe(images)."""
+    """The measuring devices of an experiment, as lazy stages: oracle(images), probe(images) and features(images)."""
 
     def __init__(self, e: Experiment, real: Any, store: Store) -> None:
         self.e, self.real, self.store, self.source = e, real, store, source_of(e)
         self.model, self.options = CLASSIFIERS[e.instrument], e.resolved("instrument")
 
-    def _fitted(self, purpose: str, tells: str, n: int) -> Stage:
-        return self.store.stage(fit_instrument, model=self.model, options=self.options, images=self.real.instruments[purpose],
-                                tells=tells, n=n, seed=seed_for("instrument", purpose))
+    def fitted(self, purpose: str) -> Fitted:
+        """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted to its instruments."""
+        tells, n = ("group", self.source.n_groups) if purpose == "probe" else ("label", self.source.n_classes)
+        state = self.store.stage(fit_instrument, model=self.model, options=self.options, tells=tells, n=n,
+                                 images=self.real.instruments[purpose], seed=seed_for("instrument", purpose))
+        return Fitted(self.model, self.options, state)
 
-    def _told(self, purpose: str, tells: str, n: int, images: Any) -> Stage:
-        fitted = self._fitted(purpose, tells, n)
-        return self.store.stage(tell, model=self.model, options=self.options, state=fitted, images=images)
+    @property
+    def prober(self) -> Exact | Fitted:
+        """Who tells groups."""
+        if self.source.probe:
+            return Exact(self.e.dataset_entry, self.e.dataset_entry.resolve(self.e.dataset_options), self.source.probe)
+        return self.fitted("probe")
 
     def oracle(self, images: Any) -> Stage:
         """Class of each image, as a classifier of real instruments sees it."""
-        return self._told("oracle", "label", self.source.n_classes, images)
+        return self.store.stage(tell, by=self.fitted("oracle"), images=images)
 
     def probe(self, images: Any) -> Stage:
         """Group of each image."""
-        if self.source.probe:
-            return self.store.stage(tell_exactly, dataset=self.e.dataset_entry, images=images, probe=_Exact(self.source),
-                                    options=self.e.dataset_entry.resolve(self.e.dataset_options))
-        return self._told("probe", "group", self.source.n_groups, images)
-
-
-class _Exact:
-    """The exact probe of a source as a stage input: its identity is the data set's."""
-
-    def __init__(self, source: Any) -> None:
-        self.id, self._probe = "exact", source.probe
-
-    def load(self) -> Any:
-        return self._probe
+        return self.store.stage(tell, by=self.prober, images=images)
 
 
 def confusion_counts(true: np.ndarray, told: np.ndarray, n_groups: int) -> np.ndarray:

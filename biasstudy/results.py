@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .experiment import METRICS, Experiment, experiment_from
+from .experiment import Experiment, experiment_from
 from .metrics import Value, applicable, cells, measure
+from .registry import METRICS
 
 COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
            "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
@@ -42,7 +43,10 @@ class Outcome:
     paired: bool                # every photograph is shown in every group
     predicted: np.ndarray       # (T + 1, R, N)
     confidence: np.ndarray      # (T + 1, R, N) probability of the predicted class
-    batches: list[dict[str, np.ndarray]]    # per generation: told label, oracle's class, probed group; (q,) each
+    batches: list[dict[str, np.ndarray]]    # per generation, of each image: label (told), oracle (its class), group (probed),
+                                            # trained (training label); of each candidate of a filter: candidate_label,
+                                            # candidate_group, accepted
+    pools: np.ndarray           # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
     grids: list[np.ndarray]     # per generation: sample grid (n, 3, H, W) uint8, empty for controls
     confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
     stages: dict[str, list[str]]
@@ -72,16 +76,17 @@ class Outcome:
         return _frame(self, self._of_predictions([metric]))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        yield from self._of_predictions(applicable(self.design, self.biased))
+        yield from self._of_predictions(applicable(self.design, self.biased, self.paired))
         yield from self._of_batches()
 
     def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
-        known = {"occurs": self.occurs, "favoured": self.favoured}
+        fixed = {"occurs": self.occurs, "favoured": self.favoured, "unit": self.unit, "start_counts": self.counts}
         for t, replicates in enumerate(self.predicted):
             for r, predicted in enumerate(replicates):
+                known = {**fixed, "confidence": self.confidence[t, r], "pool_counts": self.pools[t, :, :-1]}
                 for metric in metrics:
                     for value in measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased,
-                                         known=known):
+                                         paired=self.paired, known=known):
                         yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_batches(self) -> Iterator[dict[str, Any]]:
@@ -94,6 +99,9 @@ class Outcome:
         for t, batch in enumerate(self.batches):
             for metric, value in batch_values(batch, self.favoured):
                 yield self._row(t, 0, "batch", "generated", metric, value)
+            if "accepted" in batch:
+                for metric, value in candidate_values(batch, self.favoured.shape, self.experiment):
+                    yield self._row(t, 0, "candidates", "generated", metric, value)
 
     def _row(self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value) -> dict[str, Any]:
         return {"replicate": replicate, "generation": t, "measured_on": measured_on, "split": split, "metric": metric,
@@ -107,30 +115,52 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
     group-share      P(probed group = g), among images with a clear group; nan if there is none
     favoured-share   P(probed group is one that the biased start favours in the told class), among the same images
     clear-share      P(the group is clear)
+    relabelled       P(training label in later pools is not the told class)
     label-agreement  P(oracle's class = told class), of all, per class, and per probed group
     """
     label, oracle, group = batch["label"], batch["oracle"], batch["group"]
     clear, agree = group >= 0, oracle == label
     shape, n = favoured.shape, int(clear.sum())
     counts = np.bincount(group[clear], minlength=shape[1])
-    yield "clear-share", Value(float(clear.mean()), len(label))
+    yield "clear-share", _rate(clear)
     if favoured.any():
-        share = (favoured[label[clear], group[clear]] > 0).mean() if n else float("nan")
-        yield "favoured-share", Value(float(share), n)
+        yield "favoured-share", _rate(favoured[label[clear], group[clear]] > 0)
     for g, count in enumerate(counts):
         yield "group-share", Value(count / n if n else float("nan"), n, group=g)
-        chosen = group == g
-        yield "label-agreement", Value(float(agree[chosen].mean()) if count else float("nan"), int(count), group=g)
-    yield "label-agreement", Value(float(agree.mean()), len(label))
+    yield "relabelled", _rate(batch["trained"] != label)
+    yield from _by_class_and_group("label-agreement", agree, label, group, shape)
+
+
+def candidate_values(batch: dict[str, np.ndarray], shape: tuple[int, ...], e: Experiment) -> Iterator[tuple[str, Value]]:
+    """What a filter did to one batch.
+
+    acceptance   P(accepted), of all candidates, per told class, and per probed group
+    tries        candidates / images asked for
+    shortfall    images asked for that the batch lacks / images asked for
+    """
+    asked = e.n_batch - e.n_fresh
+    yield "tries", Value(len(batch["accepted"]) / asked, asked)
+    yield "shortfall", Value(1 - len(batch["label"]) / asked, asked)
+    yield from _by_class_and_group("acceptance", batch["accepted"], batch["candidate_label"], batch["candidate_group"], shape)
+
+
+def _rate(hit: np.ndarray, **where: int) -> Value:
+    return Value(float(np.mean(hit)) if len(hit) else float("nan"), len(hit), **where)
+
+
+def _by_class_and_group(name: str, hit: np.ndarray, label: np.ndarray, group: np.ndarray,
+                        shape: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
+    """Share of hits among all, per class and per group; images of unclear group are in no group."""
+    yield name, _rate(hit)
     for y in range(shape[0]):
-        chosen = label == y
-        rate = float(agree[chosen].mean()) if chosen.any() else float("nan")
-        yield "label-agreement", Value(rate, int(chosen.sum()), label=y)
+        yield name, _rate(hit[label == y], label=y)
+    for g in range(shape[1]):
+        yield name, _rate(hit[group == g], group=g)
 
 
 def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
     e, table = outcome.experiment, pd.DataFrame(rows)
-    same = {"experiment": e.id, "pair": e.pair, "scale": outcome.scale, "numerics": outcome.numerics, "labels": "told",
+    same = {"experiment": e.id, "pair": e.pair, "scale": outcome.scale, "numerics": outcome.numerics,
             "arm": e.arm, "prior": "none"}
     same |= {name: getattr(e, name) for name in COLUMNS if hasattr(e, name) and name not in same}
     return table.assign(**same)[list(COLUMNS)]
@@ -171,14 +201,14 @@ class Results:
     def save(self, folder: Path, study: str, command: str) -> None:
         """Write <study>.csv.gz (table), <study>.npz (predictions, shares, sample grids) and <study>.json (provenance)."""
         folder.mkdir(parents=True, exist_ok=True)
-        drop = ["numerics", "prior", "labels"]
+        drop = ["numerics", "prior"]
         self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.gz", index=False, float_format="%.6g",
                                              compression={"method": "gzip", "mtime": 0})
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):
-            mine = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 255).round().astype(np.uint8),
-                    "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts}
+            mine = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
+                    "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
             if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough
                 mine |= {f"grid{t}": grid for t, grid in enumerate(o.grids)}
@@ -216,13 +246,14 @@ def seconds(outcomes: list[Outcome]) -> float:
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
     mine = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/", 1)[0] == str(i)}
-    batches = [{k: mine[f"batch{t}/{k}"].astype(np.int64) for k in ("label", "oracle", "group")}
+    batches = [{name.split("/")[1]: value.astype(np.int64) for name, value in mine.items() if name.startswith(f"batch{t}/")}
                for t in range(record["n_batches"])]
     return Outcome(
         experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
         classes=tuple(record["classes"]), groups=tuple(record["groups"]), design=record["design"], occurs=mine["occurs"],
-        favoured=mine["favoured"], counts=mine["counts"], sizes=record["sizes"], paired=record["paired"],
+        favoured=mine["favoured"], counts=mine["counts"], pools=mine["pools"].astype(np.int64),
+        sizes=record["sizes"], paired=record["paired"],
         label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
-        predicted=mine["predicted"].astype(np.int64), confidence=mine["confidence"] / 255.0, batches=batches,
+        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / 65535).astype(np.float32), batches=batches,
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
         cost=record["cost"])

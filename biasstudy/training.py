@@ -24,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from .experiment import checked, seed_for
+from .registry import checked, seed_for
 
 log = logging.getLogger("biasstudy")
 
@@ -150,6 +150,14 @@ def noise_of_images(first_index: int, n: int, shape: tuple[int, ...], seed: int,
     drawn = [torch.randn((CHUNK, *shape), generator=generator_for(seed, "images", c), dtype=dtype) for c in chunks]
     start = first_index % CHUNK
     return torch.cat(drawn)[start: start + n].to(context.numerics.device)
+
+
+def uniform_of_images(first_index: int, n: int, seed: int) -> np.ndarray:
+    """One uniform number in [0, 1) for each of n images; that of image i depends on (seed, i) only."""
+    chunks = range(first_index // CHUNK, -(-(first_index + n) // CHUNK))
+    drawn = torch.cat([torch.rand(CHUNK, generator=generator_for(seed, "pick", c), dtype=torch.float64) for c in chunks])
+    start = first_index % CHUNK
+    return drawn[start: start + n].numpy()
 
 
 class Batches:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import tiny
 
-from biasstudy import ARMS, PROTOCOLS, Experiment
-from biasstudy.experiment import GENERATORS, experiment_from, largest_remainder, seed_for, spread
+from biasstudy import ARMS, Experiment
+from biasstudy.experiment import experiment_from
+from biasstudy.registry import GENERATORS, largest_remainder, seed_for, spread
 
 BAD = [
     ({"ratio": -0.5}, "ratio must be at least 0; got -0.5"),
@@ -28,7 +29,7 @@ BAD = [
     ({"dataset": "colored-mnist"}, "unknown data set 'colored-mnist'; known: .*colorized-mnist-5k"),
     ({"generator": "ddmp"}, "unknown generator 'ddmp'; known: .*mixture"),
     ({"classifier": "resnet"}, "unknown classifier 'resnet'; known: .*lenet"),
-    ({"filter": "clip"}, "unknown filter 'clip'; known: none"),
+    ({"filter": "clip"}, "unknown filter 'clip'; known: classifier, expert, frozen, none, random-cell"),
     ({"condition": "colour"}, "unknown condition 'colour'; known: class, group"),
     ({"generator_options": {"guidance": 1.5}}, "unknown option 'guidance' of generator 'mixture'; known: clusters"),
     ({"generator_options": {"clusters": "many"}}, "option 'clusters' of generator 'mixture' must be a whole number"),
@@ -36,6 +37,19 @@ BAD = [
     ({"dataset_options": {"colors": 3}}, "unknown option 'colors' of data set"),
     ({"classifier": "lenet", "classifier_options": {"steps": 5}}, "give 'steps' as classifier_steps"),
     ({"generator_steps": 10}, "generator 'mixture' has no steps"),
+    ({"warm_start": "generator"}, "warm_start is 'generator', but generator 'mixture' has no weights to go on from"),
+    ({"warm_start": "classifier"}, "warm_start is 'classifier', but classifier 'ridge' has no weights to go on from"),
+    ({"warm_start": True}, "warm_start must be text; got bool True"),
+    ({"labels": "oracle"}, "unknown labels 'oracle'; known: told, classifier"),
+    ({"labels": "classifier", "condition": "group"}, "labels 'classifier' needs condition 'class'"),
+    ({"shortfall": "ignore"}, "unknown shortfall 'ignore'; known: stop, keep"),
+    ({"shortfall": "keep", "protocol": "subsample"}, "protocol 'subsample' needs full batches; shortfall must be 'stop'"),
+    ({"fresh_share": 0.2}, "fresh_share is used by protocol 'fresh' alone; got 0.2 with 'accumulate'"),
+    ({"fresh_share": 1.0, "protocol": "fresh"}, "protocol 'fresh' needs images from the reserve and from the generator"),
+    ({"fresh_share": 1.5, "protocol": "fresh"}, r"fresh_share must be in \[0, 1\]; got 1.5"),
+    ({"filter": "classifier", "filter_options": {"least": 1}}, "unknown option 'least' of filter 'classifier'; known: confidence"),
+    ({"filter": "none", "filter_options": {"confidence": 0.5}}, "unknown option 'confidence' of filter 'none'"),
+    ({"generator": "reserve", "generator_options": {"stream": -1}}, "stream must be at least 0"),
     ({"n_generations": 0}, "n_generations must be at least 1; got 0"),
     ({"n_real": 0}, "n_real must be at least 1"),
     ({"n_classifiers": 0}, "n_classifiers must be at least 1"),
@@ -72,6 +86,23 @@ def test_arms_follow_from_the_fields():
     assert base.to_arm("none") == tiny(ratio=0.7).to_arm("none"), "the arm none depends on neither ratio nor protocol"
     with pytest.raises(ValueError, match="unknown arm 'fresh'"):
         base.to_arm("fresh")
+    with pytest.raises(ValueError, match="the arm 'real-filtered' needs a filter; got filter 'none'"):
+        base.to_arm("real-filtered")
+
+
+def test_arms_of_a_filtered_experiment():
+    """The control of a filtered experiment is the unfiltered reserve, and the reserve through the same filter."""
+    base = tiny(filter="classifier", filter_options={"confidence": 0.5}, shortfall="keep", warm_start="none", labels="classifier")
+    real, filtered, none = base.to_arm("real"), base.to_arm("real-filtered"), base.to_arm("none")
+    assert (real.filter, real.filter_options, real.labels) == ("none", {}, "classifier")
+    assert (filtered.arm, filtered.filter, filtered.filter_options) == ("real-filtered", "classifier", {"confidence": 0.5})
+    assert none == tiny().to_arm("none") and len({e.pair for e in (base, real, filtered, none)}) == 1
+
+
+def test_the_reference_of_an_experiment_is_the_run_that_it_imitates():
+    base = tiny(filter="random-cell", filter_options={"confidence": 0.7}, ratio=1.0)
+    assert base.reference() == tiny(filter="classifier", filter_options={"confidence": 0.7}, ratio=1.0)
+    assert tiny(filter="classifier").reference() is None and tiny().reference() is None
 
 
 def test_seeds_are_named_and_fixed():
@@ -119,10 +150,6 @@ def test_code_of_users_is_versioned_by_its_source(tmp_path, monkeypatch):
     text = "from biasstudy import GENERATORS\n@GENERATORS.register('mine')\ndef mine(*, k: int = 1):\n    return {}\n"
     assert identity(text.format(1)) != identity(text.format(22222))
     assert GENERATORS["mixture"].identity == str(GENERATORS["mixture"].version)
-
-
-def test_protocols_are_data():
-    assert PROTOCOLS["accumulate"].parts([1, 2, 3]) == [1, 2, 3] and PROTOCOLS["replace"].parts([1, 2, 3]) == [3]
 
 
 def test_an_experiment_is_frozen():

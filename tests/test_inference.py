@@ -1,6 +1,9 @@
 """Inference: closed forms against brute resampling, coverage, verdict words, and planted effects."""
 
 import dataclasses
+import functools
+import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,16 +11,21 @@ from conftest import FLOAT64, tiny
 from scipy import stats
 
 from biasstudy import run
+from biasstudy.drift import drift_band, drift_of, shifts
+from biasstudy.floors import floor_band
 from biasstudy.inference import (
-    _variance_of_sum,
     contrast,
+    curve,
+    floor_of_change,
     headline,
     headline_weights,
+    logit_contrast,
     ranked,
     sentence,
-    two_way_interval,
     verdict,
+    verdicts,
 )
+from biasstudy.intervals import Estimate, _variance_of_sum, holm, prediction_band, sign_flip, two_way, two_way_interval
 
 ARMS = ("generated", "real", "resample", "none")
 
@@ -43,28 +51,206 @@ def test_without_an_image_effect_the_interval_is_the_t_interval_over_seeds():
     assert np.isclose(found.detectable, 1.43 * d.std(ddof=1), rtol=0.01), "the design's figure for n = 6"
 
 
+def simulated(rng, studies, n, units=100, image_effect=0.0, heavy=False):
+    """Contributions of test images to D_s in many studies whose true mean is 0: (studies, n, units).
+
+    D_s = seed + mean over images of (image + noise); each effect has sd 1 in D_s, that of the images `image_effect`
+    """
+    draw = functools.partial(rng.standard_t, 3) if heavy else rng.standard_normal
+    scale = np.sqrt(1 / 3) if heavy else 1
+    seed, image, noise = draw((studies, n, 1)), draw((studies, 1, units)), draw((studies, n, units))
+    return scale * (seed + np.sqrt(units) * (image_effect * image + noise)) / units
+
+
+@pytest.mark.parametrize("heavy", [False, True], ids=["normal", "t with 3 df"])
+@pytest.mark.parametrize("n", [6, 10])
 @pytest.mark.parametrize("image_effect", [0.0, 0.8, 1.5])
-def test_coverage_of_the_interval(image_effect):
-    """New seeds and new test images in every simulated study; 500 here, 2,000 and heavy tails in the instrument's study."""
-    rng, n, units, hits = np.random.default_rng(5), 6, 200, 0
-    stratum = np.repeat(np.arange(10), 20)
-    for _ in range(500):
-        seed, image = rng.standard_normal(n), rng.standard_normal(units) * image_effect * np.sqrt(units)
-        noise = rng.standard_normal((n, units)) * np.sqrt(units)
-        found = two_way_interval((seed[:, None] + image + noise) / units, stratum)
-        hits += found.low <= 0 <= found.high
-    assert 0.92 <= hits / 500 <= 0.985
+def test_coverage_of_the_interval(image_effect, n, heavy):
+    """New seeds and new test images in every one of 4,000 simulated studies."""
+    per_unit = simulated(np.random.default_rng(5), 4000, n, image_effect=image_effect, heavy=heavy)
+    mean, se, df = two_way(per_unit, np.repeat(np.arange(10), 10))
+    inside = np.mean(np.abs(mean) <= stats.t.ppf(0.975, df) * se)
+    assert 0.935 <= inside <= 0.97
+
+
+def test_the_two_variances_are_unbiased():
+    """se^2 is the variance of the mean over studies, at any share of the images."""
+    for image_effect in (0.0, 1.5, 3.0):
+        per_unit = simulated(np.random.default_rng(6), 4000, 6, image_effect=image_effect)
+        mean, se, _ = two_way(per_unit, np.repeat(np.arange(10), 10))
+        truth = (1 + 1) / 6 + image_effect**2
+        assert mean.var() == pytest.approx(truth, rel=0.07) and np.mean(se**2) == pytest.approx(truth, rel=0.07)
+
+
+def test_many_studies_at_once_are_each_as_one():
+    per_unit, stratum = simulated(np.random.default_rng(0), 3, 6, image_effect=1), np.repeat(np.arange(10), 10)
+    several = np.array(two_way(per_unit, stratum))
+    one = [two_way_interval(x, stratum) for x in per_unit]
+    assert np.allclose(several.T, [(e.mean, e.se, e.df) for e in one])
+
+
+# ---- Verdict ---------------------------------------------------------------------------------------------------------
+
+def of(d):
+    return two_way_interval(np.array(d)[:, None], np.zeros(1, int))
+
+
+def test_holm_rejects_step_by_step():
+    assert np.allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    assert np.allclose(holm([0.5, np.nan, 0.9]), [1, np.nan, 1], equal_nan=True), "nan is no hypothesis"
+    rng = np.random.default_rng(0)
+    for p in rng.random((200, 4)) ** 3:
+        by_hand, order = set(), np.argsort(p)
+        for i, k in enumerate(order):
+            if p[k] >= 0.05 / (4 - i):
+                break
+            by_hand.add(k)
+        assert set(np.flatnonzero(holm(p) < 0.05)) == by_hand
+
+
+def test_an_adjusted_p_below_a_twentieth_is_an_interval_without_0():
+    for d in np.random.default_rng(1).standard_normal((200, 6)) + 0.8:
+        found = of(d)
+        for m in (1, 2, 3):
+            low, high = found.interval(1 - 0.05 / m)
+            assert (m * found.p < 0.05) == (low > 0 or high < 0)
+
+
+def test_false_alarms_of_a_family_stay_below_five_percent():
+    """Three data sets, no effect in any: how often does any of them get amplified or reduced?"""
+    rng, families, stratum, alarms = np.random.default_rng(2), 2000, np.repeat(np.arange(10), 10), 0
+    mean, se, df = two_way(simulated(rng, 3 * families, 6, image_effect=0.8), stratum)
+    p = 2 * stats.t.sf(np.abs(mean) / se, df)
+    for family in np.arange(3 * families).reshape(families, 3):
+        adjusted = holm(p[family])
+        if adjusted.min() > 0.2:
+            continue    # far from any alarm
+        words = [verdict(Estimate(mean[i], 0, 0, se[i], df[i], p[i], 0.1, np.zeros(6)), a)
+                 for i, a in zip(family, adjusted, strict=True)]
+        alarms += any(word in ("amplified", "reduced") for word in words)
+    assert 0.02 < alarms / families < 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
+
+
+def test_sign_flips_are_enumerated():
+    d = np.array([0.3, 0.1, 0.4, 0.2, 0.5, 0.1])
+    assert sign_flip(d) == 2 / 64 and sign_flip(-d) == 2 / 64 and sign_flip(np.zeros(4)) == 1
+    mixed = np.array([0.3, -0.1, 0.2, 0.25])
+    by_hand = np.mean([abs(np.dot(s, mixed)) >= abs(mixed.sum()) - 1e-9 for s in itertools.product((1, -1), repeat=4)])
+    assert sign_flip(mixed) == by_hand
+    many = np.random.default_rng(3).standard_normal(30) + 0.4
+    assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
+    assert np.isnan(sign_flip([0.1, np.nan]))
 
 
 def test_verdict_words():
-    def of(d):
-        return verdict(two_way_interval(np.array(d)[:, None], np.zeros(1, int)))
-    assert of([0.05, 0.06, 0.05, 0.06, 0.05, 0.06]) == "amplified"
-    assert of([-0.05, -0.06, -0.05, -0.06, -0.05, -0.06]) == "reduced"
-    assert of([0.001, -0.001, 0.002, -0.002, 0.001, -0.001]) == "no change beyond 0.02"
-    assert of([0.2, -0.1, 0.1, -0.2, 0.1, 0.05]).startswith("cannot tell (smallest change detectable")
-    assert of([0.05] * 5) == "no verdict with fewer than 6 seeds"
+    clear = of([0.05, 0.06, 0.05, 0.06, 0.05, 0.06])
+    assert verdict(clear) == "amplified" and verdict(clear, 0.04) == "amplified"
+    assert verdict(clear, 0.06).startswith("cannot tell"), "not after Holm's correction"
+    assert verdict(of([-0.05, -0.06, -0.05, -0.06, -0.05, -0.06])) == "reduced"
+    assert verdict(of([0.001, -0.001, 0.002, -0.002, 0.001, -0.001])) == "no change beyond 0.02"
+    assert verdict(of([0.2, -0.1, 0.1, -0.2, 0.1, 0.05])).startswith("cannot tell (smallest change detectable")
+    assert verdict(of([0.05] * 5)) == "no verdict with fewer than 6 seeds"
 
+
+def test_the_smallest_detectable_change_is_the_designs():
+    for n, factor in ((6, 1.43), (10, 1.00)):
+        d = np.random.default_rng(n).standard_normal(n)
+        assert of(d).detectable == pytest.approx(factor * d.std(ddof=1), rel=0.01)
+
+
+def test_a_prediction_band_holds_the_next_seed():
+    d = np.random.default_rng(4).standard_normal((4000, 7))
+    bands = [prediction_band(row[:6]) for row in d]
+    inside = np.mean([b.low <= x <= b.high for b, x in zip(bands, d[:, 6], strict=True)])
+    assert inside == pytest.approx(0.95, abs=0.015)
+    assert prediction_band(d[0], seeds=7).high - prediction_band(d[0], seeds=7).mean < bands[0].high - bands[0].mean
+    assert np.isnan(prediction_band(d[0, :1]).low)
+
+
+# ---- Planted effects -------------------------------------------------------------------------------------------------
+
+CLASSES, GROUPS, PHOTOGRAPHS = 6, 3, 120
+FAVOURED = np.where(np.arange(GROUPS) == np.arange(CLASSES)[:, None] % GROUPS, 1, -1)
+
+
+def planted(rng, accuracy_of_arm, n=6):
+    """A study whose arms have these cell accuracies (classes, groups), photographs shown in every group."""
+    unit = np.repeat(np.arange(PHOTOGRAPHS), GROUPS)
+    label, group = unit % CLASSES, np.tile(np.arange(GROUPS), PHOTOGRAPHS)
+    outcomes = []
+    for arm, accuracy in accuracy_of_arm.items():
+        for seed in range(n):
+            right = rng.random(len(label)) < accuracy[label, group]
+            e = SimpleNamespace(seed=seed, arm=arm, dataset="planted", start="biased", n_generations=1)
+            outcomes.append(SimpleNamespace(
+                experiment=e, numerics="float64", biased=True, design="crossed", paired=True, label=label, group=group,
+                unit=unit, favoured=FAVOURED, occurs=FAVOURED != 0,
+                predicted=np.where(right, label, (label + 1) % CLASSES)[None, None],
+                correct=lambda right=right: right[None, None]))
+    return SimpleNamespace(outcomes=outcomes, of=lambda arm: [o for o in outcomes if o.experiment.arm == arm])
+
+
+def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
+    rng, words = np.random.default_rng(6), {"classes": [], "groups": []}
+    before = np.full((CLASSES, GROUPS), 0.9)
+    losses = {"classes": np.linspace(0, 0.3, CLASSES)[:, None] * np.ones(GROUPS), "groups": 0.12 * (FAVOURED < 0)}
+    for what, loss in losses.items():
+        for _ in range(100):
+            found = contrast(planted(rng, {"generated": before - loss, "none": before}), "A")
+            words[what].append(verdict(found))
+    assert words["classes"].count("amplified") <= 8, "5 % false alarms on both sides"
+    assert words["groups"].count("amplified") >= 95
+    study = planted(rng, {"generated": before - losses["classes"], "none": before})
+    gap, floor = curve_of(study, "equal-opportunity-mean"), floor_band(study.of("generated"), "equal-opportunity-mean", 300)
+    assert gap["generated"] > 1.2 * gap["none"], "the gap does widen"
+    assert floor.low[0] < gap["generated"] < floor.high[0], "as its floor does"
+
+
+def curve_of(study, metric):
+    from biasstudy.metrics import METRICS
+    return {arm: np.mean([METRICS[metric].target(o.label, o.predicted[0, 0], o.group) for o in study.of(arm)])
+            for arm in ("generated", "none")}
+
+
+def test_logits_see_odds_where_accuracies_differ():
+    """A planted effect of the same odds ratio in every cell, at cells of unequal accuracy."""
+    rng, base = np.random.default_rng(7), np.linspace(0.6, 0.9, CLASSES)[:, None] * np.ones(GROUPS)
+    odds = base / (1 - base) * np.where(FAVOURED > 0, 1, 0.5)
+    studies = [planted(rng, {"generated": odds / (1 + odds), "none": base}, n=12) for _ in range(40)]
+    found = [logit_contrast(study, "A") for study in studies]
+    assert np.mean([e.mean for e in found]) == pytest.approx(np.log(2), abs=0.06)
+    assert np.mean([e.low <= np.log(2) <= e.high for e in found]) >= 0.85
+    assert np.std([e.mean for e in found]) == pytest.approx(np.mean([e.se for e in found]), rel=0.4)
+
+
+def test_verdicts_correct_for_the_number_of_studies():
+    rng, before = np.random.default_rng(8), np.full((CLASSES, GROUPS), 0.9)
+    named = {}
+    for i, loss in enumerate((0.1, 0.0, 0.0)):
+        named[f"study {i}"] = planted(rng, {"generated": before - loss * (FAVOURED < 0), "none": before, "real": before})
+        for o in named[f"study {i}"].outcomes:
+            o.experiment.dataset = f"data {i}"
+    table = verdicts(named).set_index("study")
+    assert table.verdict["study 0"] == "amplified" and table.n.tolist() == [6, 6, 6]
+    assert np.allclose(table.A_holm, holm(table.A_p)) and (table.A_holm >= table.A_p).all()
+    assert (table.R_low <= table.R).all() and table.S.isna().all() and table.F.isna().all()
+    assert np.allclose(table.A["study 0"], contrast(named["study 0"], "A").mean) and table.A_sign_flip["study 0"] == 2 / 64
+    assert "amplified. A = " in sentence(named["study 0"], table.A_holm["study 0"])
+    few = planted(rng, {"generated": before, "none": before}, n=3)
+    assert np.isnan(verdicts({"few": few}).A_holm[0]) and "fewer than 6" in verdicts({"few": few}).verdict[0]
+    with pytest.raises(ValueError, match="one primary hypothesis per data set and start"):
+        verdicts({"a": few, "b": few})
+    with pytest.raises(ValueError, match="study 'c' needs the arms generated and none"):
+        verdicts({"c": planted(rng, {"generated": before})})
+
+
+def test_a_filtered_study_is_compared_with_filtered_real_images():
+    rng, before = np.random.default_rng(9), np.full((CLASSES, GROUPS), 0.9)
+    study = planted(rng, {"generated": before, "none": before, "real-filtered": before})
+    assert "F = generated - real-filtered = " in sentence(study) and contrast(study, "F").n == 6
+
+
+# ---- Studies that were run -------------------------------------------------------------------------------------------
 
 def test_groups_are_ranked_over_classes_if_crossed_and_within_classes_if_nested():
     accuracy = np.array([[0.9, 0.5, 0.7, np.nan], [0.8, 0.4, 0.99, np.nan]])
@@ -75,7 +261,7 @@ def test_groups_are_ranked_over_classes_if_crossed_and_within_classes_if_nested(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    seeds = [tiny(start="biased", bias=0.7, n_test=50, seed=s) for s in range(3)]
+    seeds = [tiny(start="biased", bias=0.7, n_test=50, n_generations=1, seed=s) for s in range(3)]
     return run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64, where=tmp_path_factory.mktemp("study"))
 
 
@@ -91,13 +277,40 @@ def test_contrasts_are_differences_of_the_last_generation(study):
     assert "n = 3 seeds" in sentence(study) and "no verdict with fewer than 6 seeds" in sentence(study)
 
 
-def test_an_unbiased_start_is_ranked_by_the_other_seeds_only(tmp_path):
-    found = run([tiny(n_test=50, seed=s) for s in range(3)], numerics=FLOAT64, where=tmp_path)
-    outcomes = found.of("generated")
+def test_an_unbiased_start_is_ranked_by_the_other_seeds_only(study):
+    outcomes = [dataclasses.replace(o, favoured=np.zeros_like(o.favoured)) for o in study.of("generated")]
     before = headline_weights(outcomes)[0]
     changed = [dataclasses.replace(outcomes[0], predicted=np.zeros_like(outcomes[0].predicted)), *outcomes[1:]]
     assert (headline_weights(changed)[0] == before).all(), "a seed's own errors must not rank its groups"
     assert np.isnan(headline_weights(outcomes[:1])).all(), "one seed: nothing ranks the groups"
+
+
+def test_curves_are_the_tables_and_an_arm_does_not_differ_from_itself(study):
+    mine = study.of("generated")
+    table = study.table.query("metric == 'accuracy-gap' and arm == 'generated'")
+    assert np.allclose(curve(mine, "accuracy-gap"), table.pivot(index="seed", columns="generation", values="value"))
+    with pytest.raises(ValueError, match="one value; 'group-accuracy' has several"):
+        curve(mine, "group-accuracy")
+    same = floor_of_change(study.of("real"), study.of("real"), "accuracy-gap")
+    assert (same.mean, same.low, same.high, same.n) == (0, 0, 0, 3)
+    other = floor_of_change(study.of("real"), study.of("resample"))
+    d = (headline(study.of("real")) - headline(study.of("resample")))[:, -1]
+    assert np.isclose(other.high, d.mean() + stats.t.ppf(0.975, 2) * d.std(ddof=1) * np.sqrt(1 / 3 + 1))
+    with pytest.raises(ValueError, match="an A/A pair needs two arms with the same seeds"):
+        floor_of_change(mine, mine[:2])
+
+
+def test_bands_of_a_study_match_its_table(study):
+    mine = study.of("resample")
+    floor = floor_band(mine, "accuracy-gap", 200)
+    assert floor.generation.tolist() == [0, 1] and ((floor.low <= floor["mean"]) & (floor["mean"] <= floor.high)).all()
+    rows = study.table.query("measured_on == 'batch' and arm == 'resample' and generation == 0 and metric == 'group-share'")
+    share = rows.pivot(index="seed", columns="group", values="value")[list(mine[0].groups)].to_numpy()
+    mean = np.stack([drift_of(o)[0][0, :-1] for o in mine])
+    assert np.allclose(shifts(mine)["mean"][:-1], (share - mean).mean(0))
+    assert set(drift_band(mine).metric) == {"group-share", "favoured-share"}
+    with pytest.raises(ValueError, match="nothing was added"):
+        drift_band(study.of("none"))
 
 
 def test_missing_arms_and_mixed_numerics_are_refused(study):

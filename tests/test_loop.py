@@ -69,7 +69,7 @@ def test_running_again_is_reading(runs):
 def test_scratch_is_deleted_and_comes_back_when_it_is_needed(runs):
     first = run(BASE, numerics=FLOAT64)
     arrays = {path.parent.parent.name for path in runs.glob("stages/*/*/arrays.safetensors")}
-    assert not arrays & {"generator", "batch", "classifier"} and {"prediction", "grid", "color"} <= arrays
+    assert not arrays & {"generator", "batch", "classifier"} and {"prediction", "grid", "telling"} <= arrays
     assert list(runs.glob("stages/generator/*/stage.json")), "provenance stays"
     assert sum(first.outcomes[0].cost["seconds"].values()) > 0
     longer = run(dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64)
@@ -110,28 +110,41 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "n_generations": (3, lambda turns: np.array([len(turns)])),
     "instrument": ("lenet", lambda turns: turns[0].kept["oracle"].load()["told"]),
     "instrument_steps": (40, lambda turns: turns[0].kept["oracle"].load()["told"]),
+    "filter": ("classifier", lambda turns: turns[0].batch.load().images),
+    "filter_options": ({"confidence": 0.6}, lambda turns: turns[0].batch.load().images),
+    "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
+    "labels": ("classifier", lambda turns: turns[1].pool.load().label),
+    "fresh_share": (0.2, lambda turns: turns[1].pool.load().origin),
+    "warm_start": ("both", lambda turns: turns[1].predictions[0].load()["confidence"]),
     "seed": (1, _start),
 }
-WITHOUT_A_SECOND_VALUE = {"filter", "filter_options"}  # so far there is only the filter that keeps everything
+BASES = {  # what a field needs to have an effect
+    "classifier": {}, "classifier_options": {}, "instrument": {}, "protocol": {"ratio": 1.0}, "fresh_share": {"protocol": "fresh"},
+    "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}}, "shortfall": {"filter": "classifier"},
+    "filter_options": {"filter": "classifier", "shortfall": "keep", "classifier_options": {"penalty": 3.0}},
+    "generator_steps": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
+    "generator_batch": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
+}
+NETWORKS = {"classifier": "lenet", "classifier_steps": 3, "instrument": "lenet", "instrument_steps": 20}
+CHANGES = {  # fields that change together
+    "start": {"start": "unbiased", "bias": 0.0}, "classifier": {"classifier": "lenet", "classifier_steps": 3},
+    "instrument": {"instrument": "lenet", "instrument_steps": 20},
+}
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Experiment) if f.name not in WITHOUT_A_SECOND_VALUE])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Experiment)])
 def test_every_field_changes_what_it_names(store, name):
     """Peers shipped knobs that did nothing."""
     value, of = KNOBS[name]
-    base = dataclasses.replace(BASE, classifier="lenet", classifier_steps=3, instrument="lenet", instrument_steps=20)
-    if name in ("classifier", "classifier_options", "instrument"):
-        base = BASE
-    if name in ("generator_steps", "generator_batch"):
-        base = dataclasses.replace(base, generator="gan", generator_steps=2, generator_batch=8)
-    if name == "protocol":
-        base = dataclasses.replace(base, ratio=1.0)
-    changed = {"start": {"start": "unbiased", "bias": 0.0}}.get(name, {name: value})
-    if name == "classifier":
-        changed["classifier_steps"] = 3
-    if name == "instrument":
-        changed["instrument_steps"] = 20
-    before, after = (of(plan(e, store)) for e in (base, dataclasses.replace(base, **changed)))
+    plain = name in ("classifier", "classifier_options", "instrument", "filter", "filter_options")
+    base = dataclasses.replace(BASE, **({} if plain else NETWORKS), **BASES.get(name, {}))
+    changed = dataclasses.replace(base, **CHANGES.get(name, {name: value}))
+    if name == "shortfall":  # three steps recognise nothing: one stops where the other goes on
+        with pytest.raises(ValueError, match="filter 'classifier' accepted"):
+            of(plan(base, store))
+        assert of(plan(changed, store)) < base.n_batch
+        return
+    before, after = (of(plan(e, store)) for e in (base, changed))
     assert before.shape != after.shape or (before != after).any()
 
 

@@ -185,7 +185,10 @@ def _fingerprint(registry, name) -> str:
         label, group = np.arange(60) % 3, np.arange(60) // 3 % 4
         predicted = np.where(np.arange(60) % 7 < 5, label, (label + group) % 3)
         from biasstudy.metrics import measure
-        known = {"favoured": np.where(np.arange(4) == np.arange(3)[:, None], 1, -1)}
+        favoured = np.where(np.arange(4) == np.arange(3)[:, None], 1, -1)
+        known = {"occurs": np.ones((3, 4), bool), "favoured": favoured, "confidence": np.arange(60) % 11 / 10,
+                 "unit": np.arange(60) // 12 * 3 + label, "start_counts": 3 + 2 * favoured,
+                 "pool_counts": np.arange(12).reshape(3, 4) + 1}
         values = [v.value for v in measure(name, label, predicted, group, design="crossed", biased=True, known=known)]
     rounded = np.asarray(values, float).round(6 if registry is METRICS else 5) + 0.0
     return hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest()[:16]

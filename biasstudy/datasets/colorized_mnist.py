@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import UNKNOWN, LabeledImages, Source
-from ..experiment import DATASETS, seed_for
+from ..registry import DATASETS, seed_for
 from ..store import data_folder
 
 DIGITS = tuple("0123456789")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..data import LabeledImages, Source
-from ..experiment import DATASETS, seed_for
+from ..registry import DATASETS, seed_for
 
 H = W = 32
 LOOKS = 5                  # groups per class

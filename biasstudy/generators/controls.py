@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..data import LabeledImages
-from ..experiment import GENERATORS
-from ..training import CHUNK, Context, generator_for
+from ..registry import GENERATORS
+from ..training import Context, uniform_of_images
 
 State = dict[str, Tensor]
 
@@ -16,7 +16,16 @@ State = dict[str, Tensor]
 @GENERATORS.register("reserve", version=1)
 @dataclass(frozen=True)
 class Reserve:
-    """Fresh real images: what a perfect generator would make. The reserve slice comes in the order in which it is told."""
+    """Fresh real images: what a perfect generator would make. The reserve slice comes in the order in which it is told.
+
+    stream  int >= 0   another stream hands out other images of the reserve: two controls that differ by chance alone
+    """
+
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stream < 0:
+            raise ValueError(f"reserve: stream must be at least 0; got {self.stream}")
 
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
@@ -43,13 +52,7 @@ class Resample:
         known, out = state["told"].numpy(), np.empty(len(told), np.int64)
         for condition in np.unique(told):
             members, asked = np.flatnonzero(known == condition), told == condition
+            if not len(members):
+                raise ValueError(f"resample was told condition {condition}, which its training set does not have")
             out[asked] = members[(uniform[asked] * len(members)).astype(np.int64)]
         return state["images"].numpy()[out]
-
-
-def uniform_of_images(first_index: int, n: int, seed: int) -> np.ndarray:
-    """One uniform number in [0, 1) for each of n images; that of image i depends on (seed, i) only."""
-    chunks = range(first_index // CHUNK, -(-(first_index + n) // CHUNK))
-    drawn = torch.cat([torch.rand(CHUNK, generator=generator_for(seed, "pick", c), dtype=torch.float64) for c in chunks])
-    start = first_index % CHUNK
-    return drawn[start: start + n].numpy()

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..data import LabeledImages
-from ..experiment import GENERATORS, seed_for
+from ..registry import GENERATORS, seed_for
 from ..training import CHUNK, Batches, Context, noise, noise_of_images, to_uint8, train
 
 State = dict[str, Tensor]
 R1_EVERY = 16  # lazy regularisation: the penalty every 16 steps, 16 times as strong (Karras et al. 2020, arXiv 1912.04958)
 
 
-@GENERATORS.register("gan", version=1)
+@GENERATORS.register("gan", version=1, warm=True)
 @dataclass(frozen=True)
 class GAN:
     """Two networks against each other, both told the condition; images are made by the moving average of the generator.
@@ -60,6 +60,10 @@ class GAN:
             painter = context.place(Painter(self.channels, self.latent, n_conditions, size))
             critic = context.place(Critic(self.channels, n_conditions, size))
         average = AveragedModel(painter, multi_avg_fn=self._average)
+        networks = {"painter": painter, "critic": critic, "average": average.module}
+        if previous is not None:
+            for name, network in networks.items():
+                network.load_state_dict(_of(name, previous))
         adam = {name: torch.optim.Adam(network.parameters(), lr=self.rate, betas=(0.0, 0.99))
                 for name, network in (("painter", painter), ("critic", critic))}
         images, condition = context.tensor(pool.images), context.tensor(told)
@@ -87,7 +91,8 @@ class GAN:
         state = {"painter": painter, "critic": critic, "average": average, **{f"adam {name}": a for name, a in adam.items()}}
         train(state, step, self.steps, context)
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
-        return shape | {name: value.detach().cpu() for name, value in average.module.state_dict().items()}
+        return shape | {f"{name}.{key}": value.detach().cpu() for name, network in networks.items()
+                        for key, value in network.state_dict().items()}
 
     def _average(self, mean: Any, new: Any, n_averaged: Tensor | int) -> None:
         """Moving average with a short memory at first: after n steps the decay is at most (1 + n) / (10 + n)."""
@@ -96,7 +101,7 @@ class GAN:
 
     def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
         network = Painter(self.channels, self.latent, int(state["n_conditions"]), int(state["size"]))
-        network.load_state_dict({name: value for name, value in state.items() if name not in ("n_conditions", "size")})
+        network.load_state_dict(_of("average", state))
         painter = context.place(network).eval()
         if len(told) and not 0 <= told.min() <= told.max() < network.embedding.num_embeddings:
             raise ValueError(f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; "
@@ -108,6 +113,11 @@ class GAN:
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
                 out.append(to_uint8(painter(z, c)))
         return np.concatenate(out)
+
+
+def _of(network: str, state: State) -> State:
+    """Weights of one network out of the state of all."""
+    return {name.removeprefix(f"{network}."): value for name, value in state.items() if name.startswith(f"{network}.")}
 
 
 def _gradient_penalty(critic: nn.Module, real: Tensor, c: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import LabeledImages
-from ..experiment import GENERATORS
+from ..registry import GENERATORS
 from ..training import Context, Numerics, generator_for, noise_of_images
 
 State = dict[str, Tensor]

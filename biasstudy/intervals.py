@@ -1,0 +1,159 @@
+"""Estimates and their uncertainty from plain arrays: the two-way interval, Holm, sign flips, prediction bands.
+
+numpy and scipy only. What is estimated is in `inference`.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval.
+
+    mean, low, high   the mean and its 95 % interval; nan with fewer than two seeds
+    se, df            standard error and its degrees of freedom
+    p                 two-sided p-value of mean 0; nan with fewer than two seeds
+    detectable        smallest change found with 80 % power at this n and spread
+    per_seed          (n,) the differences themselves
+    """
+
+    mean: float
+    low: float
+    high: float
+    se: float
+    df: float
+    p: float
+    detectable: float
+    per_seed: np.ndarray
+
+    @property
+    def n(self) -> int:
+        return len(self.per_seed)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Interval of another level, (low, high)."""
+        half = stats.t.ppf(0.5 + level / 2, self.df) * self.se
+        return self.mean - half, self.mean + half
+
+
+def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds of a linear statistic, its standard error for new seeds and new test images, and degrees of freedom.
+
+    D_s = sum_u x_su;  se^2 = a + b,  a = var(D)/n,  b = n/(n - 1) max(0, v_common - v_indep)
+    df = (n - 1) (1 + (n - 3)/(n - 1) b/a)^2   (n - 1 below four seeds)
+
+    v_common is the variance of mean D when one resample of test units within strata is shared by all seeds, v_indep the
+    same with a fresh resample per seed; both in closed form, sum over strata of n_h var_h, since D is a sum over units.
+    n/(n - 1) makes b unbiased: v_common holds 1/n of the noise of v_indep, which holds 1/n of the images' variance. df is
+    Satterthwaite's, with the bias of 1/a removed: E[1/a] is (n - 1)/(n - 3) times too large.
+
+    per_unit  (..., n_seeds, n_units) float   contribution of each test unit to D_s; at least two seeds
+    stratum   (n_units,) int                  units are resampled within strata
+    returns   mean, se, df   (...) each; df is inf where var(D) is 0 and n > 3
+    source    ours; coverage simulated in the tests
+    """
+    d = per_unit.sum(-1)
+    n = d.shape[-1]
+    seeds = d.var(-1, ddof=1) / n
+    common = _variance_of_sum(per_unit.mean(-2), stratum)
+    independent = _variance_of_sum(per_unit, stratum).sum(-1) / n**2
+    images = n / (n - 1) * np.maximum(0.0, common - independent)
+    ratio = np.divide(images, seeds, out=np.full_like(seeds, np.inf), where=seeds > 0)
+    shrunk = (n - 3) / (n - 1) * ratio if n > 3 else 0 * seeds
+    return d.mean(-1), np.sqrt(seeds + images), (n - 1) * (1 + shrunk) ** 2
+
+
+def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
+    """The estimate and interval of one study; see `two_way`.
+
+    per_unit  (n_seeds, n_units) float
+    returns   Estimate                   all nan but the mean with one seed
+    """
+    d = per_unit.sum(1)
+    n = len(d)
+    if n < 2:
+        nan = float("nan")
+        return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, d)
+    mean, se, df = (float(x) for x in two_way(per_unit, stratum))
+    half = stats.t.ppf(0.5 + LEVEL / 2, df) * se
+    p = float(2 * stats.t.sf(abs(mean) / se, df)) if se > 0 else float(mean == 0)
+    detectable = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * d.std(ddof=1) / np.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, se, df, p, float(detectable), d)
+
+
+def _variance_of_sum(x: np.ndarray, stratum: np.ndarray) -> np.ndarray:
+    """Variance of sum(x) when units are drawn anew within strata, sum_h n_h var_h; (..., n_units) to (...)."""
+    order = np.argsort(stratum, kind="stable")
+    first = np.flatnonzero(np.diff(stratum[order], prepend=-1))
+    n, x = np.diff(first, append=len(order)), x[..., order]
+    mean = np.add.reduceat(x, first, axis=-1) / n
+    square = np.add.reduceat((x - np.repeat(mean, n, axis=-1)) ** 2, first, axis=-1)
+    return np.sum(n * square / np.maximum(n - 1, 1), axis=-1)
+
+
+def holm(p_values: Any) -> np.ndarray:
+    """Holm's step-down adjustment: rejecting where it is below 0.05 keeps the family-wise error at 5 %.
+
+    p~_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),  p_(1) <= ... <= p_(m)
+
+    p_values  (m,) float   nan: no hypothesis, stays nan and does not count
+    returns   (m,) float
+    source    Holm 1979, Scandinavian Journal of Statistics 6, 65-70
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)[: np.sum(~np.isnan(p))]
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def sign_flip(d: np.ndarray, seed: int = 0) -> float:
+    """Two-sided p-value of mean 0 if the sign of every difference is a coin toss: a robustness check without a t.
+
+    p = P(|mean of +-d| >= |mean d|), over all 2^n signs up to n = 12, above over 2^12 random ones and the observed
+
+    d        (n,) float   differences of two arms, one per seed
+    returns  float        at least 2^(1 - n); nan with a nan in d
+    """
+    d = np.asarray(d, float)
+    if np.isnan(d).any():
+        return float("nan")
+    if len(d) <= 12:
+        signs = np.array(list(itertools.product((1, -1), repeat=len(d))))
+    else:
+        signs = np.random.default_rng(seed).choice((1, -1), (2**12, len(d)))
+        signs[0] = 1
+    return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12 * np.abs(d).sum()))
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean, a 95 % band around it, the standard deviation between seeds and the number of seeds."""
+
+    mean: float
+    low: float
+    high: float
+    sd: float
+    n: int
+
+
+def prediction_band(d: np.ndarray, seeds: int = 1) -> Band:
+    """Where the mean over new seeds lies: mean d +- t(n - 1) sd(d) sqrt(1/n + 1/seeds).
+
+    d        (n,) float   one value per seed
+    seeds    int          how many new seeds are averaged
+    returns  Band         nan but the mean with one seed
+    """
+    n, mean, nan = len(d), float(d.mean()), float("nan")
+    if n < 2:
+        return Band(mean, nan, nan, nan, n)
+    sd = float(d.std(ddof=1))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * sd * (1 / n + 1 / seeds) ** 0.5
+    return Band(mean, mean - half, mean + half, sd, n)
