@@ -154,7 +154,7 @@ def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
     return [nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
 
 
-@CLASSIFIERS.register("lenet", version=1, features=True)
+@CLASSIFIERS.register("lenet", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class LeNet(_Network):
     """Two 5 x 5 convolutions (8 and 16 channels), pooled, and two linear layers; after LeCun et al. 1998."""
@@ -166,7 +166,7 @@ class LeNet(_Network):
             nn.Linear(16 * (height // 4) ** 2, 84), nn.ReLU(), nn.Linear(84, n_classes))
 
 
-@CLASSIFIERS.register("small-cnn", version=1, features=True)
+@CLASSIFIERS.register("small-cnn", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class SmallCNN(_Network):
     """Three 3 x 3 convolutions with batch normalisation (32, 64, 128 channels), mean over pixels, one linear layer."""
@@ -178,7 +178,7 @@ class SmallCNN(_Network):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes))
 
 
-@CLASSIFIERS.register("resnet18", version=1, features=True)
+@CLASSIFIERS.register("resnet18", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class ResNet18(_Network):
     """The 18-layer residual network of He et al. 2016, from scratch; for small images its first layer keeps their size.

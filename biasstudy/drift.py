@@ -20,11 +20,9 @@ REPLICATES = 10_000
 _KNOWN = ("accumulate", "latest", "replace", "subsample", "fresh")
 
 
-def _checked(protocol: str, n: Any, k: Any, fresh: Any) -> None:
+def _checked(protocol: str, k: Any, fresh: Any) -> None:
     if protocol not in _KNOWN:
         raise ValueError(f"no drift null for protocol {protocol!r}; known: {', '.join(_KNOWN)}")
-    if protocol == "replace" and np.any(np.not_equal(n, k)):
-        raise ValueError(f"protocol 'replace' needs a batch as large as the start; got n {n}, k {k}")
     if protocol != "fresh" and np.any(fresh):
         raise ValueError(f"protocol {protocol!r} takes no fresh images; got {fresh}")
     if np.any(np.less(k, fresh)):
@@ -37,7 +35,7 @@ def drift_variance(protocol: str, p: Any, n: Any, k: Any, T: int, fresh: Any = 0
     One told condition: the start has n images; generation t adds k, of which k - fresh, its batch, are drawn with
     replacement from the pool of generation t and `fresh` are real, in the start's shares. Pool share V_t, V_0 = 0:
 
-        replace      V_t = p(1-p) [1 - (1 - 1/n)^t]
+        replace      V_t = p(1-p) [1 - (1 - 1/k)^t];  k = n
         accumulate   V_t = p(1-p) [1 - prod_{i=1..t} (1 - k/N_i^2)],  N_i = n + i k
         latest       V_{t+1} = (k/(n+k))^2 [V_t + (p(1-p) - V_t)/k]
         fresh        N_{t+1}^2 U_{t+1} = (N_t^2 + 2 N_t g) U_t + g^2 B_t,  g = k - fresh;  V_t = U_t
@@ -51,7 +49,7 @@ def drift_variance(protocol: str, p: Any, n: Any, k: Any, T: int, fresh: Any = 0
     raises           ValueError   for an unknown protocol or sizes that it does not allow
     source           first three: metrics.md, section 10; the others ours; all by brute simulation in the tests
     """
-    _checked(protocol, n, k, fresh)
+    _checked(protocol, k, fresh)
     p, n, fresh = np.asarray(p, float), np.asarray(n, float), np.asarray(fresh, float)
     k = np.broadcast_to(np.asarray(k, float), (T + 1, *np.broadcast_shapes(p.shape, n.shape, fresh.shape)))
     limit, size = p * (1 - p), np.broadcast_to(n, k.shape[1:])
@@ -80,7 +78,7 @@ def urn(protocol: str, p: Any, n: Any, k: Any, T: int, fresh: Any = 0, *, replic
 
     returns  pool (T + 1, replicates, ...), batch (T + 1, replicates, ...)
     """
-    _checked(protocol, n, k, fresh)
+    _checked(protocol, k, fresh)
     p, n, k, fresh = np.broadcast_arrays(p, n, k, fresh)
     rng, shape = np.random.default_rng(seed), (replicates, *p.shape)
     start = np.broadcast_to(np.rint(p * n), shape)          # images of the group among the n of the start
@@ -165,7 +163,7 @@ def drift_of(o: Any, of: str = "batch", probed: bool = True) -> tuple[np.ndarray
     fresh = getattr(e, "n_fresh", 0) * n / n.sum()
     k = np.concatenate([made, made[-1:]]) + fresh
     pool, batch = drift_variance(e.protocol, p, n[:, None], k[..., None], len(made), fresh[:, None])
-    weight = np.tile(n / n.sum(), (len(pool), 1)) if of == "pool" else made / made.sum(1, keepdims=True)
+    weight = np.tile(n / n.sum(), (len(pool), 1)) if of == "pool" else made / np.maximum(made.sum(1, keepdims=True), 1)
     variance = (pool if of == "pool" else batch[:-1]) * (e.condition == "class") + mistakes / np.maximum(n, 1)[:, None]
     return weight @ p, np.einsum("ty,tys->ts", weight**2, variance)
 

@@ -123,8 +123,8 @@ class Experiment:
             raise ValueError("labels 'classifier' needs condition 'class': a relabelled image would be in a group nobody told")
         for model in ("generator", "classifier"):
             if self.warm(model) and not self.entry(model).traits.get("warm"):
-                raise ValueError(f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has no weights to go "
-                                 f"on from")
+                raise ValueError(f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has no weights to "
+                                 "go on from")
         self.dataset_entry.resolve(self.dataset_options)
         for kind in ("generator", "classifier", "instrument"):
             self.entry(kind).target(**self.resolved(kind))  # a model checks the values of its options when it is built

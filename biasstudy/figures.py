@@ -15,6 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .drift import drift_band
+from .floors import floor_band
 from .inference import headline
 from .results import Results
 
@@ -23,6 +25,7 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "real": {"color": "#0072B2", "marker": "s", "linestyle": "--"},
     "resample": {"color": "#CC79A7", "marker": "^", "linestyle": "-."},
     "none": {"color": "#555555", "marker": "D", "linestyle": ":"},
+    "real-filtered": {"color": "#56B4E9", "marker": "v", "linestyle": (0, (4, 1, 1, 1))},
 }
 STYLE = {
     "figure.dpi": 80, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
@@ -34,7 +37,8 @@ STYLE = {
 WIDTH = 7.0  # inches: the text width of a one-column page
 
 LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
-          "equal-opportunity-mean": "mean gap within classes", "adjusted-accuracy": "mean of group accuracies",
+          "equal-opportunity-mean": "mean gap within classes",
+          "class-disparity-mean": "variance within classes, without noise", "adjusted-accuracy": "mean of group accuracies",
           "headline": "accuracy contrast (signed)"}
 
 
@@ -153,13 +157,16 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
 # ---- Curves ----------------------------------------------------------------------------------------------------------
 
 # the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within their classes
-CURVES = {"crossed": ("accuracy", "worst-group-accuracy", "headline"),
-          "nested": ("accuracy", "equal-opportunity-mean", "headline"),
+CURVES = {"crossed": ("accuracy", "worst-group-accuracy", "accuracy-gap", "headline"),
+          "nested": ("accuracy", "equal-opportunity-mean", "class-disparity-mean", "headline"),
           "grouped": ("accuracy", "worst-group-accuracy", "headline")}
+FLOORED = ("worst-group-accuracy", "accuracy-gap", "equal-opportunity-mean", "equal-opportunity-max")  # positive by chance
+BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 
 
 def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.DataFrame]:
-    """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones their mean.
+    """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones their mean. The grey band of a
+    gap is its floor: where one seed of the generated arm would lie if groups did not matter.
 
     metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`; default by design
     returns  the figure and its table: mean over seeds by metric, arm and generation
@@ -167,8 +174,14 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
     use_style()
     metrics = metrics or CURVES[results.outcomes[0].design]
     table = curve_table(results, metrics)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 2.6), squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    columns = 2 if len(metrics) == 4 else len(metrics)
+    lines_of_panels = -(-len(metrics) // columns)
+    figure, axes = plt.subplots(lines_of_panels, columns, figsize=(WIDTH, 0.5 + 2.1 * lines_of_panels), squeeze=False)
+    floor = None
+    for axis, metric in zip(axes.flat, metrics, strict=True):
+        if metric in FLOORED and results.outcomes[0].design != "grouped":
+            band = floor_band(results.of("generated") or results.outcomes, metric)
+            floor = axis.fill_between(band.generation, band.low, band.high, label="if groups did not matter (95 %)", **BAND)
         for arm, style in ARM_STYLE.items():
             mine = table[(table.metric == metric) & (table.arm == arm)]
             lines = mine.pivot(index="generation", columns="seed", values="value")
@@ -183,7 +196,9 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
         if metric == "headline":
             axis.axhline(0, color="#999999", linewidth=0.8)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=4, title=None)
+    if floor is not None:
+        handles, names = [*handles, floor], [*names, floor.get_label()]
+    figure.legend(handles, names, loc="outside upper left", ncols=6, title=None)
     return _signed(figure, mark_of(results)), table
 
 
@@ -243,7 +258,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
 
 def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     """What the batches are made of: share of the cells that a biased start favours, for every arm; and share of each group
-    minus its share in the start, for the generated arm and the bootstrap.
+    minus its share in the start, for the generated arm and the bootstrap. Grey: where one seed lies by sampling alone.
 
     returns  the figure and its table: share by arm, seed, generation (-1: the start) and group
     """
@@ -260,17 +275,29 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         figure = plt.figure(figsize=(WIDTH, 0.8))
         figure.text(0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center")
         return _signed(figure, mark_of(results)), table.reset_index(drop=True)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.7), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         if panel == "favoured":
+            _drift(axis, results.of(arms[0]), "favoured-share")
             _favoured(axis, table[table.metric == "favoured-share"], arms)
         else:
+            _drift(axis, results.of(panel), "group-share")
             _deviations(axis, table[(table.metric == "group-share") & (table.arm == panel)], results.outcomes[0].groups)
             axis.set_title(f"shares of groups minus the\nstart's, arm {panel}")
         ticks = sorted(table[table.arm == arms[0]].generation.unique())
         axis.set_xticks(ticks, ["start" if t < 0 else str(t) for t in ticks])
         axis.set_xlabel("made in generation")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7, columnspacing=0.7, handlelength=1.3,
+                    handletextpad=0.4)
     return _signed(figure, mark_of(results)), table.reset_index(drop=True)
+
+
+def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
+    """Grey band: where the share of one seed would lie by sampling alone; of group shares the widest, around the start's."""
+    band = drift_band(outcomes)
+    band = band[band.metric == metric].assign(zero=0.0 if metric == "favoured-share" else lambda b: b.start)
+    edges = band.assign(low=band.low - band.zero, high=band.high - band.zero).groupby("generation")
+    axis.fill_between(list(edges.groups), edges.low.min(), edges.high.max(), label="sampling alone (95 %)", **BAND)
 
 
 def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
@@ -280,7 +307,6 @@ def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
             axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
         axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.8, **style)
     axis.set_title("share of images in the cells\nthat the start favours")
-    axis.legend()
 
 
 def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None:
@@ -291,11 +317,9 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
         lines = lines - lines.loc[-1]
         if lines.shape[1] > 1 and not many:
             axis.plot(lines.index, lines, color=palette[g], linewidth=0.6, alpha=0.4)
-        axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6 if many else 1.6, label=name,
-                  marker=None if many else "osD^vPX*hp"[g % 10])
+        axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6 if many else 1.6,
+                  label=None if many else name, marker=None if many else "osD^vPX*hp"[g % 10])
     axis.axhline(0, color="#999999", linewidth=0.8)
-    if not many:
-        axis.legend(ncols=2, fontsize=7.5)
 
 
 _NAMED = {"red": "#d1495b", "orange": "#d98324", "yellow": "#a08c00", "green": "#3c8d40", "mint": "#1f9e89", "cyan": "#1b9bc0",

@@ -6,45 +6,40 @@ distribution when correctness is permuted across groups within a class. The floo
 Letters: R classifiers, N test images, K classes, G groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .metrics import measure
+from .metrics import gap, measure, min_over_max, rate
 
 LEVEL = 0.95
 PERMUTATIONS = 1000
 
 
-# ---- Gaps from tables of correct images ------------------------------------------------------------------------------
+# ---- Metrics from tables of correct images ---------------------------------------------------------------------------
 
-def _accuracy_of_groups(correct: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Accuracy of the groups that have images, from tables correct (..., K, G) and n (K, G)."""
-    known = n.sum(0) > 0
-    return correct.sum(-2)[..., known] / n.sum(0)[known]
-
-
-def _best_and_worst(correct: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest and smallest cell accuracy of each class with at least two cells, (..., classes) each."""
-    several = (n > 0).sum(1) > 1
-    known, rate = n[several] > 0, correct[..., several, :] / np.maximum(n[several], 1)
-    return np.where(known, rate, -np.inf).max(-1), np.where(known, rate, np.inf).min(-1)
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is defined."""
+    known = ~np.isnan(values)
+    return rate(np.sum(values, axis=-1, where=known), known.sum(-1))
 
 
-def _within(correct: np.ndarray, n: np.ndarray) -> np.ndarray:
-    best, worst = _best_and_worst(correct, n)
-    return best - worst
+def _of_groups(correct: np.ndarray, n: np.ndarray) -> np.ndarray:
+    return rate(correct.sum(-2), n.sum(-2))
 
 
 # metric -> function of correct (..., K, G) and n (K, G); other registered metrics are asked one permutation at a time
 FROM_TABLES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "accuracy-gap": lambda correct, n: np.ptp(_accuracy_of_groups(correct, n), axis=-1),
-    "worst-group-accuracy": lambda correct, n: _accuracy_of_groups(correct, n).min(-1),
-    "equal-opportunity-mean": lambda correct, n: _within(correct, n).mean(-1),
-    "equal-opportunity-max": lambda correct, n: _within(correct, n).max(-1),
+    "accuracy-gap": lambda correct, n: gap(_of_groups(correct, n), axis=-1),
+    "worst-group-accuracy": lambda correct, n: np.fmin.reduce(_of_groups(correct, n), axis=-1),
+    "worst-cell-accuracy": lambda correct, n: np.fmin.reduce(rate(correct, n), axis=(-2, -1)),
+    "equal-opportunity-mean": lambda correct, n: _mean(gap(rate(correct, n), axis=-1)),
+    "equal-opportunity-max": lambda correct, n: np.fmax.reduce(gap(rate(correct, n), axis=-1), axis=-1),
+    "within-class-ratio-mean": lambda correct, n: _mean(min_over_max(rate(correct, n), axis=-1)),
+    "within-class-ratio-min": lambda correct, n: np.fmin.reduce(min_over_max(rate(correct, n), axis=-1), axis=-1),
 }
 
 
@@ -76,7 +71,7 @@ class Floor:
 
 
 def floor_of_level(metric: str, label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
-                   unit: np.ndarray | None = None, design: str = "crossed", occurs: np.ndarray | None = None,
+                   unit: np.ndarray | None = None, design: str = "crossed", known: Mapping[str, Any] | None = None,
                    n_permutations: int = PERMUTATIONS, seed: int = 0) -> Floor:
     """Distribution of a metric when groups do not matter, by permutation.
 
@@ -87,8 +82,8 @@ def floor_of_level(metric: str, label: np.ndarray, predicted: np.ndarray, group:
     label, group    (N,) int               of the test images
     predicted       (N,) or (R, N) int     of one generation
     unit            (N,) int               photograph of each image, if each is shown in every group; else None
-    occurs          (K, G) bool            which groups a class has by design; default: those in the data
-    returns         Floor                  all nan where the metric is undefined
+    known           by keyword             what metrics may ask for, such as occurs (K, G) and favoured (K, G); see `metrics`
+    returns         Floor                  nan where the metric is undefined
     raises          ValueError             if no class (or photograph) has two groups, or the metric has several values
     source          ours; metrics.md, section 10, by simulation in the tests
     """
@@ -96,7 +91,8 @@ def floor_of_level(metric: str, label: np.ndarray, predicted: np.ndarray, group:
     pairs = np.unique(np.stack([stratum, group]), axis=1)[0]
     if len(pairs) == len(np.unique(pairs)):
         raise ValueError("a floor needs classes (or photographs) with images of two groups; here each belongs to one")
-    shape = occurs.shape if occurs is not None else (int(label.max()) + 1, int(group.max()) + 1)
+    known = {"unit": unit, **(known or {})}
+    shape = known["occurs"].shape if "occurs" in known else (int(label.max()) + 1, int(group.max()) + 1)
     rng, parts = np.random.default_rng(seed), []
     chunk = max(1, 4_000_000 // len(label))
     for first in range(0, n_permutations, chunk):
@@ -105,7 +101,7 @@ def floor_of_level(metric: str, label: np.ndarray, predicted: np.ndarray, group:
             tables = correct_tables(predicted == label, label, group, stratum, shape, n, rng)
             parts.append(FROM_TABLES[metric](tables, _tables(label, group[None], shape)[0]).mean(1))
         else:
-            parts.append(np.array([_asked(metric, label, predicted, g, design, occurs)
+            parts.append(np.array([_asked(metric, label, predicted, g, design, known)
                                    for g in shuffled(group, stratum, n, rng)]))
     return Floor(np.concatenate(parts))
 
@@ -144,10 +140,10 @@ def _tables(label: np.ndarray, group: np.ndarray, shape: tuple[int, int]) -> np.
 
 
 def _asked(metric: str, label: np.ndarray, predicted: np.ndarray, group: np.ndarray, design: str,
-           occurs: np.ndarray | None) -> float:
+           known: Mapping[str, Any]) -> float:
     """Mean over classifiers of a metric as it is registered."""
-    known = {} if occurs is None else {"occurs": occurs}
-    values = [measure(metric, label, row, group, design=design, biased=False, known=known) for row in predicted]
+    values = [measure(metric, label, row, group, design=design, biased="favoured" in known, paired=known["unit"] is not None,
+                      known=known) for row in predicted]
     if any(len(v) != 1 or v[0].label is not None or v[0].group is not None for v in values):
         raise ValueError(f"a floor needs a metric with one value; {metric!r} has several")
     return float(np.mean([v[0].value for v in values]))
@@ -163,7 +159,11 @@ def floor_band(outcomes: list[Any], metric: str, n_permutations: int = PERMUTATI
     rows = []
     for t in range(len(outcomes[0].predicted)):
         floors = [floor_of_level(metric, o.label, o.predicted[t], o.group, unit=o.unit if o.paired else None, design=o.design,
-                                 occurs=o.occurs, n_permutations=n_permutations, seed=t) for o in outcomes]
+                                 known=_known(o), n_permutations=n_permutations, seed=t) for o in outcomes]
         low, high = np.mean([f.band for f in floors], axis=0)
         rows.append((t, low, np.mean([f.mean for f in floors]), high, np.mean([f.quantile95 for f in floors])))
     return pd.DataFrame(rows, columns=["generation", "low", "mean", "high", "quantile95"])
+
+
+def _known(o: Any) -> dict[str, Any]:
+    return {"occurs": o.occurs, "start_counts": o.counts} | ({"favoured": o.favoured} if o.biased else {})

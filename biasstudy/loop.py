@@ -66,7 +66,7 @@ class Addition:
 def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
     tell_about = Instruments(e, real, store)
-    classifier = {"model": CLASSIFIERS[e.classifier], "options": e.resolved("classifier")}
+    classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.resolved("classifier")}
     generator = {"model": GENERATORS[e.generator], "options": e.resolved("generator")}
     told = Told(tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups)
     imitated = e.reference()
@@ -99,12 +99,14 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
 
         sampling = {**generator, "state": state, "told": told, "origin": t, "seed": seed_for(e.seed, "batch", t)}
         if e.filter == "none":
-            batch, kept = store.stage(sample_batch, **sampling), {}
+            batch, kept = store.stage(sample_batch, **sampling), dict[str, Stage]()
         else:
             judge = judge_of(e, tell_about, fitted[0], first, paired[t] if paired else None)
             batch, kept = filtered(e, sampling, judge, tell_about, store)
 
         kept |= {"oracle": tell_about.oracle(batch), "probe": tell_about.probe(batch)}
+        if quality := tell_about.quality(batch, kept["probe"], pool):
+            kept["quality"] = quality
         if e.labels == "classifier":
             kept["seen"] = store.stage(tell, by=fitted[0], images=batch)
         if e.arm == "generated":
@@ -270,7 +272,8 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
         label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None,
         predicted=np.array([[p["predicted"] for p in row] for row in stacked]),
         confidence=np.array([[p["confidence"] for p in row] for row in stacked]),
-        batches=list(batches.values()), pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
+        batches=list(batches.values()), quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
+        pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
         grids=grids, confusion=confusion, stages=stages, cost=cost)
 
 

@@ -16,6 +16,7 @@ from .data import LabeledImages
 from .drawing import source_of
 from .experiment import Experiment
 from .filters import acceptance_rates
+from .quality import NAMES, Sample, quality
 from .registry import CLASSIFIERS, Entry, digest, seed_for
 from .stages import tensors
 from .store import Stage, Store, kind
@@ -36,6 +37,29 @@ def tell(context: Context, *, by: Any, images: LabeledImages) -> dict:
     """What somebody says about images: class or group; (N,) int16, UNKNOWN where unclear."""
     said = by(context, images.images)
     return {"told": (said if said.ndim == 1 else said.argmax(1)).astype(np.int16)}
+
+
+@kind("feature scale", keep=True)
+def scale_of_features(context: Context, *, by: Any, images: LabeledImages) -> dict:
+    """Root mean square of features: the kernel of KID is meant for features of about 1."""
+    return {"scale": np.sqrt(np.mean(by(context, images.images).astype(np.float64) ** 2))}
+
+
+@kind("features", keep=False, decode=lambda arrays: arrays["features"])
+def features_of(context: Context, *, by: Any, images: LabeledImages) -> dict:
+    """What the extractor sees in images; (N, d) float32, of mean square about 1 on real images."""
+    return {"features": by(context, images.images)}
+
+
+@kind("quality", keep=True)
+def measure_quality(context: Context, *, real: np.ndarray, test: LabeledImages, fake: np.ndarray, batch: LabeledImages,
+                    probed: dict, train: np.ndarray, counts: list) -> dict:
+    """The values of `quality` as arrays: metric (position in NAMES), value, n, label and group (-1: all)."""
+    found = quality(Sample(real, test.label, test.group, test.unit), Sample(fake, batch.label, probed["told"]), train,
+                    counts=np.array(counts))
+    where = [[-1 if x is None else x for x in (v.label, v.group)] for _, v in found]
+    return {"metric": np.array([NAMES.index(name) for name, _ in found]), "value": np.array([v.value for _, v in found]),
+            "n": np.array([v.n for _, v in found]), "where": np.array(where)}
 
 
 # ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context, images) -------------
@@ -59,6 +83,27 @@ class Fitted:
     def load(self) -> Callable[..., np.ndarray]:
         model, state = self.model.target(**self.options), tensors(self.state.load())
         return lambda context, images, *_: model.predict(state, images, context=context)
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """Features of a fitted classifier, divided by a scale; loads as (context, images) -> (N, d) float32."""
+
+    fitted: Fitted
+    scale: Stage | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"fitted": self.fitted, "scale": self.scale}
+
+    @property
+    def id(self) -> str:
+        return digest(["features", self.fitted.id, self.scale and self.scale.id])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        model, state = self.fitted.model.target(**self.fitted.options), tensors(self.fitted.state.load())
+        scale = np.float32(self.scale.load()["scale"] if self.scale else 1)
+        return lambda context, images: model.features(state, images, context=context) / scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +150,7 @@ class Rates:
 
 
 class Instruments:
-    """The measuring devices of an experiment, as lazy stages: oracle(images), probe(images) and features(images)."""
+    """The measuring devices of an experiment, as lazy stages."""
 
     def __init__(self, e: Experiment, real: Any, store: Store) -> None:
         self.e, self.real, self.store, self.source = e, real, store, source_of(e)
@@ -132,6 +177,17 @@ class Instruments:
     def probe(self, images: Any) -> Stage:
         """Group of each image."""
         return self.store.stage(tell, by=self.prober, images=images)
+
+    def quality(self, batch: Stage, probed: Stage, pool: Any) -> Stage | None:
+        """Quality of a batch against real test images, and against the pool for copies; None if the instrument is a model
+        without features."""
+        if not self.model.traits.get("features"):
+            return None
+        raw = Extractor(self.fitted("extractor"))
+        by = Extractor(raw.fitted, self.store.stage(scale_of_features, by=raw, images=self.real.instruments["extractor"]))
+        real, fake, train = (self.store.stage(features_of, by=by, images=images) for images in (self.real.test, batch, pool))
+        return self.store.stage(measure_quality, real=real, test=self.real.test, fake=fake, batch=batch, probed=probed,
+                                train=train, counts=self.real.counts.tolist())
 
 
 def confusion_counts(true: np.ndarray, told: np.ndarray, n_groups: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .experiment import Experiment, experiment_from
 from .metrics import Value, applicable, cells, measure
+from .quality import NAMES
 from .registry import METRICS
 
 COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
@@ -46,6 +47,8 @@ class Outcome:
     batches: list[dict[str, np.ndarray]]    # per generation, of each image: label (told), oracle (its class), group (probed),
                                             # trained (training label); of each candidate of a filter: candidate_label,
                                             # candidate_group, accepted
+    quality: list[dict[str, np.ndarray]]    # per generation: metric (position in quality.NAMES), value, n, where (label,
+                                            # group); empty if the instrument has no features
     pools: np.ndarray           # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
     grids: list[np.ndarray]     # per generation: sample grid (n, 3, H, W) uint8, empty for controls
     confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
@@ -99,6 +102,8 @@ class Outcome:
         for t, batch in enumerate(self.batches):
             for metric, value in batch_values(batch, self.favoured):
                 yield self._row(t, 0, "batch", "generated", metric, value)
+            if self.quality:
+                yield from (self._row(t, 0, "batch", "generated", name, v) for name, v in quality_values(self.quality[t]))
             if "accepted" in batch:
                 for metric, value in candidate_values(batch, self.favoured.shape, self.experiment):
                     yield self._row(t, 0, "candidates", "generated", metric, value)
@@ -129,6 +134,12 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
         yield "group-share", Value(count / n if n else float("nan"), n, group=g)
     yield "relabelled", _rate(batch["trained"] != label)
     yield from _by_class_and_group("label-agreement", agree, label, group, shape)
+
+
+def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:
+    """Values of one batch as `quality` gave them, measured with the features of the experiment's instrument."""
+    for metric, value, n, (y, g) in zip(found["metric"], found["value"], found["n"], found["where"], strict=True):
+        yield NAMES[metric], Value(float(value), int(n), None if y < 0 else int(y), None if g < 0 else int(g))
 
 
 def candidate_values(batch: dict[str, np.ndarray], shape: tuple[int, ...], e: Experiment) -> Iterator[tuple[str, Value]]:
@@ -207,9 +218,10 @@ class Results:
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):
-            mine = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
+            mine: dict[str, np.ndarray] = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
                     "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
+            mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
             if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough
                 mine |= {f"grid{t}": grid for t, grid in enumerate(o.grids)}
             if i == 0:                                                 # the test images are those of all
@@ -246,14 +258,18 @@ def seconds(outcomes: list[Outcome]) -> float:
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
     mine = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/", 1)[0] == str(i)}
-    batches = [{name.split("/")[1]: value.astype(np.int64) for name, value in mine.items() if name.startswith(f"batch{t}/")}
-               for t in range(record["n_batches"])]
+    def parts(kind: str) -> list[dict[str, np.ndarray]]:
+        found = [{name.split("/")[1]: value for name, value in mine.items() if name.startswith(f"{kind}{t}/")}
+                 for t in range(record["n_batches"])]
+        return found if any(found) else []
+    batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
     return Outcome(
         experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
         classes=tuple(record["classes"]), groups=tuple(record["groups"]), design=record["design"], occurs=mine["occurs"],
         favoured=mine["favoured"], counts=mine["counts"], pools=mine["pools"].astype(np.int64),
         sizes=record["sizes"], paired=record["paired"],
         label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
-        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / 65535).astype(np.float32), batches=batches,
+        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / 65535).astype(np.float32),
+        batches=batches, quality=parts("quality"),
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
         cost=record["cost"])

@@ -12,7 +12,6 @@ from .registry import seed_for, spread
 from .store import kind
 from .training import Context, uniform_of_images
 
-
 CONFIDENCE_STEPS = 65535  # confidences are multiples of 1 / 65535, so that reference results keep them exactly in two bytes
 
 
@@ -115,7 +114,7 @@ def sample_candidates(context: Context, *, model: Any, options: dict, state: dic
     if missing.any() and shortfall == "stop":
         c = int(missing.argmax())
         raise ValueError(f"filter {filter.name!r} accepted {kept[c]} of {seen[c]} images told condition {c} in generation "
-                         f"{origin}, and {quota[c]} are needed; train the generator longer, or set shortfall: keep")
+                         f"{origin}, and {quota[c]} are needed; train the models longer, or set shortfall: keep")
     last = len(asked)
     if not missing.any():
         last = 1 + max(np.flatnonzero(accepted & (asked == c))[n - 1] for c, n in enumerate(quota) if n)

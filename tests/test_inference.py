@@ -10,7 +10,7 @@ import pytest
 from conftest import FLOAT64, tiny
 from scipy import stats
 
-from biasstudy import run
+from biasstudy import METRICS, Results, run
 from biasstudy.drift import drift_band, drift_of, shifts
 from biasstudy.floors import floor_band
 from biasstudy.inference import (
@@ -184,7 +184,7 @@ def planted(rng, accuracy_of_arm, n=6):
             e = SimpleNamespace(seed=seed, arm=arm, dataset="planted", start="biased", n_generations=1)
             outcomes.append(SimpleNamespace(
                 experiment=e, numerics="float64", biased=True, design="crossed", paired=True, label=label, group=group,
-                unit=unit, favoured=FAVOURED, occurs=FAVOURED != 0,
+                unit=unit, favoured=FAVOURED, occurs=FAVOURED != 0, counts=np.ones_like(FAVOURED),
                 predicted=np.where(right, label, (label + 1) % CLASSES)[None, None],
                 correct=lambda right=right: right[None, None]))
     return SimpleNamespace(outcomes=outcomes, of=lambda arm: [o for o in outcomes if o.experiment.arm == arm])
@@ -207,7 +207,6 @@ def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
 
 
 def curve_of(study, metric):
-    from biasstudy.metrics import METRICS
     return {arm: np.mean([METRICS[metric].target(o.label, o.predicted[0, 0], o.group) for o in study.of(arm)])
             for arm in ("generated", "none")}
 
@@ -314,7 +313,6 @@ def test_bands_of_a_study_match_its_table(study):
 
 
 def test_missing_arms_and_mixed_numerics_are_refused(study):
-    from biasstudy import Results
     with pytest.raises(ValueError, match="unknown contrast 'B'"):
         contrast(study, "B")
     with pytest.raises(ValueError, match="needs the arms generated and real with the same seeds"):
@@ -327,7 +325,6 @@ def test_missing_arms_and_mixed_numerics_are_refused(study):
 def test_shuffled_groups_show_nothing(study):
     """A null experiment: with groups drawn at random the contrast between arms has no preferred sign."""
     rng, outcomes, values = np.random.default_rng(0), study.outcomes, []
-    from biasstudy import Results
     for _ in range(40):
         order = rng.permutation(len(outcomes[0].group))
         group = np.empty_like(outcomes[0].group)

@@ -119,11 +119,13 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "seed": (1, _start),
 }
 BASES = {  # what a field needs to have an effect
-    "classifier": {}, "classifier_options": {}, "instrument": {}, "protocol": {"ratio": 1.0}, "fresh_share": {"protocol": "fresh"},
+    "classifier": {}, "classifier_options": {}, "instrument": {}, "protocol": {"ratio": 1.0},
+    "fresh_share": {"protocol": "fresh"},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}}, "shortfall": {"filter": "classifier"},
     "filter_options": {"filter": "classifier", "shortfall": "keep", "classifier_options": {"penalty": 3.0}},
     "generator_steps": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "generator_batch": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
+    "warm_start": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
 }
 NETWORKS = {"classifier": "lenet", "classifier_steps": 3, "instrument": "lenet", "instrument_steps": 20}
 CHANGES = {  # fields that change together
@@ -204,7 +206,8 @@ def test_the_table_has_the_columns_of_the_design_and_no_silent_zero(runs):
     from biasstudy.results import COLUMNS
     table = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke").table
     assert tuple(table.columns) == COLUMNS and set(table.scale) == {"smoke"}
-    assert table[table.n == 0].value.isna().all() and table[table.n > 0].value.notna().all()
+    assert table[table.n == 0].value.isna().all()
+    assert table[(table.n > 0) & (table.measured_on != "batch")].value.notna().all()
     assert set(table.query("measured_on == 'classifier'").split) == {"test"}
 
 
@@ -212,6 +215,20 @@ def test_several_classifiers_are_rows_of_their_own(runs):
     found = run(dataclasses.replace(BASE, n_classifiers=2, classifier="lenet", classifier_steps=3), numerics=FLOAT64)
     assert found.outcomes[0].predicted.shape[:2] == (3, 2)
     assert set(found.table.query("measured_on == 'classifier'").replicate) == {0, 1}
+
+
+def test_quality_is_measured_with_the_features_of_the_instrument(runs):
+    e = tiny(n_real=300, n_test=300, instrument="lenet", instrument_steps=100, ratio=1.0, generator_options={"clusters": 1},
+             n_generations=1)
+    found = run([e, e.to_arm("real"), e.to_arm("resample")])
+    first = found.table.query("generation == 0 and measured_on == 'batch' and label.isna() and group.isna()")
+    value = first.pivot(index="metric", columns="arm", values="value")
+    assert value.loc["kid", "generated"] > value.loc["kid", "real"] + 3 * value.loc["kid-se", "real"], "one Gaussian is no digit"
+    assert value.loc["recall", "generated"] < value.loc["recall", "real"] - 0.1
+    assert abs(value.loc["kid", "real"]) < 4 * value.loc["kid-se", "real"]
+    assert value.loc["copied-share", "resample"] == 1 and value.loc["copied-share", "real"] < 0.1
+    assert found.table.query("metric == 'kid' and group.notna()").n.gt(0).all()
+    assert "kid" not in set(run(tiny(), numerics=FLOAT64).table.metric), "ridge has no features"
 
 
 def test_nested_groups_are_told_by_a_classifier_whose_errors_are_kept(runs):

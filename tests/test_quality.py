@@ -12,6 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
 from biasstudy import quality as q
 from biasstudy.quality import Sample, fid, kid, matched, nearest, precision_recall, quality
+from biasstudy.registry import largest_remainder
 
 D = 6
 MEASURES = ["kid", "kid-se", "fid", "precision", "recall", "density", "coverage", "copied-share", "nearest-ratio"]
@@ -46,6 +47,7 @@ class Passing(nn.Module):
 
 # ---- KID -------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel")
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_kid_is_that_of_torchmetrics(shift):
     x, y = draw(150, 1), draw(150, 2, shift)
@@ -155,6 +157,13 @@ def test_precision_and_recall_are_those_of_a_loop(k, kind, monkeypatch):
     assert precision_recall(x, y, k) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_copied_set_lies_on_its_own_spheres_whatever_the_rounding(k):
+    x = np.random.default_rng(8).standard_normal((400, 40))
+    y = x[np.random.default_rng(9).permutation(400)].astype(np.float32)
+    assert precision_recall(x, y, k) == (1, 1, pytest.approx((k + 1) / k, abs=1e-12), 1)
+
+
 def test_the_larger_set_is_cut_to_the_size_of_the_smaller_by_one_shuffle():
     x, y = draw(90, 1), draw(40, 2, 0.3)
     cut = x[np.sort(q._shuffled(90)[:40])]
@@ -204,6 +213,7 @@ def test_nearest_distances_are_those_of_a_loop():
     train, images = draw(300, 1), draw(140, 2)
     expected = [min(np.linalg.norm(z - t) for t in train) for z in images]
     assert q._to_nearest(train, images) == pytest.approx(expected, rel=1e-9)
+    assert q._to_nearest(train + 1e5, images + 1e5) == pytest.approx(expected, rel=1e-6, abs=1e-4)
     far = nearest(train, images, draw(200, 3))
     assert far.ratio == pytest.approx(np.median(expected) / np.median(q._to_nearest(train, draw(200, 3))))
 
@@ -258,12 +268,15 @@ def test_matched_is_empty_where_nothing_is_wanted_or_a_wanted_cell_has_no_image(
 def test_matched_takes_no_photograph_twice_and_every_one_that_fits():
     unit = np.repeat(np.arange(40), 3)  # 40 digits, 20 of each class, each painted in 3 colours
     label, group = unit % 2, np.tile(np.arange(3), 40)
-    for counts in ([[1, 1, 1], [1, 1, 1]], [[8, 1, 1], [1, 8, 1]], [[0, 7, 0], [0, 7, 0]], [[3, 1, 0], [0, 0, 0]]):
+    tables = [[1, 1, 1], [1, 1, 1]], [[8, 1, 1], [1, 8, 1]], [[0, 7, 0], [0, 7, 0]], [[3, 1, 0], [0, 0, 0]]
+    for counts in (*tables, *np.random.default_rng(0).integers(0, 9, (40, 2, 3)).tolist()):
         counts = np.array(counts)
         got = matched(label, group, counts, unit)
         table = table_of(label[got], group[got], (2, 3))
         assert len(np.unique(unit[got])) == len(got) and np.abs(table - len(got) * counts / counts.sum()).max() < 1
-        assert len(got) >= 20 * (counts.sum(1) > 0).sum() - 2
+        fits = [n for n in range(41) if (n * counts.sum(1) <= 20 * counts.sum()).all()
+                and (largest_remainder(counts.ravel(), n).reshape(2, 3).sum(1) <= 20).all()]
+        assert len(got) == fits[-1]
     assert len(matched(label, group, np.ones((2, 3)))) == 120
     twice = matched(np.zeros(6, int), np.zeros(6, int), np.array([[1]]), np.array([0, 0, 0, 1, 1, 2]))
     assert len(twice) == 3
@@ -351,6 +364,12 @@ def test_fewer_than_thirty_images_are_nan_with_their_number(case):
     one_more = np.r_[0:30, 80:160]
     found = quality(real, some(fake, one_more), train, counts=COUNTS)
     assert not np.isnan([value(found, name, label=0).value for name in MEASURES]).any()
+
+
+def test_n_is_the_number_of_images_on_the_smaller_side(case):
+    real, fake, train = case
+    found = quality(some(real, slice(None, None, 5)), fake, train, counts=COUNTS)  # 30 of each cell; 3 to 1 leaves 10
+    assert value(found, "kid").n == 80 and value(found, "fid", label=0).n == 40 and value(found, "kid-gap").n == 80
 
 
 def test_a_vanished_group_is_a_row_and_no_gap(case):

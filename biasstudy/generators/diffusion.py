@@ -16,6 +16,7 @@ from ..classifiers import cosine
 from ..data import LabeledImages
 from ..registry import GENERATORS, seed_for
 from ..training import CHUNK, Batches, Context, generator_for, noise, noise_of_images, to_uint8, train
+from .colors import Colors
 
 State = dict[str, Tensor]
 TIMES = 1000   # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for the clean image
@@ -90,7 +91,9 @@ class Diffusion:
             previous: State | None = None) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
-            network = context.place(Denoiser(self.channels, self.layers, self.patch, n_conditions))
+            network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
+        context.place(network)
+        network.colors.fit(pool.images)
         average = AveragedModel(network, multi_avg_fn=_moving(self.average))
         if previous is not None:
             _load(network, previous, "network.", n_conditions)
@@ -104,7 +107,7 @@ class Diffusion:
         def step(i: int) -> None:
             adam.param_groups[0]["lr"] = self.rate * cosine(i, self.steps)
             index, g = batches(i), generator_for(seed, "levels", i)
-            x = padded(context.pixels(images[index]), 4 * self.patch)
+            x = network.colors(padded(context.pixels(images[index]), 4 * self.patch))
             t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(len(x)) / len(x)).mul(TIMES).long() % TIMES
             dropped = torch.rand(len(x), generator=g, dtype=torch.float64) < self.drop
             c = condition[index].masked_fill(dropped.to(x.device), n_conditions)
@@ -133,7 +136,7 @@ class Diffusion:
             raise ValueError(f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}")
         network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
         _load(network, state, "average.module.", n_conditions)
-        network = context.place(network).eval()
+        context.place(network).eval()
         alpha, sigma = (part.tolist() for part in schedule())
         inner = size + -size % (4 * self.patch)
         low_edge = (inner - size) // 2
@@ -144,11 +147,12 @@ class Diffusion:
 
                 def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
                     f = guided(network, x, torch.full((len(x),), t, device=x.device), c, n_conditions, self.guidance)
-                    return cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t]).clamp(-1, 1)
+                    x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
+                    return network.colors(network.colors.back(x0))                           # no pixel lies outside
 
                 x = noise_of_images(first_index + low, len(c), (3, inner, inner), seed, context)
                 x = solve(clean, x, alpha, sigma, spaced(self.sampling_steps), self.order)
-                out.append(to_uint8(x[:, :, low_edge: low_edge + size, low_edge: low_edge + size]))
+                out.append(to_uint8(network.colors.back(x)[:, :, low_edge: low_edge + size, low_edge: low_edge + size]))
         return np.concatenate(out)
 
 
@@ -229,6 +233,7 @@ class Denoiser(nn.Module):
                                 down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
                                 add_attention=False, num_class_embeds=n_conditions + 1)
         self.unet.time_proj = Waves(channels)  # diffusers computes in float32 whatever the dtype
+        self.colors = Colors()
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         x = self.unet(F.pixel_unshuffle(x, self.patch), t.to(x.dtype), c).sample

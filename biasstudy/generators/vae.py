@@ -11,6 +11,7 @@ from ..classifiers import cosine
 from ..data import LabeledImages
 from ..registry import GENERATORS, seed_for
 from ..training import CHUNK, Batches, Context, noise, noise_of_images, to_uint8, train
+from .colors import Colors
 
 State = dict[str, Tensor]
 
@@ -21,8 +22,8 @@ class VAE:
     """An encoder and a decoder, both told the condition; an image is the decoder's mean for a standard normal latent.
 
     loss  E -log p(x | z, c) + beta KL(q(z | x, c) || N(0, 1)),  z from q, per image
-    p     Bernoulli per pixel and channel, x as the probability 0..1: means cannot leave the range of pixels, and strokes on
-          black are mostly at its ends, where a Gaussian of one width would spend its effort on the smallest differences
+    p     Gaussian of variance 1 per number of x, the image in uncorrelated colours: a wrong hue costs as much as a wrong
+          brightness, and the answer for a doubtful hue is a hue between (a Bernoulli per RGB channel gave grey digits)
     q     Gaussian, its means and log variances from the encoder
 
     steps     int >= 1      optimiser steps
@@ -30,16 +31,17 @@ class VAE:
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
     rate      float > 0     of Adam; rises over the first 5 % of the steps, then falls to 0 on a cosine
-    beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told condition better
+    beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told condition better; the
+                            same as a Gaussian of variance beta
     source    Kingma and Welling 2014; Sohn et al. 2015 (conditional); Higgins et al. 2017 (beta)
     """
 
-    steps: int = 2000
+    steps: int = 1200
     batch: int = 64
     channels: int = 32
     latent: int = 16
     rate: float = 2e-3
-    beta: float = 1.0
+    beta: float = 12.0
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch", 1), ("channels", 4), ("latent", 1)):
@@ -48,15 +50,13 @@ class VAE:
         if not (self.rate > 0 and self.beta >= 0):
             raise ValueError(f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}")
 
-    def _networks(self, n_conditions: int, size: int) -> nn.ModuleDict:
-        return nn.ModuleDict({"encoder": Encoder(self.channels, self.latent, n_conditions, size),
-                              "decoder": Decoder(self.channels, self.latent, n_conditions, size)})
-
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
-            networks = context.place(self._networks(n_conditions, size))
+            networks = Networks(self.channels, self.latent, n_conditions, size)
+        context.place(networks)
+        networks.colors.fit(pool.images)
         if previous is not None:
             if int(previous["n_conditions"]) != n_conditions:
                 raise ValueError(f"the previous vae knows {int(previous['n_conditions'])} conditions; this pool has "
@@ -69,12 +69,12 @@ class VAE:
         def step(i: int) -> None:
             adam.param_groups[0]["lr"] = self.rate * cosine(i, self.steps)
             index = batches(i)
-            x, c = context.pixels(images[index]), condition[index]
+            x, c = networks.colors(context.pixels(images[index])), condition[index]
             with context.numerics.autocast():
-                mean, log_variance = networks["encoder"](x, c)
+                mean, log_variance = networks.encoder(x, c)
                 z = mean + (log_variance / 2).exp() * noise(tuple(mean.shape), context, seed, "latent", i)
-                logits = networks["decoder"](z, c)
-            surprise = F.binary_cross_entropy_with_logits(logits.to(x.dtype), (x + 1) / 2, reduction="sum")
+                decoded = networks.decoder(z, c)
+            surprise = F.mse_loss(decoded.to(x.dtype), x, reduction="sum") / 2
             divergence = (mean.square() + log_variance.exp() - 1 - log_variance).to(x.dtype).sum() / 2
             adam.zero_grad(set_to_none=True)
             ((surprise + self.beta * divergence) / len(x)).backward()
@@ -88,15 +88,15 @@ class VAE:
         size, n_conditions = int(state["size"]), int(state["n_conditions"])
         if len(told) and not 0 <= told.min() <= told.max() < n_conditions:
             raise ValueError(f"vae knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}")
-        networks = self._networks(n_conditions, size)
+        networks = Networks(self.channels, self.latent, n_conditions, size)
         networks.load_state_dict(_weights(state))
-        decoder = context.place(networks).eval()["decoder"]
+        context.place(networks).eval()
         out = [np.empty((0, 3, size, size), np.uint8)]
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low: low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
-                out.append(to_uint8(2 * decoder(z, c).sigmoid() - 1))
+                out.append(to_uint8(networks.colors.back(networks.decoder(z, c))))
         return np.concatenate(out)
 
 
@@ -105,6 +105,16 @@ def _weights(state: State) -> State:
 
 
 # ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ------------------------------------------
+
+class Networks(nn.Module):
+    """The change of colours, the encoder and the decoder."""
+
+    def __init__(self, channels: int, latent: int, n_conditions: int, size: int) -> None:
+        super().__init__()
+        self.colors = Colors()
+        self.encoder = Encoder(channels, latent, n_conditions, size)
+        self.decoder = Decoder(channels, latent, n_conditions, size)
+
 
 class Encoder(nn.Module):
     """Image and condition to the mean and log variance of the latent."""
@@ -127,7 +137,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent and condition to the logits of an image, twice doubled in size by transposed convolutions."""
+    """Latent and condition to an image, twice doubled in size by transposed convolutions."""
 
     def __init__(self, channels: int, latent: int, n_conditions: int, size: int) -> None:
         super().__init__()
