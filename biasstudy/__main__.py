@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | nulls | notebooks | report | doctor."""
 
 import argparse
 import os
@@ -30,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
     run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
     run.set_defaults(call=_run)
+
+    nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: 15 minutes")
+    nulls.add_argument("--studies", type=int, default=40, help="A/A studies of six seeds")
+    nulls.add_argument("--seeds", type=int, default=20, help="seeds of the experiments in which nothing happens")
+    nulls.add_argument("--drift", type=int, default=40, help="seeds of the bootstrap under each protocol")
+    nulls.add_argument("--folder", type=Path, help="where tables and figure go; default: BIASSTUDY_STUDY, else study/")
+    nulls.set_defaults(call=_nulls)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place at smoke scale and scrub them")
     notebooks.add_argument("files", nargs="+", type=Path)
@@ -109,6 +116,29 @@ def read_parameters(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"{path} must hold lines 'name: value'")
     return found
+
+
+def _nulls(asked: argparse.Namespace) -> int:
+    import json
+    import time
+
+    from . import nulls
+    from .store import environment, home
+    if min(asked.studies, asked.seeds, asked.drift) < 2:
+        raise ValueError("nulls needs at least 2 of each; got "
+                         f"studies {asked.studies}, seeds {asked.seeds}, drift {asked.drift}")
+    folder, started = asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument", time.time()
+    tables = nulls.all_nulls(asked.studies, asked.seeds, asked.drift)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"nulls-{name}.csv", index=False, float_format="%.6g")
+    nulls.picture(tables).savefig(folder / "nulls.png")
+    said = nulls.sentences(tables)
+    command = f"python -m biasstudy nulls --studies {asked.studies} --seeds {asked.seeds} --drift {asked.drift}"
+    about = {"command": command, "said": said, "seconds": round(time.time() - started), **environment()}
+    (folder / "nulls.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    print("\n".join([*said, str(folder)]))
+    return 0
 
 
 def _notebooks(asked: argparse.Namespace) -> int:

@@ -31,14 +31,15 @@ from .progress import Progress
 from .registry import CLASSIFIERS, GENERATORS, Entry, listed
 from .stages import tensors
 from .store import Stage, environment, peak_memory_mb
-from .training import Context, Numerics
+from .training import Context, Numerics, noise
 
 REPEATS = 3
 ROUND = 16      # a block of many steps is a multiple of this: `gan` adds its gradient penalty every 16th step
 N_POOL, N_SAMPLE = 1000, 512
 LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
-         "relabelled": "sample", "filtered": "filter", "decisions": "filter", "telling": "probe", "prediction": "probe"}
+         "relabelled": "sample", "filtered": "filter", "decisions": "filter", "telling": "probe", "prediction": "probe",
+         "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON
 State = dict[str, torch.Tensor]
@@ -88,7 +89,7 @@ def matmul_peak(numerics: Numerics, fill: float = 1.0, sizes: Collection[int] = 
     kinds = [numerics.dtype] + ([torch.bfloat16] if numerics.precision == "bf16" else [])
 
     def rate(kind: torch.dtype, n: int) -> Report:
-        a, b = (torch.randn(n, n, device=numerics.device).to(kind) for _ in range(2))
+        a, b = (noise((n, n), Context(numerics), "bench", n, i).to(kind) for i in range(2))
         out = torch.empty_like(a)
         seconds = timed(lambda: torch.mm(a, b, out=out), numerics.device, fill / 2)
         return {**spread([2e-9 * n**3 / s for s in seconds]), "size": n}
@@ -158,8 +159,7 @@ def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numeric
 
 def sample_rate(entry: Entry, options: dict[str, Any], state: State, pool: LabeledImages, numerics: Numerics,
                 fill: float = 1.0) -> Report:
-    """Images per second that a generator makes when told the classes of the pool, or a classifier tells; the network is
-    built anew in each call, as in the loop."""
+    """Images per second that a generator makes when told the classes of the pool, or a classifier tells, all in one call."""
     model, context = entry.target(**options), Context(numerics)
 
     def call() -> Any:
@@ -170,7 +170,7 @@ def sample_rate(entry: Entry, options: dict[str, Any], state: State, pool: Label
 
 
 def flops_per_image(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics,
-                    batch: int = 4) -> float | None:
+                    batch: int = 2) -> float | None:
     """Floating-point operations of one optimiser step per image of its batch, mean over ROUND steps.
 
     Products of matrices and convolutions, forward and backward, a multiplication and its addition counted as two. They are
@@ -210,10 +210,8 @@ def fit_memory(entry: Entry | None, options: dict[str, Any], pool: LabeledImages
         torch.cuda.reset_peak_memory_stats()
         _short_fit(entry, options, pool, numerics)
         return torch.cuda.max_memory_allocated() / 2**20
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("forkserver")  # forks what has nothing but imported
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(_short_fit, entry, options, pool, numerics).result()
 
@@ -254,6 +252,7 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
     fit           its classifiers and generators         instruments   the fixed classifiers, fitted once per data set
     sample        generated images, sample grid          filter        judging and choosing candidates
     probe         classes and groups told of the batches, and predictions for the test images
+    quality       features of images and distances between them
     measure       the table of metrics
     store         the rest of the wall time: drawing the real data, keys, writing, reading, gathering; not separated
 
@@ -272,7 +271,7 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
         again = run(e, numerics=numerics, where=folder, scale="bench", keep="all", progress=False)
         rerun = time.perf_counter() - ended
         stages = list(needed_by([list(turns(e, draw(e), open_store(folder, numerics)))]).values())
-        seconds = dict.fromkeys(("fit", "instruments", "sample", "filter", "probe"), 0.0)
+        seconds = dict.fromkeys(("fit", "instruments", "sample", "filter", "probe", "quality"), 0.0)
         for stage in stages:
             for part, s in parts_of(stage, numerics).items():
                 seconds[part] = seconds.get(part, 0.0) + s
@@ -332,20 +331,21 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     chosen, e, fill = entries(only), experiment(quick), 0.001 if quick else 1.0
     numerics.apply()
     pool = draw(Experiment(n_real=N_POOL)).start.load()
-    report: Report = {"quick": quick, "device": _device(numerics), "precision": numerics.precision,
-                      "threads": numerics.threads, "load": os.getloadavg()[0], "environment": dict(environment()),
-                      "pool": len(pool), "image": list(pool.images.shape[1:]), "sample": 32 if quick else N_SAMPLE}
+    device = f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
+    report: Report = {"quick": quick, "device": device, "precision": numerics.precision, "threads": numerics.threads,
+                      "load": os.getloadavg()[0], "environment": dict(environment()), "repeats": REPEATS, "pool": len(pool),
+                      "image": list(pool.images.shape[1:]), "sample": 4 if quick else N_SAMPLE, "models": []}
     loop = not only or LOOP in only
     bar = Progress()
     with bar.over([*chosen, "matmul", *([LOOP] if loop else [])]):
         bar.now("matmul, memory")
         report["matmul"] = matmul_peak(numerics, fill, (64, 128) if quick else ())
         report["bandwidth"] = bandwidth(numerics, fill, 4 if quick else 256)
-        report |= {"memory_mb": fit_memory(None, {}, pool, numerics), "models": []}
+        report["memory_mb"] = fit_memory(None, {}, pool, numerics) if chosen else None
         for entry in chosen:
             bar.now(entry.name)
             peak = list(report["matmul"].values())[-1]["high"]  # of the arithmetic in which networks run
-            options = entry.defaults() | ({"batch": 8} if quick and "batch" in entry.defaults() else {})
+            options = entry.defaults() | ({"batch": 2} if quick and "batch" in entry.defaults() else {})
             report["models"].append(model_speed(entry, options, pool, numerics, fill, peak, report["sample"]))
         if loop:
             bar.now("a whole experiment")
@@ -355,17 +355,14 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     return report
 
 
-def _device(numerics: Numerics) -> str:
-    return f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
-
-
 def table(report: Report) -> str:
-    """The report as aligned text; numbers are medians, in brackets lowest and highest."""
+    """The report as aligned text."""
     found, n = report["environment"], report["threads"]
     where = f"{report['device']}, {report['precision']}, {n} thread{'s' * (n > 1)}"
     said = " (quick: these numbers say nothing)" if report["quick"] else ""
     lines = [f"biasstudy {found.get('biasstudy', '')} bench on {where}{said}",
-             f"{found['processor']}; torch {found.get('torch', '')}; load of the machine {report['load']:.1f}", ""]
+             f"{found['processor']}; torch {found.get('torch', '')}; load of the machine {report['load']:.1f}; median (lowest-"
+             f"highest) of {report['repeats']} repeats", ""]
     for kind, rate in report["matmul"].items():
         lines.append(f"{f'matrix product, {kind}':27} {_said(rate)} GFLOP/s, best size {rate['size']}")
     lines += [f"{'memory copy':27} {_said(report['bandwidth'])} GB/s, read and written", ""]

@@ -32,6 +32,35 @@ Run = Callable[[list[Experiment]], Results]
 CHANGES = ("accuracy", "accuracy-gap", "headline")
 
 
+SMALL = Experiment(start="biased", bias=0.6, n_real=200, n_test=100, classifier="ridge", instrument="ridge", ratio=1.0)
+
+
+def all_nulls(n_studies: int, n_seeds: int, n_drift: int, run: Run = run) -> dict[str, pd.DataFrame]:
+    """The three null experiments on 5,000 real digits, by name: changes, aa, drift.
+
+    n_studies   A/A studies of six seeds; ridge regression, T = 2
+    n_seeds     seeds of `none` and `perfect`; lenet, 500 images, T = 4
+    n_drift     seeds of `resample` under each protocol; T = 5
+    """
+    network = replace(SMALL, n_real=500, classifier="lenet", classifier_steps=200, classifier_batch=64, n_generations=4)
+    return {"changes": changes(network, n_seeds, run), "aa": aa_studies(SMALL, n_studies, run=run),
+            "drift": drifts(replace(SMALL, n_test=10, n_generations=5), n_drift, run=run)}
+
+
+def sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """What the null experiments say, in words."""
+    means, studies, drifted = mean_changes(tables["changes"]), tables["aa"], tables["drift"]
+    lines = [f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], n = {row.n} seeds"
+             for row in means.itertuples()]
+    low, high = stats.binomtest(alarms(studies), len(studies)).proportion_ci(LEVEL)
+    ratio = drifted.sd / drifted.expected_sd
+    t = drifted["shift"] / (drifted.expected_sd / np.sqrt(drifted.n))
+    return [*lines, f"A/A: {alarms(studies)} of {len(studies)} studies called a change, {alarms(studies) / len(studies):.3f} "
+                    f"[{low:.3f}, {high:.3f}]",
+            f"drift: sd over seeds / formula {ratio.mean():.3f} on average ({ratio.min():.2f} to {ratio.max():.2f} over "
+            f"{len(drifted)} shares), shift / standard error {t.abs().max():.1f} at most, n = {drifted.n.max()} seeds"]
+
+
 # ---- Nothing changes -------------------------------------------------------------------------------------------------
 
 def perfect(base: Experiment) -> Experiment:
@@ -139,9 +168,10 @@ _PROTOCOL_STYLE = {"accumulate": ("#0072B2", "o"), "latest": ("#009E73", "v"), "
                    "subsample": ("#CC79A7", "^"), "fresh": ("#8C6D00", "D")}
 
 
-def picture(changed: pd.DataFrame, studies: pd.DataFrame, drifted: pd.DataFrame) -> Figure:
-    """The three null experiments side by side, from the tables of `changes`, `aa_studies` and `drifts`."""
+def picture(tables: dict[str, pd.DataFrame]) -> Figure:
+    """The three null experiments side by side, from the tables of `all_nulls`."""
     use_style()
+    changed, studies, drifted = tables["changes"], tables["aa"], tables["drift"]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.9))
     means = mean_changes(changed)
     for i, (null, style) in enumerate(_NULL_STYLE.items()):

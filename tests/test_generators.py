@@ -11,6 +11,7 @@ from test_registries import shapes
 from biasstudy import CLASSIFIERS, GENERATORS, Numerics
 from biasstudy.classifiers import _ridge
 from biasstudy.generators import diffusion
+from biasstudy.generators.colors import Colors
 from biasstudy.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced
 from biasstudy.training import Context
 
@@ -217,7 +218,8 @@ def test_images_are_made_by_the_moving_average(monkeypatch):
 def test_bfloat16_is_close_to_float32(name):
     bf16, float32 = (Context(Numerics(precision)) for precision in ("bf16", "float32"))
     state = fitted(name, bf16)
-    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in state.values() if value.is_floating_point())
+    weights = [value for value in state.values() if value.is_floating_point()]
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights)
     low, high = (sampled(name, state, context=context).astype(int) for context in (bf16, float32))
     assert (low != high).any() and abs(low - high).mean() < 2, "of 255"
 
@@ -257,14 +259,36 @@ def test_ddim_is_dpm_of_order_1():
 @pytest.mark.parametrize("name", list(SMALL))
 def test_told_conditions_are_learnt(name):
     """Generated bars, blocks and frames are nearest to the mean of what they were told."""
-    steps, options = {"vae": (150, {}), "diffusion": (120, {"channels": 16, "patch": 4, "average": 0.9, "sampling_steps": 5})}[name]
+    quick = {"vae": {"steps": 150}, "diffusion": {"steps": 120, "channels": 16, "patch": 4, "average": 0.9, "sampling_steps": 5}}
     pool, context = shapes(), Context(Numerics("float32"))
-    model = built(name, steps=steps, rate=4e-3, **options)
+    model = built(name, rate=4e-3, **quick[name])
     state = model.fit(pool, pool.label, None, seed=0, context=context)
     told = np.arange(60) % 3
     grey = model.sample(state, told, 0, seed=0, context=context).mean(1).reshape(60, -1)
     mean = np.array([pool.images[pool.label == k].mean((0, 1)).ravel() for k in range(3)])
     assert (abs(grey[:, None] - mean).sum(2).argmin(1) == told).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_fitted_to_grey_images_they_make_grey_images(name):
+    """Grey has no covariance between colours to divide by."""
+    pool = shapes()
+    grey = dataclasses.replace(pool, images=np.repeat(pool.images.max(1, keepdims=True), 3, axis=1))
+    model = built(name)
+    out = model.sample(model.fit(grey, pool.label, None, seed=0, context=CONTEXT), pool.label, 0, seed=0, context=CONTEXT)
+    assert np.ptp(out.astype(int), axis=1).max() < 25
+
+
+def test_changed_colors_are_uncorrelated_and_come_back():
+    images = shapes().images
+    colors, x = Colors().double(), CONTEXT.pixels(images)
+    colors.fit(images)
+    flat = colors(x).transpose(0, 1).flatten(1)
+    covariance = torch.cov(flat, correction=0)
+    kept = covariance.diag() > 0.5                                              # red and blue, green and blue: one is left out
+    assert abs(flat.mean(1)).max() < 1e-9 and kept.any()
+    assert abs(colors.back(colors(x)) - x).max() < 1e-9
+    assert (colors.back(torch.full((1, 3, 2, 2), 50.0)) <= 1).all(), "no pixel lies outside"
 
 
 # ---- Classifiers -----------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Diffusion:
         adam = torch.optim.Adam(network.parameters(), lr=self.rate)
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
-        alpha, sigma = (context.tensor(part).to(context.numerics.dtype) for part in schedule())
+        alpha, sigma = (part.to(context.numerics.device, context.numerics.dtype) for part in schedule())
         network.train()
 
         def step(i: int) -> None:
@@ -227,13 +227,12 @@ class Denoiser(nn.Module):
     def __init__(self, channels: int, layers: int, patch: int, n_conditions: int) -> None:
         from diffusers import UNet2DModel  # slow to import
         super().__init__()
-        self.patch = patch
-        self.unet = UNet2DModel(in_channels=3 * patch**2, out_channels=3 * patch**2, layers_per_block=layers,
-                                block_out_channels=(channels, 2 * channels, 3 * channels), norm_num_groups=8,
-                                down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
-                                add_attention=False, num_class_embeds=n_conditions + 1)
-        self.unet.time_proj = Waves(channels)  # diffusers computes in float32 whatever the dtype
-        self.colors = Colors()
+        unet: Any = UNet2DModel(
+            in_channels=3 * patch**2, out_channels=3 * patch**2, block_out_channels=(channels, 2 * channels, 3 * channels),
+            layers_per_block=layers, down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
+            add_attention=False, norm_num_groups=8, num_class_embeds=n_conditions + 1)
+        unet.time_proj = Waves(channels)  # that of diffusers computes in float32 whatever the dtype
+        self.unet, self.patch, self.colors = unet, patch, Colors()
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         x = self.unet(F.pixel_unshuffle(x, self.patch), t.to(x.dtype), c).sample
@@ -245,10 +244,11 @@ class Waves(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
+        self.width = width
 
     def forward(self, t: Tensor) -> Tensor:
-        frequency = torch.exp(-math.log(10000) / self.half * torch.arange(self.half, dtype=t.dtype, device=t.device))
+        half = self.width // 2
+        frequency = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=t.dtype, device=t.device))
         angle = t[:, None] * frequency
         return torch.cat([angle.cos(), angle.sin()], 1)
 

@@ -1,0 +1,169 @@
+"""What bench measures: everything that is registered, with a clock that counts the right things. No test asserts a speed."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from biasstudy import CLASSIFIERS, GENERATORS, bench, probes, stages
+from biasstudy.data import LabeledImages
+from biasstudy.registry import Entry
+from biasstudy.store import Kind
+from biasstudy.training import Numerics, train
+
+NUMERICS = Numerics()
+POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    return bench.bench(NUMERICS, quick=True, path=path), path
+
+
+def _spreads(value):
+    if isinstance(value, dict):
+        if "median" in value:
+            yield value
+        for inner in value.values():
+            yield from _spreads(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _spreads(inner)
+
+
+def test_every_model_has_positive_rates(report):
+    measured = {(m["kind"], m["name"]): m for m in report[0]["models"]}
+    assert set(measured) == {(r.kind, name) for r in (GENERATORS, CLASSIFIERS) for name in r} - {("generator", "reserve")}
+    for (_, name), model in measured.items():
+        with_steps = "steps" in model["options"]
+        assert (model["fit"]["steps"] is not None) == with_steps, name
+        assert (model["flops_per_image"] is not None) == with_steps, "counted where there are steps, and said where not"
+        assert not with_steps or model["flops_per_image"] > 0 < model["share"]
+        assert model["memory_mb"] > 0
+
+
+def test_every_measurement_is_positive_finite_and_has_a_spread(report):
+    found = list(_spreads(report[0]))
+    assert len(found) > 2 * len(report[0]["models"])
+    for one in found:
+        assert one["n"] >= 3 and 0 < one["low"] <= one["median"] <= one["high"] < math.inf
+
+
+def test_the_parts_sum_to_the_wall_time(report):
+    loop = report[0]["loop"]
+    assert set(loop["seconds"]) == {*bench.PARTS.values(), "measure", "store"}
+    assert sum(loop["seconds"].values()) == pytest.approx(loop["wall"], rel=1e-9)
+    assert all(seconds >= 0 for seconds in loop["seconds"].values())
+    assert loop["overhead"] == pytest.approx((loop["seconds"]["measure"] + loop["seconds"]["store"]) / loop["wall"])
+    assert loop["stages"] > 10 and loop["computed_again"] == 0, "a rerun reads everything"
+
+
+def test_every_kind_of_stage_has_a_part():
+    kinds = {value.name for module in (stages, probes) for value in vars(module).values() if isinstance(value, Kind)}
+    assert kinds == set(bench.PARTS) | {"candidates"}
+
+
+def test_json_holds_the_whole_table(report):
+    stored = json.loads(report[1].read_text())
+    assert stored == report[0] and bench.table(stored) == bench.table(report[0])
+
+
+def test_the_table_says_where_and_what(report):
+    text = bench.table(report[0])
+    assert "on cpu, float32, 1 thread (quick: these numbers say nothing)" in text
+    assert max(map(len, text.splitlines())) <= 127
+    for name in [m["name"] for m in report[0]["models"]] + list(report[0]["loop"]["seconds"]):
+        assert f" {name} " in text
+    assert text.count("not counted not counted") == sum(m["flops_per_image"] is None for m in report[0]["models"])
+
+
+@pytest.mark.parametrize(("given", "sentence"), [
+    ({"only": ["gam"]}, "bench cannot measure 'gam'; known: diffusion, gan"),
+    ({"only": ["reserve"]}, "bench cannot measure 'reserve'"),
+    ({"path": "nowhere"}, "there is no folder .*nowhere for the JSON file b.json"),
+])
+def test_bad_options_are_one_sentence_before_anything_is_measured(given, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "matmul_peak", None)
+    if "path" in given:
+        given = {"path": tmp_path / given["path"] / "b.json"}
+    with pytest.raises(ValueError, match=sentence) as error:
+        bench.bench(NUMERICS, **given)
+    assert "\n" not in str(error.value)
+
+
+# ---- The clock -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Slow:
+    """A classifier whose set-up takes 100 seconds of the fake clock, its first step 10 and each other step 0.25."""
+
+    steps: int = 1
+    batch: int = 8
+
+    def fit(self, pool, n_classes, *, seed, context, previous=None):
+        CLOCK[0] += 100
+        def step(i):
+            CLOCK[0] += 0.25 if i else 10
+        train({}, step, self.steps, context)
+        return {}
+
+
+CLOCK = [0.0]
+
+
+def test_set_up_does_not_enter_the_rate_of_a_fit(monkeypatch):
+    monkeypatch.setattr(bench, "now", lambda device: CLOCK[0])
+    rate, _ = bench.fit_rate(Entry("classifier", "slow", 1, Slow, {}), {"steps": 1, "batch": 8}, POOL, NUMERICS, fill=10)
+    assert rate["steps"] == 32, "40 steps fill 10 seconds; a block is a multiple of 16"
+    assert rate["images/s"] == {"median": 32, "low": 32, "high": 32, "n": 3}, "8 images in 0.25 seconds"
+
+
+def test_a_fit_without_steps_is_timed_whole(monkeypatch):
+    monkeypatch.setattr(bench, "now", lambda device: CLOCK[0])
+    rate, _ = bench.fit_rate(Entry("classifier", "slow", 1, Slow, {}), {}, POOL, NUMERICS, fill=250)
+    assert rate["images/s"]["median"] == pytest.approx(40 / 110) and rate["steps"] is None
+
+
+# ---- Operations and memory -------------------------------------------------------------------------------------------
+
+def test_operations_of_lenet_are_those_of_its_layers():
+    """Forward 2 per multiplication; backward twice that, without the gradient of the pixels."""
+    first, second = 28 * 28 * 8 * 3 * 25, 14 * 14 * 16 * 8 * 25
+    linear = 16 * 7 * 7 * 84 + 84 * 10
+    expected = 2 * (2 * first + 3 * (second + linear))
+    lenet = CLASSIFIERS["lenet"]
+    assert bench.flops_per_image(lenet, lenet.defaults(), POOL, NUMERICS) == expected
+
+
+def test_operations_are_proportional_to_the_batch():
+    gan = GENERATORS["gan"]
+    of = [bench.flops_per_image(gan, {**gan.defaults(), "channels": 4}, POOL, NUMERICS, batch) for batch in (2, 4)]
+    assert of[0] == of[1] > 0
+
+
+@dataclass(frozen=True)
+class Large:
+    """A classifier that needs 100 MB."""
+
+    def fit(self, pool, n_classes, *, seed, context, previous=None):
+        return {"last": torch.tensor(np.ones(100 * 2**20, np.uint8)[-1])}
+
+
+def test_memory_of_a_fit_is_seen_whatever_this_process_used_before():
+    del [np.ones(400 * 2**20, np.uint8)][:]
+    large, none = (bench.fit_memory(entry, {}, POOL, NUMERICS) for entry in (Entry("classifier", "large", 1, Large, {}), None))
+    assert 95 < large - none < 120
+
+
+def test_timed_divides_by_the_number_of_calls(monkeypatch):
+    monkeypatch.setattr(bench, "now", lambda device: CLOCK[0])
+    calls = []
+    def call():
+        calls.append(time.perf_counter())
+        CLOCK[0] += 0.5
+    assert bench.timed(call, "cpu", 2.0) == [0.5, 0.5, 0.5] and len(calls) == 2 + 3 * 4
