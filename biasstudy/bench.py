@@ -133,19 +133,22 @@ def read_at(steps: Collection[int], read: Callable[[], float], entry: Entry, opt
     return seen, state
 
 
+def _stepwise(options: dict[str, Any]) -> bool:
+    return {"steps", "batch"} <= set(options)
+
+
 def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics,
              fill: float = 1.0) -> tuple[Report, State]:
     """Images per second that a fit takes in, and a state of few steps to sample from.
 
-    With steps: batch * steps / seconds of blocks of steps inside one fit. Without: images of the pool / seconds of the
-    whole fit.
+    With steps: batch * steps / seconds of blocks inside one fit. Without: images of the pool / seconds of the whole fit.
 
     options  all of the entry's
     fill     seconds of a block
-    returns  {"images/s": spread, "batch", "steps": of a block; the last two None without steps}, state
+    returns  {"images/s": spread, "batch", "steps" of a block (None without steps)}, state
     """
     device = numerics.device
-    if "steps" not in options:
+    if not _stepwise(options):
         seconds = timed(lambda: fit(entry, options, pool, Context(numerics)), device, fill)
         rates, state = [len(pool) / s for s in seconds], fit(entry, options, pool, Context(numerics))
         return {"images/s": spread(rates), "batch": None, "steps": None}, state
@@ -178,7 +181,7 @@ def flops_per_image(entry: Entry, options: dict[str, Any], pool: LabeledImages, 
 
     returns  None for an entry without steps: what it does outside products of matrices is not counted
     """
-    if not {"steps", "batch"} <= set(options):
+    if not _stepwise(options):
         return None
     with Operations() as counted:
         (before, after), _ = read_at((1, 1 + ROUND), lambda: counted.flops, entry, {**options, "batch": batch}, pool, numerics)
@@ -211,7 +214,7 @@ def fit_memory(entry: Entry | None, options: dict[str, Any], pool: LabeledImages
         _short_fit(entry, options, pool, numerics)
         return torch.cuda.max_memory_allocated() / 2**20
     context = multiprocessing.get_context("forkserver")  # forks what has nothing but imported
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by every first optimiser
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(_short_fit, entry, options, pool, numerics).result()
 
@@ -220,7 +223,7 @@ def _short_fit(entry: Entry | None, options: dict[str, Any], pool: LabeledImages
     """Largest resident memory of this process, MB, after a fit of three steps."""
     numerics.apply()
     if entry:
-        fit(entry, {**options, "steps": 3} if "steps" in options else options, pool, Context(numerics))
+        fit(entry, {**options, "steps": 3} if _stepwise(options) else options, pool, Context(numerics))
     return peak_memory_mb()
 
 
@@ -301,7 +304,7 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
 
 
 def loop_speed(e: Experiment, numerics: Numerics) -> Report:
-    """The split of the repeat with the median wall time, and the spread of wall time, overhead and rerun over repeats."""
+    """The split of the repeat with the median wall time, and spreads over the repeats."""
     repeats = sorted((generation_split(e, numerics) for _ in range(REPEATS)), key=lambda r: r["wall"])
     typical = repeats[len(repeats) // 2]
     return {"experiment": e.fields(), **typical,

@@ -47,7 +47,7 @@ BAD = [
     ({"fresh_share": 0.2}, "fresh_share is used by protocol 'fresh' alone; got 0.2 with 'accumulate'"),
     ({"fresh_share": 1.0, "protocol": "fresh"}, "protocol 'fresh' needs images from the reserve and from the generator"),
     ({"fresh_share": 1.5, "protocol": "fresh"}, r"fresh_share must be in \[0, 1\]; got 1.5"),
-    ({"filter": "classifier", "filter_options": {"least": 1}}, "unknown option 'least' of filter 'classifier'; known: confidence"),
+    ({"filter": "classifier", "filter_options": {"least": 1}}, "unknown option 'least' of filter 'classifier'; known: conf"),
     ({"filter": "none", "filter_options": {"confidence": 0.5}}, "unknown option 'confidence' of filter 'none'"),
     ({"generator": "reserve", "generator_options": {"stream": -1}}, "stream must be at least 0"),
     ({"n_generations": 0}, "n_generations must be at least 1; got 0"),
@@ -92,7 +92,7 @@ def test_arms_follow_from_the_fields():
 
 def test_arms_of_a_filtered_experiment():
     """The control of a filtered experiment is the unfiltered reserve, and the reserve through the same filter."""
-    base = tiny(filter="classifier", filter_options={"confidence": 0.5}, shortfall="keep", warm_start="none", labels="classifier")
+    base = tiny(filter="classifier", filter_options={"confidence": 0.5}, shortfall="keep", labels="classifier")
     real, filtered, none = base.to_arm("real"), base.to_arm("real-filtered"), base.to_arm("none")
     assert (real.filter, real.filter_options, real.labels) == ("none", {}, "classifier")
     assert (filtered.arm, filtered.filter, filtered.filter_options) == ("real-filtered", "classifier", {"confidence": 0.5})

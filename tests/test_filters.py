@@ -60,13 +60,14 @@ def test_the_size_of_the_pieces_does_not_change_the_result():
     accepted = odd(Numbers().sample({}, stream, 0, seed=0, context=CONTEXT), None, None, None)
     last = 1 + max(np.flatnonzero(accepted & (stream == c))[n - 1] for c, n in enumerate((30, 20, 10)))
     found, _ = candidates(odd)
-    assert len(found["told"]) == last and (found["told"] == stream[:last]).all() and (found["accepted"] == accepted[:last]).all()
+    assert len(found["told"]) == last and (found["told"] == stream[:last]).all()
+    assert (found["accepted"] == accepted[:last]).all()
 
 
 def test_a_filter_that_rejects_too_much_stops_with_one_sentence_or_keeps_what_there_is():
     def rule(images, label, judged, chance):
         return (label != 1) | (chance < 0.05)
-    with pytest.raises(ValueError, match=r"filter 'rule' accepted \d+ of 100 images told condition 1 in generation 2, and 20 are"):
+    with pytest.raises(ValueError, match=r"filter 'rule' accepted \d+ of 100 images told condition 1 in generation 2, and 20"):
         candidates(rule)
     found, generator = candidates(rule, shortfall="keep")
     assert len(found["told"]) == 300 == sum(n for _, n in generator.asked), "at most five times the quota"

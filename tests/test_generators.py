@@ -8,7 +8,7 @@ import torch
 from conftest import FLOAT64
 from test_registries import shapes
 
-from biasstudy import CLASSIFIERS, GENERATORS, Numerics
+from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, LabeledImages, Numerics
 from biasstudy.classifiers import _ridge
 from biasstudy.generators import diffusion
 from biasstudy.generators.colors import Colors
@@ -221,7 +221,7 @@ def test_bfloat16_is_close_to_float32(name):
     weights = [value for value in state.values() if value.is_floating_point()]
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights)
     low, high = (sampled(name, state, context=context).astype(int) for context in (bf16, float32))
-    assert (low != high).any() and abs(low - high).mean() < 2, "of 255"
+    assert (low != high).any() and abs(low - high).mean() < 5, "of 255"
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -259,7 +259,8 @@ def test_ddim_is_dpm_of_order_1():
 @pytest.mark.parametrize("name", list(SMALL))
 def test_told_conditions_are_learnt(name):
     """Generated bars, blocks and frames are nearest to the mean of what they were told."""
-    quick = {"vae": {"steps": 150}, "diffusion": {"steps": 120, "channels": 16, "patch": 4, "average": 0.9, "sampling_steps": 5}}
+    quick = {"vae": {"steps": 150}, "diffusion": {"steps": 100, "channels": 16, "patch": 4, "average": 0.9,
+                                                    "sampling_steps": 5}}
     pool, context = shapes(), Context(Numerics("float32"))
     model = built(name, rate=4e-3, **quick[name])
     state = model.fit(pool, pool.label, None, seed=0, context=context)
@@ -280,15 +281,14 @@ def test_fitted_to_grey_images_they_make_grey_images(name):
 
 
 def test_changed_colors_are_uncorrelated_and_come_back():
-    images = shapes().images
+    rng = np.random.default_rng(0)
+    images = (rng.random((40, 3, 8, 8)) * [[[[250]], [[90]], [[20]]]] + 2 * rng.integers(0, 2, (40, 1, 8, 8))).astype(np.uint8)
     colors, x = Colors().double(), CONTEXT.pixels(images)
     colors.fit(images)
     flat = colors(x).transpose(0, 1).flatten(1)
-    covariance = torch.cov(flat, correction=0)
-    kept = covariance.diag() > 0.5                                              # red and blue, green and blue: one is left out
-    assert abs(flat.mean(1)).max() < 1e-9 and kept.any()
+    assert abs(flat.mean(1)).max() < 1e-9 and abs(torch.cov(flat, correction=0) - torch.eye(3)).max() < 1e-9
     assert abs(colors.back(colors(x)) - x).max() < 1e-9
-    assert (colors.back(torch.full((1, 3, 2, 2), 50.0)) <= 1).all(), "no pixel lies outside"
+    assert colors.back(torch.full((1, 3, 2, 2), 50.0).double()).max() == 1, "no pixel lies outside"
 
 
 # ---- Classifiers -----------------------------------------------------------------------------------------------------
@@ -349,3 +349,21 @@ def test_a_warm_ridge_is_the_same_ridge():
     pool, model = shapes(), CLASSIFIERS["ridge"].target()
     first = model.fit(pool, 3, seed=0, context=CONTEXT)
     assert torch.equal(model.fit(pool, 3, seed=0, context=CONTEXT, previous=first)["weight"], first["weight"])
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_small_cnn_reads_985_of_1000_coloured_digits(seed):
+    """Fitted to 50,000 digits of MNIST in colours drawn evenly; measured on the 10,000 test digits, likewise coloured."""
+    source, rng = DATASETS["colorized-mnist"].target(), np.random.default_rng(seed)
+    def colored(part, name):
+        group = rng.integers(source.n_groups, size=len(part))
+        return LabeledImages(source.paint(part.images, group, part.unit, name), part.label, group)
+    pool, test = colored(source.train[:50_000], seed), colored(source.test, "test")
+    model, context = CLASSIFIERS["small-cnn"].target(steps=2000, batch=64), Context(Numerics("float32"))
+    state = model.fit(pool, source.n_classes, seed=seed, context=context)
+    right = model.predict(state, test.images, context=context).argmax(1) == test.label
+    print(f"seed {seed}: {right.mean():.4f} of {len(right)}")
+    assert len(pool) == 50_000 and len(right) == 10_000 and right.mean() >= 0.985
+    assert min(right[test.group == g].mean() for g in range(source.n_groups)) >= 0.98, "in every colour"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import ARMS, GENERATORS, Experiment, run
+from biasstudy import ARMS, Experiment, run
 from biasstudy.drawing import draw
 from biasstudy.loop import turns
 
@@ -150,50 +150,6 @@ def test_every_field_changes_what_it_names(store, name):
     assert before.shape != after.shape or (before != after).any()
 
 
-def test_a_perfect_generator_changes_nothing_beyond_its_sample(runs):
-    """Null experiment: fed with images of the start's own distribution, accuracy does not fall and shares do not move."""
-    seeds = [tiny(n_real=300, n_test=100, ratio=1.0, protocol="replace", generator="reserve", n_generations=3, seed=s)
-             for s in range(4)]
-    found = run(seeds, numerics=FLOAT64).table
-    accuracy = found.query("metric == 'accuracy'").pivot(index="seed", columns="generation", values="value")
-    change = accuracy[3] - accuracy[0]
-    assert abs(change.mean()) < 4 * change.std() / 2 + 0.01
-    shares = found.query("metric == 'group-share'").groupby("group").value
-    assert (shares.max() - shares.min() < 1e-12).all()
-
-
-def test_a_planted_generator_that_halves_a_group_is_found_with_the_closed_form(runs):
-    """Told nothing about groups, it makes group 0 half as often as its pool has it. Under accumulate at ratio 1 the pool
-    share of the group follows p_{t+1} = (1 + t) / (2 + t) p_t + 1 / (2 + t) p_t / 2: from 0.2 to 0.15, 0.125, 0.109."""
-    @dataclasses.dataclass(frozen=True)
-    class Halves:
-        def fit(self, pool, told, reserve_t, *, seed, context, previous=None):
-            import torch
-            source = draw(e).source
-            group = torch.from_numpy(source.probe(pool.images))
-            return {"images": torch.from_numpy(pool.images), "told": torch.from_numpy(told), "group": group}
-
-        def sample(self, state, told, first_index, *, seed, context):
-            images, known, group = (state[name].numpy() for name in ("images", "told", "group"))
-            out = np.empty((len(told), *images.shape[1:]), np.uint8)
-            for c in np.unique(told):
-                rows, members = np.flatnonzero(told == c), np.flatnonzero(known == c)
-                few, many = members[group[members] == 0], members[group[members] != 0]
-                n = round(len(rows) * len(few) / len(members) / 2)
-                out[rows] = images[np.concatenate([np.resize(few, n), np.resize(many, len(rows) - n)])]
-            return out
-
-    GENERATORS.register("halves")(Halves)
-    try:
-        e = tiny(n_real=800, n_test=20, generator="halves", ratio=1.0, n_generations=3)
-        batches = run(e, numerics=FLOAT64).outcomes[0].batches
-    finally:
-        GENERATORS._entries.pop("halves")
-    groups = [np.repeat(np.arange(5), 160), *[batch["group"] for batch in batches]]
-    pools = [np.mean(np.concatenate(groups[: t + 1]) == 0) for t in range(4)]
-    assert np.allclose(pools, [0.2, 0.15, 0.125, 0.109], atol=0.006)
-
-
 def test_all_experiments_are_checked_before_any_is_trained(runs):
     with pytest.raises(ValueError, match="not enough real images"):
         run([tiny(), tiny(n_real=4000)], numerics=FLOAT64)
@@ -223,7 +179,8 @@ def test_quality_is_measured_with_the_features_of_the_instrument(runs):
     found = run([e, e.to_arm("real"), e.to_arm("resample")])
     first = found.table.query("generation == 0 and measured_on == 'batch' and label.isna() and group.isna()")
     value = first.pivot(index="metric", columns="arm", values="value")
-    assert value.loc["kid", "generated"] > value.loc["kid", "real"] + 3 * value.loc["kid-se", "real"], "one Gaussian is no digit"
+    margin = 3 * value.loc["kid-se", "real"]
+    assert value.loc["kid", "generated"] > value.loc["kid", "real"] + margin, "one Gaussian is no digit"
     assert value.loc["recall", "generated"] < value.loc["recall", "real"] - 0.1
     assert abs(value.loc["kid", "real"]) < 4 * value.loc["kid-se", "real"]
     assert value.loc["copied-share", "resample"] == 1 and value.loc["copied-share", "real"] < 0.1

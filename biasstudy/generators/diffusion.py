@@ -141,12 +141,13 @@ class Diffusion:
         inner = size + -size % (4 * self.patch)
         low_edge = (inner - size) // 2
         out = [np.empty((0, 3, size, size), np.uint8)]
-        with torch.inference_mode(), context.numerics.autocast():
+        with torch.inference_mode():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low: low + CHUNK])
 
                 def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
-                    f = guided(network, x, torch.full((len(x),), t, device=x.device), c, n_conditions, self.guidance)
+                    with context.numerics.autocast():
+                        f = guided(network, x, torch.full((len(x),), t, device=x.device), c, n_conditions, self.guidance)
                     x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
                     return network.colors(network.colors.back(x0))                           # no pixel lies outside
 

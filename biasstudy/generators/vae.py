@@ -92,11 +92,13 @@ class VAE:
         networks.load_state_dict(_weights(state))
         context.place(networks).eval()
         out = [np.empty((0, 3, size, size), np.uint8)]
-        with torch.inference_mode(), context.numerics.autocast():
+        with torch.inference_mode():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low: low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
-                out.append(to_uint8(networks.colors.back(networks.decoder(z, c))))
+                with context.numerics.autocast():
+                    decoded = networks.decoder(z, c)
+                out.append(to_uint8(networks.colors.back(decoded)))
         return np.concatenate(out)
 
 
