@@ -72,7 +72,7 @@ def _run(asked: argparse.Namespace) -> int:
 
     import yaml
 
-    from .inference import sentence
+    from .inference import sentences
     from .notebook import study_from
     sys.path.insert(0, os.getcwd())
     for module in asked.modules:
@@ -88,7 +88,7 @@ def _run(asked: argparse.Namespace) -> int:
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
-    print(sentence(results))
+    print("\n".join(sentences(study.split(results))))
     if asked.save:
         command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
         _save_reference(results, asked.save, command)

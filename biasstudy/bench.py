@@ -1,8 +1,8 @@
 """How fast this device is, how fast it fits and samples every registered model, and what the loop adds to that.
 
-Everything in one report is measured in one process on one device, so that rates stand beside the matrix product and the
-copy that the same device reached in the same minutes. A measurement is `REPEATS` blocks after a warm-up: their median,
-lowest and highest. The clock of a fit is read by its progress function between two optimiser steps, so that set-up cancels.
+A report is of one device in the same few minutes, so that rates stand beside the matrix product and the copy that the device
+reached then. A measurement is `REPEATS` blocks after a warm-up: their median, lowest and highest. The clock of a fit is read
+by its progress function between two optimiser steps, so that set-up cancels.
 """
 
 import json
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def timed(call: Callable[[], Any], device: str, fill: float) -> list[float]:
 
 # ---- The device ------------------------------------------------------------------------------------------------------
 
-def matmul_peak(numerics: Numerics, fill: float = 1.0, sizes: Collection[int] = ()) -> Report:
+def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = ()) -> Report:
     """Best rate of the product of two square matrices: for each kind of number of these numerics GFLOP/s and the best size.
 
     GFLOP/s = 2 n^3 / seconds / 10^9
@@ -91,16 +92,16 @@ def matmul_peak(numerics: Numerics, fill: float = 1.0, sizes: Collection[int] = 
     def rate(kind: torch.dtype, n: int) -> Report:
         a, b = (noise((n, n), Context(numerics), "bench", n, i).to(kind) for i in range(2))
         out = torch.empty_like(a)
-        seconds = timed(lambda: torch.mm(a, b, out=out), numerics.device, fill / 2)
+        seconds = timed(lambda: torch.mm(a, b, out=out), numerics.device, fill)
         return {**spread([2e-9 * n**3 / s for s in seconds]), "size": n}
     return {str(kind).removeprefix("torch."): max((rate(kind, n) for n in sizes), key=lambda r: r["high"]) for kind in kinds}
 
 
-def bandwidth(numerics: Numerics, fill: float = 1.0, megabytes: int = 256) -> Report:
+def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Report:
     """Rate of copying a tensor much larger than the caches, GB/s; bytes read and bytes written both count."""
     a = torch.zeros(megabytes * 2**20, dtype=torch.uint8, device=numerics.device)
     b = torch.ones_like(a)
-    return spread([2e-9 * len(a) / s for s in timed(lambda: b.copy_(a), numerics.device, fill / 2)])
+    return spread([2e-9 * len(a) / s for s in timed(lambda: b.copy_(a), numerics.device, fill)])
 
 
 # ---- Models ----------------------------------------------------------------------------------------------------------
@@ -133,12 +134,8 @@ def read_at(steps: Collection[int], read: Callable[[], float], entry: Entry, opt
     return seen, state
 
 
-def _stepwise(options: dict[str, Any]) -> bool:
-    return {"steps", "batch"} <= set(options)
-
-
 def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics,
-             fill: float = 1.0) -> tuple[Report, State]:
+             fill: float = 0.5) -> tuple[Report, State]:
     """Images per second that a fit takes in, and a state of few steps to sample from.
 
     With steps: batch * steps / seconds of blocks inside one fit. Without: images of the pool / seconds of the whole fit.
@@ -148,7 +145,7 @@ def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numeric
     returns  {"images/s": spread, "batch", "steps" of a block (None without steps)}, state
     """
     device = numerics.device
-    if not _stepwise(options):
+    if not {"steps", "batch"} <= set(options):
         seconds = timed(lambda: fit(entry, options, pool, Context(numerics)), device, fill)
         rates, state = [len(pool) / s for s in seconds], fit(entry, options, pool, Context(numerics))
         return {"images/s": spread(rates), "batch": None, "steps": None}, state
@@ -161,7 +158,7 @@ def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numeric
 
 
 def sample_rate(entry: Entry, options: dict[str, Any], state: State, pool: LabeledImages, numerics: Numerics,
-                fill: float = 1.0) -> Report:
+                fill: float = 0.5) -> Report:
     """Images per second that a generator makes when told the classes of the pool, or a classifier tells, all in one call."""
     model, context = entry.target(**options), Context(numerics)
 
@@ -181,7 +178,7 @@ def flops_per_image(entry: Entry, options: dict[str, Any], pool: LabeledImages, 
 
     returns  None for an entry without steps: what it does outside products of matrices is not counted
     """
-    if not _stepwise(options):
+    if not {"steps", "batch"} <= set(options):
         return None
     with Operations() as counted:
         (before, after), _ = read_at((1, 1 + ROUND), lambda: counted.flops, entry, {**options, "batch": batch}, pool, numerics)
@@ -203,40 +200,36 @@ class Operations(TorchDispatchMode):
         return out
 
 
-def fit_memory(entry: Entry | None, options: dict[str, Any], pool: LabeledImages, numerics: Numerics) -> float:
-    """MB in use at most while three optimiser steps (or the whole fit) are done; without an entry, before any.
-
-    CPU: resident memory of a process of its own, libraries included, because a fit leaves freed memory with its process.
-    CUDA: tensors allocated by this process.
-    """
-    if numerics.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        _short_fit(entry, options, pool, numerics)
-        return torch.cuda.max_memory_allocated() / 2**20
-    context = multiprocessing.get_context("forkserver")  # forks what has nothing but imported
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by every first optimiser
-    with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(_short_fit, entry, options, pool, numerics).result()
-
-
-def _short_fit(entry: Entry | None, options: dict[str, Any], pool: LabeledImages, numerics: Numerics) -> float:
-    """Largest resident memory of this process, MB, after a fit of three steps."""
-    numerics.apply()
-    if entry:
-        fit(entry, {**options, "steps": 3} if _stepwise(options) else options, pool, Context(numerics))
-    return peak_memory_mb()
+def memory_mb(device: str) -> float:
+    """Most memory that this process has used so far. CPU: resident, libraries included. CUDA: allocated tensors."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_memory_mb()
 
 
 def model_speed(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics, fill: float, peak: float,
                 n_sample: int) -> Report:
-    """Everything about one entry; "share" is the part of the peak (GFLOP/s) that the median fit reaches, None if not
-    counted."""
+    """Everything about one entry, in a process of its own (see `apart`), else "memory_mb" is that of earlier work as well.
+
+    peak     GFLOP/s, of which "share" is the part that the median fit reaches; None where operations are not counted
+    """
+    numerics.apply()
     rate, state = fit_rate(entry, options, pool, numerics, fill)
+    used = memory_mb(numerics.device)
     flops = flops_per_image(entry, options, pool, numerics)
     return {"kind": entry.kind, "name": entry.name, "version": entry.version, "options": options, "fit": rate,
-            "flops_per_image": flops, "share": flops and flops * rate["images/s"]["median"] / (peak * 1e9),
-            "memory_mb": fit_memory(entry, options, pool, numerics),
+            "memory_mb": used, "flops_per_image": flops,
+            "share": flops and flops * rate["images/s"]["median"] / (peak * 1e9),
             "sample": sample_rate(entry, options, state, pool[:n_sample], numerics, fill)}
+
+
+def apart(function: Callable[..., Any], *inputs: Any) -> Any:
+    """What a function returns in a fresh process that has imported everything and done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by the first optimiser
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            return process.submit(function, *inputs).result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError("a measuring process died, perhaps for want of memory; name the others with --only") from error
 
 
 # ---- The loop --------------------------------------------------------------------------------------------------------
@@ -263,7 +256,7 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
     same candidates.
 
     returns  {"seconds": by part, "wall": their sum, "overhead": (wall - stages) / wall, "rerun": seconds of running it again
-             with everything stored, "found" and "stages": how many there were}
+             with everything stored, "stages" and "computed_again": how many}
     """
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -331,28 +324,27 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     """
     if path and not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for the JSON file {path.name}")
-    chosen, e, fill = entries(only), experiment(quick), 0.001 if quick else 1.0
+    chosen, fill, loop = entries(only), 0.001 if quick else 0.5, not only or LOOP in only
     numerics.apply()
-    pool = draw(Experiment(n_real=N_POOL)).start.load()
+    pool = draw(Experiment(n_real=100 if quick else N_POOL)).start.load()
     device = f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
     report: Report = {"quick": quick, "device": device, "precision": numerics.precision, "threads": numerics.threads,
                       "load": os.getloadavg()[0], "environment": dict(environment()), "repeats": REPEATS, "pool": len(pool),
                       "image": list(pool.images.shape[1:]), "sample": 4 if quick else N_SAMPLE, "models": []}
-    loop = not only or LOOP in only
     bar = Progress()
     with bar.over([*chosen, "matmul", *([LOOP] if loop else [])]):
         bar.now("matmul, memory")
         report["matmul"] = matmul_peak(numerics, fill, (64, 128) if quick else ())
         report["bandwidth"] = bandwidth(numerics, fill, 4 if quick else 256)
-        report["memory_mb"] = fit_memory(None, {}, pool, numerics) if chosen else None
+        report["memory_mb"] = apart(memory_mb, numerics.device) if chosen else None
         for entry in chosen:
             bar.now(entry.name)
-            peak = list(report["matmul"].values())[-1]["high"]  # of the arithmetic in which networks run
+            peak = [*report["matmul"].values()][-1]["high"]  # of the arithmetic in which networks run
             options = entry.defaults() | ({"batch": 2} if quick and "batch" in entry.defaults() else {})
-            report["models"].append(model_speed(entry, options, pool, numerics, fill, peak, report["sample"]))
+            report["models"].append(apart(model_speed, entry, options, pool, numerics, fill, peak, report["sample"]))
         if loop:
             bar.now("a whole experiment")
-            report |= {"loop": loop_speed(e, numerics), "import": import_seconds()}
+            report |= {"loop": loop_speed(experiment(quick), numerics), "import": import_seconds()}
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
     return report
@@ -386,7 +378,7 @@ def _models(report: Report) -> list[str]:
         rows.append(f"{model['kind']:10} {model['name']:15} {model['fit']['batch'] or 'all':>5}  "
                     f"{_said(model['fit']['images/s']):26} {counted} {model['memory_mb']:5.0f}  {_said(model['sample'])}")
     return [*rows, "batch all: the whole fit, which has no steps. MFLOP: products and convolutions of an optimiser step.",
-            f"MB: most memory in use during a fit ({report['memory_mb']:.0f} before it).", ""]
+            f"MB: most memory of a process of its own during the fit ({report['memory_mb']:.0f} before it).", ""]
 
 
 def _loop(report: Report) -> list[str]:
@@ -403,6 +395,5 @@ def _loop(report: Report) -> list[str]:
 
 
 def _said(found: Report) -> str:
-    """median (low-high)."""
     median, low, high = (f"{v:.0f}" if 100 <= v < 1e6 else f"{v:.3g}" for v in (found[k] for k in ("median", "low", "high")))
     return f"{median} ({low}-{high})"

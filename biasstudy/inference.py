@@ -258,3 +258,11 @@ def sentence(results: Any, p_adjusted: float | None = None) -> str:
         text.append("because the images are generated" if found["R"].low > 0 else
                     "not shown to be because the images are generated (R is not above 0)")
     return " ".join(text[:1]) + " " + "; ".join(text[1:]) + f"; n = {a.n} seed{'s' * (a.n > 1)}."
+
+
+def sentences(parts: Mapping[str, Any]) -> list[str]:
+    """The answer of each of several results, by name, with Holm's correction over all of them that have a verdict."""
+    found = {name: contrasts(results).get("A") for name, results in parts.items()}
+    adjusted = holm([a.p if a is not None and a.n >= SEEDS_FOR_VERDICT else np.nan for a in found.values()])
+    told = {name: None if np.isnan(p) else float(p) for name, p in zip(found, adjusted, strict=True)}
+    return [(f"{name}: " if name else "") + sentence(results, told[name]) for name, results in parts.items()]

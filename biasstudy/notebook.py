@@ -18,16 +18,19 @@ from .registry import checked
 from .store import home
 
 # parameters of a study that are not fields of an experiment
-SETTINGS: dict[str, Any] = {"name": "study", "n_seeds": 1, "arms": ["generated", "real", "resample", "none"],
+SETTINGS: dict[str, Any] = {"name": "study", "variants": [], "n_seeds": 1, "arms": ["generated", "real", "resample", "none"],
                             "scale": "custom", "source": "run", "device": "cpu", "precision": "float32", "threads": 1}
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 
 
 @dataclass(frozen=True)
 class Study:
-    """Experiments that differ in seed and arm only, and how to run them."""
+    """Experiments that differ in variant, seed and arm only, and how to run them.
 
-    base: Experiment
+    variants   what is compared, by name: the first seed of the generated arm of each; often only one
+    """
+
+    variants: Mapping[str, Experiment]
     n_seeds: int
     arms: tuple[str, ...]
     scale: str
@@ -35,20 +38,30 @@ class Study:
     numerics: Mapping[str, Any]
 
     @property
-    def experiments(self) -> list[Experiment]:
-        """All seeds, all arms of each."""
-        seeds = [replace(self.base, seed=self.base.seed + i) for i in range(self.n_seeds)]
-        return [e.to_arm(arm) for e in seeds for arm in self._arms()]
+    def base(self) -> Experiment:
+        """First seed of the first variant."""
+        return next(iter(self.variants.values()))
 
-    def _arms(self) -> tuple[str, ...]:
-        """At ratio 0 nothing is generated: every arm is `none`."""
-        return self.arms if self.base.n_batch else ("none",)
+    @property
+    def experiments(self) -> list[Experiment]:
+        """All variants, all seeds, all arms of each; what several variants share counts once."""
+        return list({e.id: e for base in self.variants.values() for e in self._experiments(base)}.values())
+
+    def _experiments(self, base: Experiment) -> list[Experiment]:
+        seeds = [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
+        return [e.to_arm(arm) for e in seeds for arm in self._arms(base)]
+
+    def _arms(self, base: Experiment) -> list[str]:
+        """At ratio 0 nothing is generated: every arm is `none`. Only a filtered variant has the arm `real-filtered`."""
+        if not base.n_batch:
+            return ["none"]
+        return [arm for arm in self.arms if arm != FILTERED or base.filter != "none" or len(self.variants) == 1]
 
     @property
     def real(self) -> Any:
         """Real data of the first seed (Draw), with the reserve if the arm `real` is among the arms."""
         from .drawing import draw
-        return draw(self.base.to_arm("real") if "real" in self._arms() else self.base)
+        return draw(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
 
     def run(self, **keywords: Any) -> Any:
         """Run the experiments, or read the reference results that ship with the package (source: reference:NAME)."""
@@ -66,14 +79,23 @@ class Study:
                              f"they were made at: {'; '.join(settings)}")
         return Results(found, note=stored.note)
 
+    def split(self, results: Any) -> dict[str, Any]:
+        """Results of each variant, by its name."""
+        from .results import Results
+        parts = {}
+        for name, base in self.variants.items():
+            mine = {e.id for e in self._experiments(base)}
+            parts[name] = Results([o for o in results.outcomes if o.experiment.id in mine], note=results.note)
+        return parts
+
     def table(self) -> Any:
         """The choices that are not defaults, and the experiments they make, as a small table."""
         import pandas as pd
         changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
                    and getattr(self.base, f.name) != {}}
-        rows = {**changed, "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
-                "arms": ", ".join(self._arms()), "experiments": len({e.id for e in self.experiments}), "scale": self.scale,
-                "precision": self.numerics["precision"]}
+        rows = {**changed, **({"variants": "; ".join(self.variants)} if len(self.variants) > 1 else {}),
+                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(self._arms(self.base)),
+                "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
 
 
@@ -84,6 +106,8 @@ def _setting(e: Experiment) -> str:
 
 def study_from(parameters: Mapping[str, Any]) -> Study:
     """The study with these parameters: fields of Experiment and SETTINGS.
+
+    variants   list of mappings: fields in which the variants differ, for example [{protocol: latest}, {protocol: fresh}]
 
     raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
     """
@@ -99,12 +123,25 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
         raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
     if s["source"] != "run" and not s["source"].startswith("reference:"):
         raise ValueError(f"source must be 'run' or 'reference:NAME'; got {s['source']!r}")
-    base = experiment_from({name: value for name, value in parameters.items() if name in own})
+    variants = _variants({name: value for name, value in parameters.items() if name in own}, s["variants"])
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
         from .training import Numerics
         Numerics(**numerics)  # refuses a device that is not there
-    return Study(base, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
+    return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
+
+
+def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:
+    """Experiments by what is changed in them, "start biased, bias 0.6"; the base alone has the empty name."""
+    found: dict[str, Experiment] = {}
+    for change in changes or [{}]:
+        if not isinstance(change, dict) or (changes and not change):
+            raise ValueError(f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got {change!r}")
+        name = ", ".join(f"{field} {value}" for field, value in change.items())
+        if name in found:
+            raise ValueError(f"the variant {name!r} is given twice")
+        found[name] = experiment_from({**base, **change})
+    return found
 
 
 def study(namespace: Mapping[str, Any]) -> Study:
@@ -157,10 +194,10 @@ def output_folder() -> Path:
     return home("BIASSTUDY_STUDY", "study") / "figures"
 
 
-def answer(results: Any, name: str) -> str:
-    """The study's answer in words, also written beside the figures as name.txt."""
-    from .inference import sentence
-    text = sentence(results)
+def answer(results: Any, name: str, study: Study | None = None) -> str:
+    """The answer in words, a line per variant if a study is given; also written beside the figures as name.txt."""
+    from .inference import sentences
+    text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.txt").write_text(text + "\n")

@@ -218,8 +218,9 @@ class Results:
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):
-            mine: dict[str, np.ndarray] = {"predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
-                    "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
+            mine: dict[str, np.ndarray] = {
+                "predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
+                "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
             mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
             if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough

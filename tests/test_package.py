@@ -96,7 +96,7 @@ def test_every_python_block_of_the_readme_runs(runs, tmp_path, monkeypatch):
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
     finally:  # what the README registers must not stay for other tests
-        for registry in (biasstudy.DATASETS, biasstudy.GENERATORS, biasstudy.METRICS):
+        for registry in (biasstudy.DATASETS, biasstudy.GENERATORS, biasstudy.FILTERS, biasstudy.METRICS):
             for name in [n for n, entry in registry._entries.items() if not entry.target.__module__.startswith("biasstudy")]:
                 registry._entries.pop(name)
 

@@ -156,6 +156,37 @@ def test_classifiers_learn_an_easy_task(name):
     assert (model.predict(state, pool.images, context=CONTEXT).argmax(1) == pool.label).mean() > 0.9
 
 
+# ---- Filters ---------------------------------------------------------------------------------------------------------
+
+def asked(name, **options):
+    """What a filter says about 60 images, and what it was given."""
+    pool, rng = shapes(), np.random.default_rng(0)
+    probability = rng.dirichlet(np.ones(3), 60)
+    judged = {None: None, "rates": rng.random(60)}.get(FILTERS[name].traits.get("judge"), probability)
+    chance = rng.random(60)
+    return FILTERS[name].target(pool.images, pool.label, judged, chance, **options), pool, judged, chance
+
+
+@pytest.mark.parametrize("name", list(FILTERS))
+def test_filter_contract(name):
+    accepted, pool, judged, chance = asked(name)
+    assert accepted.dtype == bool and accepted.shape == (60,)
+    assert set(FILTERS[name].traits.get("judge") or "") <= set("own first expert rates")
+    one = np.array([7, 41])  # the decision about an image does not depend on the others
+    part = FILTERS[name].target(pool.images[one], pool.label[one], None if judged is None else judged[one], chance[one])
+    assert (part == accepted[one]).all()
+    if "imitates" in FILTERS[name].traits:
+        assert set(FILTERS[name].defaults()) == set(FILTERS[FILTERS[name].traits["imitates"]].defaults())
+
+
+@pytest.mark.parametrize("name", ["classifier", "frozen", "expert"])
+def test_a_judge_accepts_what_it_recognises_with_enough_confidence(name):
+    accepted, pool, probability, _ = asked(name)
+    assert (accepted == (probability.argmax(1) == pool.label)).all() and 0 < accepted.mean() < 1
+    sure, *_ = asked(name, confidence=0.6)
+    assert (sure == accepted & (probability[np.arange(60), pool.label] >= 0.6)).all() and sure.sum() < accepted.sum()
+
+
 # ---- All kinds -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("registry", [DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS], ids=lambda r: r.kind)
@@ -181,6 +212,8 @@ def _fingerprint(registry, name) -> str:
     elif registry is CLASSIFIERS:
         pool, model = shapes(), made(CLASSIFIERS, name)
         values = model.predict(model.fit(pool, 3, seed=1, context=CONTEXT), pool.images, context=CONTEXT)
+    elif registry is FILTERS:
+        values = asked(name)[0]
     else:
         label, group = np.arange(60) % 3, np.arange(60) // 3 % 4
         predicted = np.where(np.arange(60) % 7 < 5, label, (label + group) % 3)
@@ -194,7 +227,7 @@ def _fingerprint(registry, name) -> str:
     return hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest()[:16]
 
 
-ENTRIES = [(registry, name) for registry in (DATASETS, GENERATORS, CLASSIFIERS, METRICS) for name in registry
+ENTRIES = [(registry, name) for registry in (DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS) for name in registry
            if name != "colorized-mnist"]
 
 

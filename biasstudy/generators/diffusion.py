@@ -29,8 +29,9 @@ class Diffusion:
     """One network takes the noise out of images, told the noise level and the condition; images are made from pure noise.
 
     noisy image  x_t = alpha_t x + sigma_t eps,  eps standard normal, alpha_t^2 + sigma_t^2 = 1, t uniform in 0 .. 999
-    loss         E |f(x_t, t, c) - target|^2 / D, target v = alpha_t eps - sigma_t x or eps; a share of the conditions c is
-                 replaced by a null condition
+                 x is the image in uncorrelated colours (`colors`)
+    loss         E |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t x, or eps; a share of the conditions c
+                 is replaced by a null condition
     guidance     f(x_t, t, null) + w (f(x_t, t, c) - f(x_t, t, null));  w = 1: f(x_t, t, c) alone, without a second pass
 
     steps           int >= 1             optimiser steps
@@ -40,7 +41,7 @@ class Diffusion:
     patch           int >= 1             the network sees patch x patch pixels as one, with 3 patch^2 channels: much faster
     rate            float > 0            of Adam; rises over the first 5 % of the steps, then falls to 0 on a cosine
     average         float in [0, 1)      decay of the moving average that makes images, less in the first steps
-    prediction      "v" or "eps"         what the network predicts
+    prediction      "x", "v" or "eps"    what the network predicts; a small network soon learns x, which has no noise in it
     drop            float in [0, 1)      share of training conditions replaced by the null condition
     guidance        float >= 0           w
     solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM without noise, which is its order 1
@@ -48,11 +49,11 @@ class Diffusion:
     sampling_steps  int 1 .. 1000        network evaluations per image
     source          Ho et al. 2020 (DDPM); Nichol and Dhariwal 2021 (cosine schedule); Salimans and Ho 2022 (v); Ho and
                     Salimans 2022 (guidance); Song et al. 2021 (DDIM); Lu et al. 2022 (DPM-Solver++); Kingma et al. 2021
-                    (evenly spaced times in a batch); Hoogeboom et al. 2023 (patches)
+                    (evenly spaced times in a batch); Li and He 2025 (x on patches)
     """
 
-    steps: int = 1000
-    batch: int = 64
+    steps: int = 1800
+    batch: int = 16
     channels: int = 24
     layers: int = 1
     patch: int = 2
@@ -63,7 +64,7 @@ class Diffusion:
     guidance: float = 1.0
     solver: str = "dpm"
     order: int = 2
-    sampling_steps: int = 15
+    sampling_steps: int = 10
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch", 1), ("layers", 1), ("patch", 1), ("sampling_steps", 1)):

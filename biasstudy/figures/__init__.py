@@ -1,0 +1,18 @@
+"""Figures: results in, Figure out. One style for all; every figure is saved as PNG and PDF with the table it draws.
+
+Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin line is one seed, a
+thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over generations, `_shares` what batches are made
+of, `_families` several variants of a study side by side.
+"""
+
+from ._curves import cell_accuracy as cell_accuracy
+from ._curves import curve_table as curve_table
+from ._curves import curves as curves
+from ._pictures import counts_table as counts_table
+from ._pictures import data_picture as data_picture
+from ._pictures import samples as samples
+from ._shares import shares as shares
+from ._style import WIDTH as WIDTH
+from ._style import mark_of as mark_of
+from ._style import save as save
+from ._style import use_style as use_style

@@ -1,0 +1,94 @@
+"""Pictures of real and generated images."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..results import Results
+from ._style import WIDTH, compact, mark_of, signed, use_style
+
+
+def _tile(rows: list[np.ndarray], pad: int = 1) -> np.ndarray:
+    """Rows of equally many images (n, 3, H, W) uint8 as one picture (height, width, 3)."""
+    lines = []
+    for images in rows:
+        padded = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=255)
+        lines.append(np.concatenate(list(padded), axis=2))
+    return np.concatenate(lines, axis=1).transpose(1, 2, 0)
+
+
+def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
+    """One real image of each class (columns) and group (rows) beside the counts of the start.
+
+    real     Draw
+    returns  the figure and its table: images per class and group
+    """
+    use_style()
+    source, start = real.source, real.start.load()
+    shown = min(n_classes, source.n_classes)
+    if source.design == "crossed":
+        rows = [np.stack([_first(start, k, g) for k in range(shown)]) for g in range(source.n_groups)]
+        names = source.groups
+    else:
+        members = [np.flatnonzero(source.occurs[k]) for k in range(shown)]
+        rows = [np.stack([_first(start, k, member[i]) for k, member in enumerate(members)])
+                for i in range(min(map(len, members)))]
+        names = tuple(f"group {i + 1}" for i in range(len(rows)))
+    size = start.images.shape[2] + 2
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.42 * len(rows) + 0.8))
+    left.imshow(_tile(rows))
+    turn = 0 if max(map(len, source.classes)) < 3 else 60
+    left.set_xticks((np.arange(shown) + 0.5) * size, source.classes[:shown], rotation=turn)
+    left.set_yticks((np.arange(len(rows)) + 0.5) * size, names)
+    left.set_title("one real image per class and group")
+    table = counts_table(real)
+    counts = compact(real.counts, source)
+    right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.3 * counts.max())
+    for (k, g), n in np.ndenumerate(counts[:shown]):
+        right.text(k, g, n, ha="center", va="center", fontsize=6.5, color="white" if n > 0.75 * counts.max() else "black")
+    right.set_xticks(range(shown), source.classes[:shown], rotation=turn)
+    right.set_yticks([])
+    right.set_title("images in the start")
+    for axis in (left, right):
+        axis.grid(False)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    return figure, table
+
+
+def _first(images: Any, k: int, g: int) -> np.ndarray:
+    found = np.flatnonzero((images.label == k) & (images.group == g))
+    return images.images[found[0]] if len(found) else np.full(images.images.shape[1:], 235, np.uint8)
+
+
+def counts_table(real: Any) -> pd.DataFrame:
+    """Images of the start by class (rows) and group (columns, numbered within the class where groups are nested)."""
+    counts = compact(real.counts, real.source)
+    columns = real.source.groups if real.source.design == "crossed" else [f"group {i + 1}" for i in range(counts.shape[1])]
+    return pd.DataFrame(counts, index=pd.Index(real.source.classes, name="class"), columns=columns)
+
+
+def samples(results: Results, real: Any, classes: int = 10) -> Figure:
+    """Real images beside what the generator of each generation makes of equal noise; one row per class."""
+    use_style()
+    o = (results.of("generated") or results.outcomes)[0]
+    per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
+    start, shown, n_show = real.start.load(), min(classes, len(o.classes)), min(6, per_class)
+    members = [np.flatnonzero(start.label == k) for k in range(shown)]
+    first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
+    blocks = [[start.images[index] for index in first]]
+    blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
+    titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]
+    columns = min(3, len(blocks))
+    lines = -(-len(blocks) // columns)
+    height = lines * WIDTH / columns * shown / n_show * 1.06
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, rows, title in zip(axes.flat, blocks, titles, strict=False):
+        axis.imshow(_tile(rows))
+        axis.set_title(title)
+    return signed(figure, mark_of(results))
