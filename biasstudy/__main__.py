@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | nulls | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | nulls | bench | notebooks | report | doctor."""
 
 import argparse
 import os
@@ -37,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     nulls.add_argument("--drift", type=int, default=40, help="seeds of the bootstrap under each protocol")
     nulls.add_argument("--folder", type=Path, help="where tables and figure go; default: BIASSTUDY_STUDY, else study/")
     nulls.set_defaults(call=_nulls)
+
+    bench = commands.add_parser("bench", help="how fast this device fits and samples every model, and what the loop adds")
+    bench.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
+    bench.add_argument("--threads", type=int, default=1)
+    bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: the experiment and the import")
+    bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    bench.set_defaults(call=_bench)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place at smoke scale and scrub them")
     notebooks.add_argument("files", nargs="+", type=Path)
@@ -138,6 +147,13 @@ def _nulls(asked: argparse.Namespace) -> int:
     about = {"command": command, "said": said, "seconds": round(time.time() - started), **environment()}
     (folder / "nulls.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     print("\n".join([*said, str(folder)]))
+    return 0
+
+
+def _bench(asked: argparse.Namespace) -> int:
+    from .bench import bench, table
+    from .training import Numerics
+    print(table(bench(Numerics(asked.precision, asked.device, asked.threads), asked.only, asked.quick, asked.json)))
     return 0
 
 

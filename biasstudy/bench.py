@@ -83,10 +83,10 @@ def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = 
     GFLOP/s = 2 n^3 / seconds / 10^9
 
     fill     seconds of a block
-    sizes    n tried; default 512 to 2048 on a CPU, 2048 to 8192 on CUDA
+    sizes    n tried; default 256 to 1024 on a CPU, 2048 to 8192 on CUDA
     returns  {"float32": {"median", "low", "high", "n", "size"}, ...}, with bfloat16 as well where the precision is bf16
     """
-    sizes = sizes or ((2048, 4096, 8192) if numerics.device == "cuda" else (512, 1024, 2048))
+    sizes = sizes or ((2048, 4096, 8192) if numerics.device == "cuda" else (256, 512, 1024))
     kinds = [numerics.dtype] + ([torch.bfloat16] if numerics.precision == "bf16" else [])
 
     def rate(kind: torch.dtype, n: int) -> Report:
@@ -236,8 +236,8 @@ def apart(function: Callable[..., Any], *inputs: Any) -> Any:
 
 def experiment(quick: bool) -> Experiment:
     """The experiment whose time is split: one turn of the loop with a filter, small enough to be run REPEATS times."""
-    e = Experiment(n_real=500, generator="gan", generator_steps=300, classifier="lenet", filter="classifier", shortfall="keep",
-                   n_generations=1)
+    e = Experiment(n_real=500, generator="gan", generator_steps=100, classifier="lenet", classifier_steps=200,
+                   instrument_steps=200, filter="classifier", shortfall="keep", n_generations=1)
     short = {"n_real": 100, "n_test": 20, "generator_steps": 4, "classifier_steps": 4, "instrument_steps": 4}
     return experiment_from({**e.fields(), **short}) if quick else e
 
@@ -383,8 +383,8 @@ def _models(report: Report) -> list[str]:
 
 def _loop(report: Report) -> list[str]:
     loop, e = report["loop"], report["loop"]["experiment"]
-    rows = [f"one experiment: {e['generator']} {e['generator_steps']} steps, {e['classifier']}, filter {e['filter']}, n_real "
-            f"{e['n_real']}, ratio {e['ratio']}, T = {e['n_generations']}"]
+    rows = [f"one experiment: {e['generator']} {e['generator_steps']} steps, {e['classifier']} {e['classifier_steps']} steps, "
+            f"filter {e['filter']}, n_real {e['n_real']}, ratio {e['ratio']}, T = {e['n_generations']}"]
     rows += [f"  {part:12} {s:9.3f} s {s / loop['wall']:7.1%}" for part, s in loop["seconds"].items()]
     return [*rows, f"  {'wall':12} {loop['wall']:9.3f} s    repeats {_said(loop['spread']['wall'])}",
             f"  {'overhead':12} {loop['overhead']:19.1%}    measure and store, of the wall time",

@@ -205,6 +205,7 @@ def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | 
             store.save_record(f"{e.id}.{numerics.name}", outcomes[-1].record)
             if keep == "results":
                 store.prune(set(needed_by(plans[i + 1:])))
+    store.close()
     return Results(outcomes, dict(store.counts))
 
 

@@ -222,6 +222,12 @@ class Store:
                 stage.forget()
         self.computed = kept
 
+    def close(self) -> None:
+        """Forget all stages: they and the store refer to each other, which would keep their values until a garbage
+        collection."""
+        self._stages.clear()
+        self.computed.clear()
+
     # -- finished experiments
 
     def save_record(self, name: str, record: dict[str, Any]) -> None:

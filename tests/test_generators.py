@@ -361,7 +361,7 @@ def test_small_cnn_reads_985_of_1000_coloured_digits(seed):
         group = rng.integers(source.n_groups, size=len(part))
         return LabeledImages(source.paint(part.images, group, part.unit, name), part.label, group)
     pool, test = colored(source.train[:50_000], seed), colored(source.test, "test")
-    model, context = CLASSIFIERS["small-cnn"].target(steps=2000, batch=64), Context(Numerics("float32"))
+    model, context = CLASSIFIERS["small-cnn"].target(steps=2500, batch=64), Context(Numerics("float32"))
     state = model.fit(pool, source.n_classes, seed=seed, context=context)
     right = model.predict(state, test.images, context=context).argmax(1) == test.label
     print(f"seed {seed}: {right.mean():.4f} of {len(right)}")

@@ -29,7 +29,8 @@ ALLOWED = {
     "loop": {"experiment", "data", "drawing", "training", "stages", "store", "probes", "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
-    "__main__": {"datasets", "inference", "notebook", "results", "sweep", "execute", "report", "store", "__init__"},
+    "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
+    "__main__": {"bench", "nulls", "training", "datasets", "inference", "notebook", "results", "sweep", "execute", "report", "store", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 

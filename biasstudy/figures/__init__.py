@@ -8,6 +8,13 @@ of, `_families` several variants of a study side by side.
 from ._curves import cell_accuracy as cell_accuracy
 from ._curves import curve_table as curve_table
 from ._curves import curves as curves
+from ._families import acceptance as acceptance
+from ._families import forest as forest
+from ._families import grid as grid
+from ._families import plane as plane
+from ._families import share_and_accuracy as share_and_accuracy
+from ._families import transfer as transfer
+from ._families import transfer_table as transfer_table
 from ._pictures import counts_table as counts_table
 from ._pictures import data_picture as data_picture
 from ._pictures import samples as samples

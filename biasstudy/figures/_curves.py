@@ -87,14 +87,14 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     first = outcomes[0]
     n_t = len(first.predicted)
     means = np.stack([np.mean([o.cell_accuracy(t) for o in outcomes], axis=0) for t in range(n_t)])
-    compact = np.stack([compact(m, first) for m in means])
-    height = 1.1 + 0.2 * compact.shape[1]
+    cells = np.stack([compact(m, first) for m in means])
+    height = 1.1 + 0.2 * cells.shape[1]
     figure, axes = plt.subplots(1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False)
-    limit = max(0.02, float(np.nanmax(np.abs(compact[1:] - compact[0]))))
-    columns = first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(compact.shape[2])]
+    limit = max(0.02, float(np.nanmax(np.abs(cells[1:] - cells[0]))))
+    columns = first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
     for t, axis in enumerate(axes[0]):
-        values = compact[0] if t == 0 else compact[t] - compact[0]
-        low, high = (min(0.5, float(np.nanmin(compact[0]))), 1.0) if t == 0 else (-limit, limit)
+        values = cells[0] if t == 0 else cells[t] - cells[0]
+        low, high = (min(0.5, float(np.nanmin(cells[0]))), 1.0) if t == 0 else (-limit, limit)
         shown = axis.imshow(values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high)
         axis.set_title("generation 0: accuracy" if t == 0 else f"generation {t}: change")
         axis.set_xticks(range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0)

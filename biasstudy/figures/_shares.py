@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ..drift import drift_band
 from ..results import Results
-from ._style import ARM_STYLE, BAND, WIDTH, mark_of, signed, use_style
+from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, signed, use_style
 
 
 def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
@@ -66,7 +66,7 @@ def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
 
 def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None:
     many = len(groups) > 10
-    palette = ["#777777"] * len(groups) if many else _group_colors(groups)
+    palette = ["#777777"] * len(groups) if many else group_colors(groups)
     for g, name in enumerate(groups):
         lines = table[table.group == name].pivot(index="generation", columns="seed", values="value")
         lines = lines - lines.loc[-1]
@@ -75,12 +75,3 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
         axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6 if many else 1.6,
                   label=None if many else name, marker=None if many else "osD^vPX*hp"[g % 10])
     axis.axhline(0, color="#999999", linewidth=0.8)
-
-
-_NAMED = {"red": "#d1495b", "orange": "#d98324", "yellow": "#a08c00", "green": "#3c8d40", "mint": "#1f9e89", "cyan": "#1b9bc0",
-          "blue": "#2f6fba", "indigo": "#5b57c9", "purple": "#8e4ec6", "pink": "#c64e9b"}
-
-
-def _group_colors(groups: tuple[str, ...]) -> list[str]:
-    fallback = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999", "#7F3C8D"]
-    return [_NAMED.get(name, fallback[i % 10]) for i, name in enumerate(groups)]

@@ -61,6 +61,15 @@ def compact(values: np.ndarray, source: Any) -> np.ndarray:
     return np.stack([row[occurs] for row, occurs in zip(values, source.occurs, strict=True)])
 
 
+_NAMED = {"red": "#d1495b", "orange": "#d98324", "yellow": "#a08c00", "green": "#3c8d40", "mint": "#1f9e89", "cyan": "#1b9bc0",
+          "blue": "#2f6fba", "indigo": "#5b57c9", "purple": "#8e4ec6", "pink": "#c64e9b"}
+
+
+def group_colors(groups: tuple[str, ...]) -> list[str]:
+    fallback = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999", "#7F3C8D"]
+    return [_NAMED.get(name, fallback[i % 10]) for i, name in enumerate(groups)]
+
+
 def save(figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path) -> list[str]:
     """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim and where the numbers come from).
 

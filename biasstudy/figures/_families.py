@@ -1,0 +1,235 @@
+"""Several variants of a study side by side. `parts` is what `Study.split` returns: results by the name of the variant."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..inference import CONTRASTS, contrasts, headline
+from ..results import Results
+from ._curves import curve_table
+from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
+
+Parts = Mapping[str, Results]
+CONTRAST_STYLE = {"A": ("#D55E00", "o"), "S": ("#CC79A7", "^"), "R": ("#0072B2", "s"), "F": ("#56B4E9", "v")}
+COLUMNS = 3
+PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#000000")
+
+
+def _mark(parts: Parts) -> str:
+    first = next(iter(parts.values()))
+    everything = Results([o for results in parts.values() for o in results.outcomes], note=first.note)
+    return mark_of(everything)
+
+
+def _panels(parts: Parts, height: float) -> tuple[Figure, list[Any]]:
+    """One panel per variant, named; the rest of the grid is empty."""
+    use_style()
+    columns = min(COLUMNS, len(parts))
+    rows = -(-len(parts) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.5 + height * rows), squeeze=False, sharex=True, sharey=True)
+    for axis, name in zip(axes.flat, parts, strict=False):
+        axis.set_title(name.replace(", ", "\n", 1), fontsize=8.5)
+    for axis in axes.flat[len(parts):]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[: len(parts)])
+
+
+def _legend(figure: Figure, axes: list[Any]) -> None:
+    found = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=5)
+
+
+def _stacked(rows: list[pd.DataFrame], names: Any) -> pd.DataFrame:
+    return pd.concat([table.assign(variant=name) for table, name in zip(rows, names, strict=True)], ignore_index=True)
+
+
+def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
+    """One metric over generations, a panel per variant, a line per arm; thin lines are seeds.
+
+    metric   "headline" or a registered metric with one value
+    returns  the figure and its table: variant, metric, arm, seed, generation, value
+    """
+    figure, axes = _panels(parts, 1.9)
+    tables = [curve_table(results, (metric,)) for results in parts.values()]
+    for axis, table in zip(axes, tables, strict=True):
+        for arm, style in ARM_STYLE.items():
+            lines = table[table.arm == arm].pivot(index="generation", columns="seed", values="value")
+            if lines.empty:
+                continue
+            if lines.shape[1] > 1:
+                axis.plot(lines.index, lines, color=style["color"], linewidth=0.5, alpha=0.3)
+            axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.6, **style)
+        if metric == "headline":
+            axis.axhline(0, color="#999999", linewidth=0.8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.supylabel(LABELS.get(metric, metric), fontsize=9)
+    for axis in axes[-min(COLUMNS, len(axes)):]:
+        axis.set_xlabel("generation")
+    _legend(figure, axes)
+    return signed(figure, _mark(parts)), _stacked(tables, parts)
+
+
+def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+    """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0 (open ring) to the last.
+
+    Down is fairer, right is better. A small dot is one seed in the last generation.
+
+    returns  the figure and its table: variant, arm, seed, generation, accuracy, contrast
+    """
+    figure, axes = _panels(parts, 2.1)
+    tables = []
+    for axis, results in zip(axes, parts.values(), strict=True):
+        table = curve_table(results, ("accuracy", "headline"))
+        wide = table.pivot(index=["arm", "seed", "generation"], columns="metric", values="value").reset_index()
+        tables.append(wide.rename(columns={"headline": "contrast"}))
+        for arm, style in ARM_STYLE.items():
+            mine = wide[wide.arm == arm]
+            if mine.empty:
+                continue
+            way = mine.groupby("generation")[["accuracy", "headline"]].mean()
+            last = mine[mine.generation == mine.generation.max()]
+            axis.plot(last.accuracy, last.headline, ".", color=style["color"], alpha=0.3, markersize=3)
+            axis.plot(way.accuracy, way.headline, color=style["color"], linewidth=1.3, linestyle=style["linestyle"])
+            axis.plot(way.accuracy.iloc[-1:], way.headline.iloc[-1:], style["marker"], color=style["color"], label=arm)
+            axis.plot(way.accuracy.iloc[:1], way.headline.iloc[:1], "o", mfc="white", mec="#333333", markersize=6, zorder=5)
+        axis.axhline(0, color="#999999", linewidth=0.8)
+    figure.supylabel("accuracy contrast (signed)", fontsize=9)
+    for axis in axes[-min(COLUMNS, len(axes)):]:
+        axis.set_xlabel("accuracy")
+    _legend(figure, axes)
+    return signed(figure, _mark(parts)), _stacked(tables, parts)
+
+
+def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+    """The contrasts of the last generation with their 95 % intervals, a row per variant.
+
+    returns  the figure and its table: variant, contrast, control, mean, low, high, n
+    """
+    use_style()
+    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
+            for key, d in contrasts(results).items()]
+    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(parts)))
+    shown = [key for key in CONTRASTS if key in set(table.contrast)]
+    for i, key in enumerate(shown):
+        mine = table[table.contrast == key]
+        color, marker = CONTRAST_STYLE[key]
+        at = np.array([list(parts).index(v) for v in mine.variant]) + 0.18 * (i - (len(shown) - 1) / 2)
+        off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
+        axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4,
+                      label=f"{key} = generated - {CONTRASTS[key][1]}")
+    axis.axvline(0, color="#666666", linewidth=0.9)
+    axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
+    axis.invert_yaxis()
+    axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
+    figure.legend(loc="outside upper left", ncols=2)
+    return signed(figure, _mark(parts)), table
+
+
+def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+    """How often a filter accepts generated images of each probed group, a panel per variant with a filter.
+
+    returns  the figure and its table: variant, seed, generation, group, acceptance, n
+    raises   ValueError   if no variant has a filter
+    """
+    rows = []
+    for name, results in parts.items():
+        found = results.table.query("metric == 'acceptance' and arm == 'generated' and group.notna()")
+        rows += [(name, *row) for row in found[["seed", "generation", "group", "value", "n"]].itertuples(index=False)]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "generation", "group", "acceptance", "n"])
+    if table.empty:
+        raise ValueError("no variant has a filter: nothing was accepted or rejected")
+    figure, axes = _panels({name: parts[name] for name in parts if name in set(table.variant)}, 2.0)
+    for axis, (_, part) in zip(axes, table.groupby("variant", sort=False), strict=True):
+        groups = tuple(dict.fromkeys(part.group))
+        for g, (group, color) in enumerate(zip(groups, group_colors(groups), strict=True)):
+            lines = part[part.group == group].pivot(index="generation", columns="seed", values="acceptance")
+            if lines.shape[1] > 1:
+                axis.plot(lines.index, lines, color=color, linewidth=0.5, alpha=0.35)
+            axis.plot(lines.index, lines.mean(axis=1), color=color, marker="osD^vPX*hp"[g % 10], label=group)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("made in generation")
+    figure.supylabel("share accepted", fontsize=9)
+    _legend(figure, axes)
+    return signed(figure, _mark(parts)), table
+
+
+def transfer_table(parts: Parts) -> pd.DataFrame:
+    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and after one generation.
+
+    returns  generator, assigned (bias), seed, share_before (in the start), share_after (in the batch of generation 0, among
+             images with a clear group), contrast_before (generation 0), contrast_after (generation 1)
+    """
+    rows = []
+    for results in parts.values():
+        outcomes = results.of("generated")
+        for o, line in zip(outcomes, headline(outcomes), strict=True):
+            batch, e = o.batches[0], o.experiment
+            clear = batch["group"] >= 0
+            after = np.mean(o.favoured[batch["label"][clear], batch["group"][clear]] > 0)
+            before = o.counts[o.favoured > 0].sum() / o.counts.sum()
+            rows.append((e.generator, e.bias, e.seed, before, after, line[0], line[1]))
+    return pd.DataFrame(rows, columns=["generator", "assigned", "seed", "share_before", "share_after", "contrast_before",
+                                       "contrast_after"])
+
+
+def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+    """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation changes nothing; where a
+    line crosses it from above, bias would come to rest.
+
+    parts    variants with starts `biased` at several levels of bias, for one or more generators
+    returns  the figure and its table, see `transfer_table`
+    """
+    use_style()
+    table = transfer_table(parts)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
+    for axis, what, title in zip(axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True):
+        before, after = f"{what}_before", f"{what}_after"
+        for (generator, part), color in zip(table.groupby("generator", sort=False), PALETTE, strict=False):
+            means = part.groupby("assigned")[[before, after]].mean()
+            axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
+            axis.plot(means[before], means[after], "-o", color=color, label=generator)
+        low, high = float(table[[before, after]].min().min()), float(table[[before, after]].max().max())
+        axis.axline((low, low), (high, high), color="#999999", linewidth=0.8, linestyle="--")
+        axis.set_title(title)
+    axes[0].set_xlabel("in the start")
+    axes[0].set_ylabel("in what the generator makes of it")
+    axes[1].set_xlabel("of the classifier of generation 0")
+    axes[1].set_ylabel("of generation 1")
+    axes[0].legend()
+    return signed(figure, _mark(parts)), table
+
+
+def share_and_accuracy(results: Results, arms: tuple[str, ...] = ("generated", "real")) -> tuple[Figure, pd.DataFrame]:
+    """Share of each group in its class in the training set against the accuracy of that cell, in generation 0 and the last.
+
+    returns  the figure and its table: arm, generation, class, group, share, accuracy: means over seeds
+    """
+    use_style()
+    rows = []
+    for arm in arms:
+        outcomes = results.of(arm)
+        for t in ([0, len(outcomes[0].predicted) - 1] if outcomes else []):
+            pools = [o.pools[t, :, :-1] / np.maximum(o.pools[t].sum(1, keepdims=True), 1) for o in outcomes]
+            accuracy = [o.cell_accuracy(t) for o in outcomes]
+            o = outcomes[0]
+            rows += [(arm, t, outcome.experiment.seed, o.classes[y], o.groups[g], pool[y, g], right[y, g])
+                     for outcome, pool, right in zip(outcomes, pools, accuracy, strict=True) for y, g in np.argwhere(o.occurs)]
+    table = pd.DataFrame(rows, columns=["arm", "generation", "seed", "class", "group", "share", "accuracy"])
+    figure, axes = plt.subplots(1, len(arms), figsize=(WIDTH, 2.8), sharex=True, sharey=True, squeeze=False)
+    for axis, arm in zip(axes[0], arms, strict=True):
+        for t, marker, color in zip(sorted(set(table.generation)), "o^", ("#888888", ARM_STYLE[arm]["color"]), strict=False):
+            mine = table[(table.arm == arm) & (table.generation == t)]
+            axis.plot(mine.share, mine.accuracy, ".", color=color, alpha=0.25, markersize=3)
+            binned = mine.groupby(pd.cut(mine.share, np.linspace(0, 1, 11)), observed=True)[["share", "accuracy"]].mean()
+            axis.plot(binned.share, binned.accuracy, "-" + marker, color=color, label=f"generation {t}")
+        axis.set_title(f"arm {arm}")
+        axis.set_xlabel("share of the group in its class")
+        axis.legend()
+    axes[0][0].set_ylabel("accuracy of the cell")
+    return signed(figure, mark_of(results)), table
