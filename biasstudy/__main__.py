@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--device", default="auto", help="cpu, cuda or auto")
     bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
     bench.add_argument("--threads", type=int, default=1)
-    bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: the experiment and the import")
+    bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
     bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)

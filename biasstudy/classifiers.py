@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .data import LabeledImages
 from .registry import CLASSIFIERS, seed_for
-from .training import Batches, Context, generator_for, train
+from .training import Batches, Context, cosine, generator_for, train
 
 State = dict[str, Tensor]
 
@@ -140,14 +140,6 @@ def _in_parts(outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: 
     with torch.inference_mode(), context.numerics.autocast():
         parts = [outputs(context.pixels(images[low: low + 1024])).float().cpu() for low in range(0, len(images), 1024)]
     return torch.cat(parts).numpy()
-
-
-def cosine(i: int, n_steps: int, rise: float = 0.05) -> float:
-    """Factor of the learning rate at step i: a linear rise over the first 5 %, then half a cosine down to 0."""
-    first = max(1, round(rise * n_steps))
-    if i < first:
-        return (i + 1) / first
-    return 0.5 * (1 + np.cos(np.pi * (i - first) / max(1, n_steps - first)))
 
 
 def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:

@@ -183,6 +183,14 @@ class Batches:
         return torch.cat(parts)
 
 
+def cosine(i: int, n_steps: int, rise: float = 0.05) -> float:
+    """Factor of the learning rate at step i: a linear rise over the first 5 %, then half a cosine down to 0."""
+    first = max(1, round(rise * n_steps))
+    if i < first:
+        return (i + 1) / first
+    return 0.5 * (1 + np.cos(np.pi * (i - first) / max(1, n_steps - first)))
+
+
 def train(state: Mapping[str, Any], step: Callable[[int], None], n_steps: int, context: Context) -> None:
     """Call step(i) for every i, resuming after the last checkpoint of this fit.
 

@@ -30,7 +30,8 @@ ALLOWED = {
     "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
-    "__main__": {"bench", "nulls", "training", "datasets", "inference", "notebook", "results", "sweep", "execute", "report", "store", "__init__"},
+    "__main__": {"bench", "datasets", "execute", "figures", "inference", "notebook", "nulls", "report", "results", "store",
+                 "sweep", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..classifiers import cosine
 from ..data import LabeledImages
 from ..registry import GENERATORS, seed_for
-from ..training import CHUNK, Batches, Context, generator_for, noise, noise_of_images, to_uint8, train
+from ..training import CHUNK, Batches, Context, cosine, generator_for, noise, noise_of_images, to_uint8, train
 from .colors import Colors
 
 State = dict[str, Tensor]

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..classifiers import cosine
 from ..data import LabeledImages
 from ..registry import GENERATORS, seed_for
-from ..training import CHUNK, Batches, Context, noise, noise_of_images, to_uint8, train
+from ..training import CHUNK, Batches, Context, cosine, noise, noise_of_images, to_uint8, train
 from .colors import Colors
 
 State = dict[str, Tensor]
