@@ -31,7 +31,12 @@ def store(runs):
     return open_store(runs, FLOAT64)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.option.markexpr:
+        skip = pytest.mark.skip(reason="minutes: pytest -m slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
     if not os.environ.get("BIASSTUDY_DATA"):
         skip = pytest.mark.skip(reason="set BIASSTUDY_DATA to a folder with the real data sets")
         for item in items:

@@ -19,6 +19,7 @@ FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
 OFFLINE = [name for name in DATASETS if name != "colorized-mnist"]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}
+LIGHT = {"diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8}, "resnet18": {"steps": 1, "batch": 2}}
 
 
 def shapes(n=60, size=28, n_classes=3) -> LabeledImages:
@@ -35,7 +36,12 @@ def shapes(n=60, size=28, n_classes=3) -> LabeledImages:
 
 def made(registry, name, **options):
     known = registry[name].defaults()
-    return registry[name].target(**{k: v for k, v in {**SHORT, **options}.items() if k in known})
+    return registry[name].target(**{k: v for k, v in {**SHORT, **LIGHT.get(name, {}), **options}.items() if k in known})
+
+
+def few(name, size=28) -> LabeledImages:
+    """As many shapes as a test of this classifier can afford."""
+    return shapes(12 if name == "resnet18" else 60, size)
 
 
 # ---- Data sets -------------------------------------------------------------------------------------------------------
@@ -139,21 +145,26 @@ def test_mixture_options_are_checked(bad):
 @pytest.mark.parametrize("name", list(CLASSIFIERS))
 @pytest.mark.parametrize("size", [28, 32])
 def test_classifier_contract(name, size):
-    pool, model = shapes(size=size), made(CLASSIFIERS, name)
+    pool, model = few(name, size), made(CLASSIFIERS, name)
     def predict(seed, images=pool.images):
         return model.predict(model.fit(pool, 5, seed=seed, context=CONTEXT), images, context=CONTEXT)
     p = predict(1)
-    assert p.shape == (60, 5) and p.dtype == np.float32 and np.allclose(p.sum(1), 1, atol=1e-5), "an output for every class"
+    assert p.shape == (len(pool), 5) and p.dtype == np.float32, "an output for every class"
+    assert np.allclose(p.sum(1), 1, atol=1e-5)
     assert (p == predict(1)).all()
     if "steps" in CLASSIFIERS[name].defaults():
         assert (p != predict(2)).any()
 
 
-@pytest.mark.parametrize("name", list(CLASSIFIERS))
+HEAVY = ("resnet18",)  # a step takes half a second on one core
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in HEAVY else ()) for n in CLASSIFIERS])
 def test_classifiers_learn_an_easy_task(name):
-    pool, model = shapes(90), made(CLASSIFIERS, name, steps=60)
-    state = model.fit(pool, 3, seed=0, context=Context(Numerics("float32")))
-    assert (model.predict(state, pool.images, context=CONTEXT).argmax(1) == pool.label).mean() > 0.9
+    pool, model = shapes(90), made(CLASSIFIERS, name, steps=60, batch=16)
+    context = Context(Numerics("float32"))
+    state = model.fit(pool, 3, seed=0, context=context)
+    assert (model.predict(state, pool.images, context=context).argmax(1) == pool.label).mean() > 0.9
 
 
 # ---- Filters ---------------------------------------------------------------------------------------------------------
@@ -210,7 +221,7 @@ def _fingerprint(registry, name) -> str:
         state = model.fit(pool, pool.label, pool, seed=1, context=CONTEXT)
         values = model.sample(state, np.arange(9) % 3, 0, seed=2, context=CONTEXT)
     elif registry is CLASSIFIERS:
-        pool, model = shapes(), made(CLASSIFIERS, name)
+        pool, model = few(name), made(CLASSIFIERS, name)
         values = model.predict(model.fit(pool, 3, seed=1, context=CONTEXT), pool.images, context=CONTEXT)
     elif registry is FILTERS:
         values = asked(name)[0]

@@ -64,6 +64,7 @@ class GAN:
         if previous is not None:
             for name, network in networks.items():
                 network.load_state_dict(_of(name, previous))
+            average.n_averaged += self.steps  # the average goes on as well, with its full memory
         adam = {name: torch.optim.Adam(network.parameters(), lr=self.rate, betas=(0.0, 0.99))
                 for name, network in (("painter", painter), ("critic", critic))}
         images, condition = context.tensor(pool.images), context.tensor(told)
