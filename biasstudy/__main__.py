@@ -100,18 +100,22 @@ def _run(asked: argparse.Namespace) -> int:
     print("\n".join(sentences(study.split(results))))
     if asked.save:
         command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
-        _save_reference(results, asked.save, command)
+        _save_reference(results, asked.save, command, study.split(results))
     return 0
 
 
-def _save_reference(results: Any, study: str, command: str) -> None:
+def _save_reference(results: Any, study: str, command: str, parts: dict[str, Any]) -> None:
     """Reference results of the package, with the two figures that README shows."""
     from . import figures
-    from .results import reference
+    from .results import reference, reference_parts
     folder = Path(__file__).parent / "reference"
-    results.save(folder, study, command)
-    stored = reference(study)
-    for figure, name in ((figures.curves(stored)[0], study), (figures.shares(stored)[0], f"{study}-shares")):
+    results.save(folder, study, command, parts)
+    stored, parts = reference(study), reference_parts(study)
+    if len(parts) > 1:
+        drawn = {study: figures.grid(parts)[0], f"{study}-forest": figures.forest(parts)[0]}
+    else:
+        drawn = {study: figures.curves(stored)[0], f"{study}-shares": figures.shares(stored)[0]}
+    for name, figure in drawn.items():
         figure.savefig(folder / f"{name}.png")
 
 

@@ -6,7 +6,7 @@ long: one row per experiment, generation, metric, class and group. Columns are i
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,8 +209,11 @@ class Results:
 
     # -- reference results
 
-    def save(self, folder: Path, study: str, command: str) -> None:
-        """Write <study>.csv.gz (table), <study>.npz (predictions, shares, sample grids) and <study>.json (provenance)."""
+    def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
+        """Write <study>.csv.gz (table), <study>.npz (predictions, shares, sample grids) and <study>.json (provenance).
+
+        parts   results of each variant, by its name; default: all are one
+        """
         folder.mkdir(parents=True, exist_ok=True)
         drop = ["numerics", "prior"]
         self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.gz", index=False, float_format="%.6g",
@@ -233,7 +236,9 @@ class Results:
             records.append({**o.record, "classes": o.classes, "groups": o.groups, "design": o.design, "paired": o.paired,
                             "n_grids": sum(name.startswith("grid") for name in mine), "n_batches": len(o.batches)})
         np.savez_compressed(folder / f"{study}.npz", **arrays)  # type: ignore[arg-type]
-        about = {"study": study, "command": command, "outcomes": records}
+        ids = [o.experiment.id for o in self.outcomes]
+        variants = {name: [ids.index(o.experiment.id) for o in part.outcomes] for name, part in (parts or {"": self}).items()}
+        about = {"study": study, "command": command, "outcomes": records, "variants": variants}
         (folder / f"{study}.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
@@ -250,6 +255,14 @@ def reference(study: str, folder: Path | None = None) -> Results:
     first = outcomes[0].cost
     return Results(outcomes, note=f"reference, {first['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
                                   f"commit {first['commits'][0]}")
+
+
+def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:
+    """Results of each variant of a study that ships with the package, by the name of the variant."""
+    folder = folder or Path(__file__).parent / "reference"
+    stored = reference(study, folder)
+    variants = json.loads((folder / f"{study}.json").read_text())["variants"]
+    return {name: Results([stored.outcomes[i] for i in members], note=stored.note) for name, members in variants.items()}
 
 
 def seconds(outcomes: list[Outcome]) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import FLOAT64, tiny
+from conftest import FLOAT64, TINY, tiny
 
 from biasstudy import ARMS, Experiment, run
 from biasstudy.drawing import draw
@@ -236,3 +236,18 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
     kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
     assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
     assert inference.sentence(stored) == inference.sentence(found)
+
+
+def test_variants_survive_being_saved(runs, tmp_path):
+    from biasstudy.notebook import study_from
+    from biasstudy.results import reference_parts
+    study = study_from({**TINY, "start": "biased", "bias": 0.6, "variants": [{"protocol": "latest"}, {"ratio": 1.0}],
+                        "arms": ["generated", "real", "none"], "precision": "float64"})
+    found = study.run()
+    assert len(found.outcomes) == 5, "the arm none depends on neither and is run once"
+    found.save(tmp_path, "study", "a command", study.split(found))
+    parts = reference_parts("study", tmp_path)
+    assert list(parts) == ["protocol latest", "ratio 1.0"]
+    assert {name: [o.experiment.id for o in part.outcomes] for name, part in parts.items()} == {
+        name: [o.experiment.id for o in part.outcomes] for name, part in study.split(found).items()}
+    assert all(part.of(arm) for part in parts.values() for arm in ("generated", "real", "none"))
