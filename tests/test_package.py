@@ -23,7 +23,7 @@ ALLOWED = {
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},
     "quality": {"metrics"}, "intervals": set(), "floors": {"metrics"}, "drift": set(),
     "inference": {"metrics", "intervals", "floors", "drift"},
-    "results": {"experiment", "metrics", "quality"}, "figures": {"results", "inference", "drift", "floors"},
+    "results": {"experiment", "metrics", "quality"}, "figures": {"experiment", "results", "inference", "drift", "floors"},
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
     "execute": set(), "report": {"store"},
     "loop": {"experiment", "data", "drawing", "training", "stages", "store", "probes", "results", "progress"},

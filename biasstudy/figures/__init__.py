@@ -9,9 +9,11 @@ from ._curves import cell_accuracy as cell_accuracy
 from ._curves import curve_table as curve_table
 from ._curves import curves as curves
 from ._families import acceptance as acceptance
+from ._families import batch_table as batch_table
 from ._families import forest as forest
 from ._families import grid as grid
 from ._families import plane as plane
+from ._families import pool_table as pool_table
 from ._families import share_and_accuracy as share_and_accuracy
 from ._families import transfer as transfer
 from ._families import transfer_table as transfer_table

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..experiment import PROTOCOLS
 from ..inference import CONTRASTS, contrasts, headline
 from ..results import Results
 from ._curves import curve_table
@@ -157,6 +158,36 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     figure.supylabel("share accepted", fontsize=9)
     _legend(figure, axes)
     return signed(figure, _mark(parts)), table
+
+
+def pool_table(parts: Parts) -> pd.DataFrame:
+    """Images in the training set of each generation of the arm `generated`, by variant: all of them, and the real ones."""
+    rows = {}
+    for name, results in parts.items():
+        o = results.of("generated")[0]
+        e, n_real = o.experiment, int(o.counts.sum())
+        for t, pool in enumerate(o.pools):
+            rows[name, f"generation {t}"] = f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(e, n_real, t)})"
+    return pd.Series(rows).unstack().rename_axis("images (of them real)")
+
+
+def _real_images(e: Any, n_real: int, t: int) -> str:
+    """Real images in the pool of generation t, "about" where they are drawn at random."""
+    protocol = PROTOCOLS[e.protocol]
+    real = (n_real if protocol.start else 0) + t * e.n_fresh
+    return f"about {round(n_real * n_real / (n_real + t * e.n_batch))}" if protocol.drawn else str(real)
+
+
+BATCH_METRICS = ("label-agreement", "clear-share", "favoured-share", "kid", "kid-gap", "precision", "recall", "copied-share")
+
+
+def batch_table(parts: Parts, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.DataFrame:
+    """Quality and shares of what the generators make, means over seeds: by variant and metric, a column per generation."""
+    found = {name: results.table.query("measured_on == 'batch' and arm == 'generated' and label.isna() and group.isna()")
+             for name, results in parts.items()}
+    table = pd.concat(found, names=["variant"]).reset_index("variant")
+    table = table[table.metric.isin(metrics)]
+    return table.pivot_table(index=["variant", "metric"], columns="generation", values="value", sort=False)
 
 
 def transfer_table(parts: Parts) -> pd.DataFrame:
