@@ -12,6 +12,8 @@ from biasstudy.notebook import SETTINGS, study_from
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted((ROOT / "params").rglob("*.yaml"))
+DATA_SETS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20")]
+FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -59,7 +61,7 @@ def test_every_figure_has_its_table_under_it(path):
     """nbval does not compare pictures, so what a figure draws must also be printed."""
     code = cells(path)
     pictures = [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell["outputs"])]
-    assert len(pictures) >= 5
+    assert len(pictures) >= (5 if path in DATA_SETS else 4)
     for i in pictures:
         near = [code[i - 1], code[i], *code[i + 1: i + 2]]
         assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), source(code[i])
@@ -105,11 +107,26 @@ def test_every_notebook_has_its_parameter_files(path):
 
 
 def test_siblings_share_their_code():
-    """The ratio family differs in its parameters only."""
-    one, other = ([source(c) for c in cells(ROOT / "notebooks" / f"{stem}.ipynb") if not tagged(c)]
-                  for stem in ("colorized_mnist", "cifar20"))
+    """The ratio family differs in its parameters only; the others in these and in the figures of their question."""
+    one, other = ([source(c) for c in cells(path) if not tagged(c)] for path in DATA_SETS)
     assert one == other
+    codes = {path.stem: [source(c) for c in cells(path) if not tagged(c)] for path in FAMILIES}
+    shared = set.intersection(*map(set, codes.values()))
+    assert len(shared) >= 8, "set-up, data, loop, asserts, curves, effects, answer"
+    for stem, code in codes.items():
+        own = [cell for cell in code if cell not in shared]
+        others = [cell for other, cells_of in codes.items() if other != stem for cell in cells_of]
+        assert sum(cell not in others for cell in own) <= 6, f"{stem} has too much code of its own"
 
 
-def test_there_is_a_notebook_for_each_data_set_so_far():
-    assert {"colorized_mnist", "cifar20"} <= {p.stem for p in NOTEBOOKS}
+@pytest.mark.parametrize("path", FAMILIES, ids=lambda p: p.stem)
+def test_a_family_compares_variants(path):
+    study = study_from(parameters(path))
+    assert len(study.variants) >= 2 and all(study.variants)
+    scales = {p.stem for p in FILES if p.parent.name == path.stem}
+    assert scales == {"offline", "laptop", "paper"}
+
+
+def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
+    families = {f"colorized_mnist_{family}" for family in ("start", "protocol", "filter", "transfer", "generator")}
+    assert {"colorized_mnist", "cifar20"} | families <= {p.stem for p in NOTEBOOKS}
