@@ -93,10 +93,13 @@ class Study:
         import pandas as pd
         changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
                    and getattr(self.base, f.name) != {}}
-        rows = {**changed, **({"variants": "; ".join(self.variants)} if len(self.variants) > 1 else {}),
+        rows = {**changed, **self._named(),
                 "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(self._arms(self.base)),
                 "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
+
+    def _named(self) -> dict[str, str]:
+        return {f"variant {i}": name for i, name in enumerate(self.variants, 1) if name}
 
 
 def _setting(e: Experiment) -> str:

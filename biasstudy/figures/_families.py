@@ -17,7 +17,6 @@ from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use
 
 Parts = Mapping[str, Results]
 CONTRAST_STYLE = {"A": ("#D55E00", "o"), "S": ("#CC79A7", "^"), "R": ("#0072B2", "s"), "F": ("#56B4E9", "v")}
-COLUMNS = 3
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#000000")
 
 
@@ -27,14 +26,19 @@ def _mark(parts: Parts) -> str:
     return mark_of(everything)
 
 
+def _columns(parts: Parts) -> int:
+    """Panels in a row: full rows where that is possible."""
+    return next((n for n in (5, 4, 3, 2) if len(parts) % n == 0), min(3, len(parts)))
+
+
 def _panels(parts: Parts, height: float) -> tuple[Figure, list[Any]]:
     """One panel per variant, named; the rest of the grid is empty."""
     use_style()
-    columns = min(COLUMNS, len(parts))
+    columns = _columns(parts)
     rows = -(-len(parts) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.5 + height * rows), squeeze=False, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, parts, strict=False):
-        axis.set_title(name.replace(", ", "\n", 1), fontsize=8.5)
+        axis.set_title(name.replace(", ", "\n"), fontsize=8)
     for axis in axes.flat[len(parts):]:
         axis.set_axis_off()
     return figure, list(axes.flat[: len(parts)])
@@ -69,7 +73,7 @@ def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
             axis.axhline(0, color="#999999", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supylabel(LABELS.get(metric, metric), fontsize=9)
-    for axis in axes[-min(COLUMNS, len(axes)):]:
+    for axis in axes[-_columns(parts):]:
         axis.set_xlabel("generation")
     _legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
@@ -100,7 +104,7 @@ def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             axis.plot(way.accuracy.iloc[:1], way.headline.iloc[:1], "o", mfc="white", mec="#333333", markersize=6, zorder=5)
         axis.axhline(0, color="#999999", linewidth=0.8)
     figure.supylabel("accuracy contrast (signed)", fontsize=9)
-    for axis in axes[-min(COLUMNS, len(axes)):]:
+    for axis in axes[-_columns(parts):]:
         axis.set_xlabel("accuracy")
     _legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)

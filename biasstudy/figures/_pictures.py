@@ -46,9 +46,9 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
     left.set_title("one real image per class and group")
     table = counts_table(real)
     counts = compact(real.counts, source)
-    right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.3 * counts.max())
+    right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.8 * counts.max())
     for (k, g), n in np.ndenumerate(counts[:shown]):
-        right.text(k, g, n, ha="center", va="center", fontsize=6.5, color="white" if n > 0.75 * counts.max() else "black")
+        right.text(k, g, n, ha="center", va="center", fontsize=6.5, color="white" if n > 0.95 * counts.max() else "black")
     right.set_xticks(range(shown), source.classes[:shown], rotation=turn)
     right.set_yticks([])
     right.set_title("images in the start")
