@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
     run.set_defaults(call=_run)
 
-    nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: 15 minutes")
+    nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
     nulls.add_argument("--studies", type=int, default=40, help="A/A studies of six seeds")
     nulls.add_argument("--seeds", type=int, default=20, help="seeds of the experiments in which nothing happens")
     nulls.add_argument("--drift", type=int, default=40, help="seeds of the bootstrap under each protocol")
