@@ -17,7 +17,7 @@ import pandas as pd
 from .experiment import Experiment, experiment_from
 from .metrics import Value, applicable, cells, measure
 from .quality import NAMES
-from .registry import METRICS
+from .registry import FILTERS, METRICS
 
 COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
            "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
@@ -60,7 +60,7 @@ class Outcome:
         """JSON that says what was run and where its values are."""
         e = self.experiment
         return {"experiment": e.id, "pair": e.pair, "arm": e.arm, "scale": self.scale, "numerics": self.numerics,
-                "fields": e.fields(), "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
+                "fields": e.fields(), "entries": entries_of(e), "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
 
     @property
     def biased(self) -> bool:
@@ -134,6 +134,12 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
         yield "group-share", Value(count / n if n else float("nan"), n, group=g)
     yield "relabelled", _rate(batch["trained"] != label)
     yield from _by_class_and_group("label-agreement", agree, label, group, shape)
+
+
+def entries_of(e: Experiment) -> dict[str, str]:
+    """Versions of the registry entries that an experiment rests on, by kind and name."""
+    entries = [e.dataset_entry, *(e.entry(kind) for kind in ("generator", "classifier", "instrument")), FILTERS[e.filter]]
+    return {f"{entry.kind} {entry.name}": entry.identity for entry in entries}
 
 
 def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:
@@ -253,8 +259,10 @@ def reference(study: str, folder: Path | None = None) -> Results:
         arrays = dict(file)
     outcomes = [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
     first = outcomes[0].cost
+    older = {f"{name} v{version}" for record in about["outcomes"] for name, version in record.get("entries", {}).items()
+             if entries_of(experiment_from(record["fields"])).get(name) != version}
     return Results(outcomes, note=f"reference, {first['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
-                                  f"commit {first['commits'][0]}")
+                                  f"commit {first['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}")
 
 
 def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:

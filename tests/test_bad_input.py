@@ -53,7 +53,7 @@ def test_a_disk_without_space_is_refused_before_training(tmp_path, runs, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     assert main(["run", write(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert f"cannot write results to {runs}: 3 MB are free and about 20 MB are needed" in error and error.count("\n") == 1
+    assert f"cannot write results to {runs}: 3 MB are free and about 60 MB are needed" in error and error.count("\n") == 1
     assert not list(runs.glob("stages/*/*")), "nothing was trained"
 
 

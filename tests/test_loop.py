@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, TINY, tiny
 
-from biasstudy import ARMS, Experiment, run
+from biasstudy import ARMS, GENERATORS, Experiment, run
 from biasstudy.drawing import draw
 from biasstudy.loop import turns
 
@@ -236,6 +236,15 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
     kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
     assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
     assert inference.sentence(stored) == inference.sentence(found)
+
+
+def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatch):
+    from biasstudy import reference
+    run(BASE, numerics=FLOAT64).save(tmp_path, "study", "a command")
+    assert "made with" not in reference("study", tmp_path).note
+    newer = dataclasses.replace(GENERATORS["mixture"], version=99)
+    monkeypatch.setitem(GENERATORS._entries, "mixture", newer)
+    assert reference("study", tmp_path).note.endswith("made with generator mixture v2")
 
 
 def test_variants_survive_being_saved(runs, tmp_path):
