@@ -94,7 +94,7 @@ class Study:
         changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
                    and getattr(self.base, f.name) != {}}
         rows = {**changed, **self._named(),
-                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(self._arms(self.base)),
+                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
                 "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
 
@@ -140,11 +140,16 @@ def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]
     for change in changes or [{}]:
         if not isinstance(change, dict) or (changes and not change):
             raise ValueError(f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got {change!r}")
-        name = ", ".join(f"{field} {value}" for field, value in change.items())
+        name = ", ".join(filter(None, (_said(field, value) for field, value in change.items())))
         if name in found:
             raise ValueError(f"the variant {name!r} is given twice")
         found[name] = experiment_from({**base, **change})
     return found
+
+
+def _said(field: str, value: Any) -> str:
+    """A field and its value in words; options are named by themselves."""
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{field} {value}"
 
 
 def study(namespace: Mapping[str, Any]) -> Study:

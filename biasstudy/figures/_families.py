@@ -172,7 +172,7 @@ def pool_table(parts: Parts) -> pd.DataFrame:
         e, n_real = o.experiment, int(o.counts.sum())
         for t, pool in enumerate(o.pools):
             rows[name, f"generation {t}"] = f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(e, n_real, t)})"
-    return pd.Series(rows).unstack().rename_axis("images (of them real)")
+    return pd.Series(rows).unstack().reindex(list(parts)).rename_axis("images (of them real)")
 
 
 def _real_images(e: Any, n_real: int, t: int) -> str:
