@@ -94,7 +94,8 @@ class Study:
         changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
                    and getattr(self.base, f.name) != {}}
         rows = {**changed, **self._named(),
-                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}", "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
+                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
+                "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
                 "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
 
