@@ -1,4 +1,5 @@
-"""Instruments: what tells the group and the class of an image. They measure; nothing they say enters a pool.
+"""Instruments: what tells the group and the class of an image. They measure; what they say decides about a pool only through
+the filters `expert` and `random-cell`.
 
 The *probe* tells groups: exactly from the pixels where nature allows (`Source.probe`), else by a classifier fitted to
 instruments, whose confusion with the true groups on test images is kept beside every share. The *oracle* tells classes,
