@@ -46,7 +46,8 @@ def write(folder: Path) -> Path:
 
 def _answer(folder: Path, name: str) -> str:
     path = folder / "figures" / f"{name}.txt"
-    return f'<p class="answer">{html.escape(path.read_text().strip())}</p>' if path.exists() else ""
+    text = html.escape(path.read_text().strip()).replace("\n", "<br>") if path.exists() else ""
+    return f'<p class="answer">{text}</p>' if text else ""
 
 
 def _figure(path: Path, about: dict[str, str]) -> str:
