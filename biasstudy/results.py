@@ -243,7 +243,8 @@ class Results:
                             "n_grids": sum(name.startswith("grid") for name in mine), "n_batches": len(o.batches)})
         np.savez_compressed(folder / f"{study}.npz", **arrays)  # type: ignore[arg-type]
         ids = [o.experiment.id for o in self.outcomes]
-        variants = {name: [ids.index(o.experiment.id) for o in part.outcomes] for name, part in (parts or {"": self}).items()}
+        variants = [{"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
+                    for name, part in (parts or {"": self}).items()]
         about = {"study": study, "command": command, "outcomes": records, "variants": variants}
         (folder / f"{study}.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -270,7 +271,7 @@ def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results
     folder = folder or Path(__file__).parent / "reference"
     stored = reference(study, folder)
     variants = json.loads((folder / f"{study}.json").read_text())["variants"]
-    return {name: Results([stored.outcomes[i] for i in members], note=stored.note) for name, members in variants.items()}
+    return {v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note) for v in variants}
 
 
 def seconds(outcomes: list[Outcome]) -> float:

@@ -130,7 +130,7 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
                       label=f"{key} = generated - {CONTRASTS[key][1]}")
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
-    axis.invert_yaxis()
+    axis.set_ylim(len(parts) - 0.5, -0.5)
     axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
     figure.legend(loc="outside upper left", ncols=2)
     return signed(figure, _mark(parts)), table
