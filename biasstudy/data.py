@@ -16,6 +16,7 @@ from .registry import digest
 
 REAL = -1     # origin of a real image; a generated one has the generation whose generator made it
 UNKNOWN = -1  # group of an image that nobody told
+CONFIDENCE_STEPS = 65535  # confidences are multiples of 1 / 65535, so that reference results keep them exactly in two bytes
 
 DESIGNS = ("crossed", "nested", "grouped")
 

@@ -149,6 +149,13 @@ def checked(name: str, value: Any, kind: Any) -> Any:
                      f"got {type(value).__name__} {value!r}{hint}")
 
 
+def at_least(model: str, options: Any, **lowest: int) -> None:
+    """ValueError with one sentence if an option of a model is below its lowest value."""
+    for name, low in lowest.items():
+        if getattr(options, name) < low:
+            raise ValueError(f"{model}: {name} must be at least {low}; got {getattr(options, name)}")
+
+
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping of options",
                bool: "true or false"}
 

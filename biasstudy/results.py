@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .data import CONFIDENCE_STEPS
 from .experiment import Experiment, experiment_from
 from .metrics import Value, applicable, cells, measure
 from .quality import NAMES
@@ -228,7 +229,8 @@ class Results:
         records = []
         for i, o in enumerate(self.outcomes):
             mine: dict[str, np.ndarray] = {
-                "predicted": o.predicted.astype(np.uint8), "confidence": (o.confidence * 65535).round().astype(np.uint16),
+                "predicted": o.predicted.astype(np.uint8),
+                "confidence": (o.confidence * CONFIDENCE_STEPS).round().astype(np.uint16),
                 "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
             mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
@@ -292,7 +294,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         favoured=mine["favoured"], counts=mine["counts"], pools=mine["pools"].astype(np.int64),
         sizes=record["sizes"], paired=record["paired"],
         label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
-        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / 65535).astype(np.float32),
+        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
         batches=batches, quality=parts("quality"),
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
         cost=record["cost"])

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import UNKNOWN, LabeledImages, condition_of
+from .data import CONFIDENCE_STEPS, UNKNOWN, LabeledImages, condition_of
 from .registry import seed_for, spread
 from .store import kind
 from .training import Context, uniform_of_images
-
-CONFIDENCE_STEPS = 65535  # confidences are multiples of 1 / 65535, so that reference results keep them exactly in two bytes
 
 
 def _numpy(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -374,8 +374,6 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("entry", FITS, ids=lambda entry: entry.name)
 def test_a_fit_killed_and_resumed_equals_one_that_ran_in_one_go(entry, precision, tmp_path):
-    if (entry.name, precision) == ("resnet18", "float64"):
-        pytest.skip("half a minute, and its recipe is that of lenet and small-cnn")
     numerics = Numerics(precision)
     whole = fit(entry, Context(numerics))
     with pytest.raises(Killed):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import LabeledImages
-from ..registry import GENERATORS
+from ..registry import GENERATORS, at_least
 from ..training import Context, uniform_of_images
 
 State = dict[str, Tensor]
@@ -24,8 +24,7 @@ class Reserve:
     stream: int = 0
 
     def __post_init__(self) -> None:
-        if self.stream < 0:
-            raise ValueError(f"reserve: stream must be at least 0; got {self.stream}")
+        at_least("reserve", self, stream=0)
 
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..data import LabeledImages
-from ..registry import GENERATORS, seed_for
+from ..registry import GENERATORS, at_least, seed_for
 from ..training import CHUNK, Batches, Context, cosine, generator_for, noise, noise_of_images, to_uint8, train
 from .colors import Colors
 
@@ -66,9 +66,7 @@ class Diffusion:
     sampling_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("layers", 1), ("patch", 1), ("sampling_steps", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"diffusion: {name} must be at least {low}; got {getattr(self, name)}")
+        at_least("diffusion", self, steps=1, batch=1, layers=1, patch=1, sampling_steps=1)
         for name, among in (("prediction", ("x", "v", "eps")), ("solver", ("dpm", "ddim")), ("order", (1, 2))):
             if getattr(self, name) not in among:
                 known = f"{', '.join(map(str, among[:-1]))} or {among[-1]}"

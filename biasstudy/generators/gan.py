@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..data import LabeledImages
-from ..registry import GENERATORS, seed_for
+from ..registry import GENERATORS, at_least, seed_for
 from ..training import CHUNK, Batches, Context, noise, noise_of_images, to_uint8, train
 
 State = dict[str, Tensor]
@@ -46,9 +46,7 @@ class GAN:
     average: float = 0.99
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("channels", 4), ("latent", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"gan: {name} must be at least {low}; got {getattr(self, name)}")
+        at_least("gan", self, steps=1, batch=1, channels=4, latent=1)
         if not (self.rate > 0 and self.r1 >= 0 and 0 <= self.average < 1):
             raise ValueError(f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, {self.r1}, "
                              f"{self.average}")

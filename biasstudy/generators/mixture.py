@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import LabeledImages
-from ..registry import GENERATORS
+from ..registry import GENERATORS, at_least
 from ..training import Context, Numerics, generator_for, noise_of_images
 
 State = dict[str, Tensor]
@@ -31,9 +31,7 @@ class Mixture:
     rounds: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("clusters", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"mixture: {name} must be at least 1; got {getattr(self, name)}")
+        at_least("mixture", self, clusters=1, rounds=1)
 
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:

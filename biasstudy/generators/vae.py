@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data import LabeledImages
-from ..registry import GENERATORS, seed_for
+from ..registry import GENERATORS, at_least, seed_for
 from ..training import CHUNK, Batches, Context, cosine, noise, noise_of_images, to_uint8, train
 from .colors import Colors
 
@@ -43,9 +43,7 @@ class VAE:
     beta: float = 12.0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("channels", 4), ("latent", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"vae: {name} must be at least {low}; got {getattr(self, name)}")
+        at_least("vae", self, steps=1, batch=1, channels=4, latent=1)
         if not (self.rate > 0 and self.beta >= 0):
             raise ValueError(f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}")
 
