@@ -6,8 +6,8 @@ pixels. Not here: loaders (`datasets/`), and how an experiment draws its real da
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,6 +100,7 @@ class Source:
     probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group (N,) int, UNKNOWN where
                unclear), exact
     n_instruments   images set aside from `train` for the measuring devices
+    presets    starts by name: the groups that such a start thins, whatever the seed
     """
 
     train: LabeledImages
@@ -111,6 +112,7 @@ class Source:
     n_instruments: int
     paint: Callable[..., np.ndarray] | None = None
     probe: Callable[[np.ndarray], np.ndarray] | None = None
+    presets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:

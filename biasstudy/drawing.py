@@ -12,7 +12,7 @@ import numpy as np
 
 from .data import LabeledImages, Part, Source, concatenate, condition_of
 from .experiment import FILTERED, PROTOCOLS, Experiment
-from .registry import DATASETS, digest, largest_remainder, seed_for, spread
+from .registry import DATASETS, digest, largest_remainder, listed, seed_for, spread
 
 
 @functools.lru_cache(maxsize=4)
@@ -27,32 +27,48 @@ def source_of(experiment: Experiment) -> Source:
 
 # ---- Starts ----------------------------------------------------------------------------------------------------------
 
-def shares_of_start(source: Source, start: str, bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinned: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Share of each group in its class in the real training set, and which cells the start favours.
 
     Crossed: P(group = majority | class) = bias + (1 - bias) / n_groups, the others equal; the majority group of class k
-    is pi(k mod n_groups), pi drawn per seed. Nested: inside a class weights 1 and 1 - bias; two fifths of its groups, drawn
-    per seed, are thinned. Unbiased: all groups of a class equal.
+    is pi(k mod n_groups), pi drawn per seed. Nested: inside a class weights 1 and 1 - bias; n_thinned of its groups, drawn
+    per seed or named by the data set, are thinned. Unbiased: all groups of a class equal.
 
     returns  shares (n_classes, n_groups) float, rows sum to 1;
              favoured (n_classes, n_groups) int: 1 favoured, -1 not, 0 where the start favours nothing or the group does
              not occur
+    raises   ValueError   if the groups of this data set cannot be thinned in this way
     source   ours
     """
     occurs, rng = source.occurs, np.random.default_rng(seed_for(seed, "start", "favoured"))
     favoured = np.zeros(occurs.shape, np.int64)
     weights = occurs.astype(float)
-    if start == "biased":
-        if source.design == "crossed":
-            majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
-            favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
-            weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
-        else:
-            for k in range(source.n_classes):
-                groups = np.flatnonzero(occurs[k])
-                thinned = rng.permutation(groups)[: max(1, round(0.4 * len(groups)))]
-                favoured[k, groups], favoured[k, thinned], weights[k, thinned] = 1, -1, 1 - bias
+    if start == "unbiased":
+        pass
+    elif source.design == "crossed" and start == "biased" and n_thinned == 2:
+        majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
+        favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
+        weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
+    else:
+        for k in range(source.n_classes):
+            groups = np.flatnonzero(occurs[k])
+            thinned = _thinned(source, start, groups, n_thinned, rng)
+            favoured[k, groups], favoured[k, thinned], weights[k, thinned] = 1, -1, 1 - bias
     return weights / weights.sum(1, keepdims=True), favoured
+
+
+def _thinned(source: Source, start: str, groups: np.ndarray, n_thinned: int, rng: np.random.Generator) -> np.ndarray:
+    """Which groups of one class a start thins."""
+    if source.design != "nested":
+        raise ValueError(f"start {start!r} with n_thinned {n_thinned} thins groups that belong to one class; the groups of this"
+                         f" data set are {source.design}")
+    if start != "biased":
+        if start not in source.presets:
+            raise ValueError(f"this data set has no start {start!r}; known: {listed(['unbiased', 'biased', *source.presets])}")
+        return np.intersect1d(groups, source.presets[start])
+    if n_thinned >= len(groups):
+        raise ValueError(f"n_thinned must leave a group of each class as it is; got {n_thinned} of {len(groups)}")
+    return rng.permutation(groups)[:n_thinned]
 
 
 # ---- Drawing -----------------------------------------------------------------------------------------------------------
@@ -96,7 +112,7 @@ def draw(experiment: Experiment) -> Draw:
     raises   ValueError   if a class (and group) has too few images, saying how many it has and needs
     """
     e, source = experiment, source_of(experiment)
-    shares, favoured = shares_of_start(source, e.start, e.bias, e.seed)
+    shares, favoured = shares_of_start(source, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(source.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
     told = spread(largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch))

@@ -34,6 +34,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "fresh": Protocol(start=True, batches="all", fresh=True),
 }
 
+PRESETS = {"dim-25": 0.75}  # starts that thin groups which the data set names, and their bias: a weight of 25 %
+
 ARMS = ("generated", "real", "resample", "none")  # of every experiment
 FILTERED = "real-filtered"                         # one more of an experiment with a filter
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
@@ -59,8 +61,9 @@ class Experiment:
 
     dataset: str = knob("colorized-mnist-5k", "name of the data set", among=DATASETS)
     dataset_options: dict = knob({}, "options of the data set")
-    start: str = knob("unbiased", "how the real training set is drawn", among=("unbiased", "biased"))
+    start: str = knob("unbiased", "how the real training set is drawn", among=("unbiased", "biased", *PRESETS))
     bias: float = knob(0.0, "strength of a biased start", low=0, high=1)
+    n_thinned: int = knob(2, "groups of each class that a biased start thins, where a group has one class", low=1)
     n_real: int = knob(1000, "real images in the start", low=1)
     n_test: int = knob(300, "real test images (digits; each is shown in every colour)", low=1)
     generator: str = knob("mixture", "name of the generator", among=GENERATORS)
@@ -117,6 +120,9 @@ class Experiment:
             raise ValueError(f"protocol {self.protocol!r} needs full batches; shortfall must be 'stop', got 'keep'")
         if self.start == "unbiased" and self.bias != 0:
             raise ValueError(f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)")
+        if self.start in PRESETS and (self.bias, self.n_thinned) != (PRESETS[self.start], 2):
+            raise ValueError(f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got bias "
+                             f"{self.bias}, n_thinned {self.n_thinned}")
         if self.ratio > 0 and self.n_batch == 0:
             raise ValueError(f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a larger one")
         if self.labels == "classifier" and self.condition == "group":

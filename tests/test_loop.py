@@ -93,6 +93,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "dataset_options": ({"n_colors": 3}, _start),
     "start": ("unbiased", _start),
     "bias": (0.9, _start),
+    "n_thinned": (1, _start),
     "n_real": (200, _start),
     "n_test": (40, lambda turns: turns[0].predictions[0].load()["predicted"]),
     "generator": ("resample", lambda turns: turns[0].batch.load().images),
@@ -126,6 +127,7 @@ BASES = {  # what a field needs to have an effect
     "generator_steps": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "generator_batch": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "warm_start": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
+    "n_thinned": {"dataset": "standin20", "n_real": 200, "n_test": 100},
 }
 NETWORKS = {"classifier": "lenet", "classifier_steps": 3, "instrument": "lenet", "instrument_steps": 20}
 CHANGES = {  # fields that change together

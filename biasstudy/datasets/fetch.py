@@ -13,7 +13,17 @@ def mnist() -> str:
     return "MNIST: 60,000 + 10,000 digits"
 
 
-FETCHERS = {"mnist": mnist}
+def cifar100() -> str:
+    """The files of CIFAR-100, through torchvision (its archive, its md5 sums), then checked one by one."""
+    from torchvision.datasets import CIFAR100
+
+    from .cifar import check_files
+    CIFAR100(str(data_folder()), train=True, download=True)
+    check_files(data_folder() / "cifar-100-python")
+    return "CIFAR-100: 50,000 + 10,000 photographs"
+
+
+FETCHERS = {"mnist": mnist, "cifar100": cifar100}
 
 
 def fetch(name: str) -> None:
