@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .data import LabeledImages, Part, Source, concatenate, condition_of
-from .experiment import FILTERED, PROTOCOLS, Experiment
+from .experiment import FILTERED, IMITATING, PROTOCOLS, Experiment
 from .registry import DATASETS, digest, largest_remainder, listed, seed_for, spread
 
 
@@ -81,6 +81,7 @@ class Draw:
     told       (q,) int                      condition of each image of a batch, in order; exact counts, the start's shares
     reserve    t -> Part                     fresh real images of generation t in told order, as many as a batch has (and the
                                              first SPARE of them once more if a filter will reject some)
+    shelf      t -> Part                     real images of generation t to choose from: its slice of the reserve, then unused ones
     favoured   (n_classes, n_groups) int     see shares_of_start
     sizes      images per class: available, in start, in the whole reserve, in instruments
     """
@@ -90,6 +91,7 @@ class Draw:
     test: Part
     instruments: dict[str, Part]
     reserve: Callable[[int], Part]
+    shelf: Callable[[int], Part]
     counts: np.ndarray
     told: np.ndarray
     favoured: np.ndarray
@@ -128,6 +130,8 @@ def draw(experiment: Experiment) -> Draw:
     return Draw(
         source=source, counts=counts, told=told, favoured=favoured,
         reserve=lambda t: Part({**drawn, "part": "reserve", **reserve.described(t)}, functools.partial(reserve.images, t)),
+        shelf=lambda t: Part({**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
+                             functools.partial(reserve.shelf, t)),
         start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
         test=Part({**name, "part": "test", "n_test": e.n_test}, functools.partial(_test_images, source, e.n_test)),
         instruments={purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
@@ -144,7 +148,7 @@ class _Reserve:
         self.stream = e.resolved("generator").get("stream", 0) if e.generator == "reserve" else 0
         self.told = [told, told[: round(SPARE * len(told))]] if e.arm == FILTERED else [told]
         self.slices = [self._cells(told) for told in self.told]
-        used = e.arm in ("real", FILTERED) or (PROTOCOLS[e.protocol].fresh and e.n_batch > 0)
+        used = e.arm in ("real", FILTERED, *IMITATING) or (PROTOCOLS[e.protocol].fresh and e.n_batch > 0)
         whole, spare = self.slices[0], sum(self.slices[1:], np.zeros_like(counts))
         self.total = ((self.stream + 1) * whole + spare) * e.n_generations * used
 
@@ -169,6 +173,12 @@ class _Reserve:
             in_told_order(self.stock.take(cells, offset), told, self.e.condition, self.stock.source.n_groups,
                           seed_for(self.e.seed, "reserve", self.stream, t, i))
             for i, (cells, offset, told) in enumerate(zip(self.slices, first, self.told, strict=True))])
+
+    def shelf(self, t: int) -> LabeledImages:
+        """The slice of generation t, then every T-th of the images that neither start nor any slice uses; painted ones, at most
+        as many again as the slice has, in every group."""
+        stock, T, whole = self.stock, self.e.n_generations, self.slices[0]
+        return stock.lay_out(self.counts + t * whole, whole, self.counts + T * whole, t, T)
 
 
 class _Stock:
@@ -223,6 +233,16 @@ class _Stock:
                 group.append(np.full(counts[k, g], g))
         return _painted(self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed)
 
+    def lay_out(self, offset: np.ndarray, counts: np.ndarray, used: np.ndarray, t: int, T: int) -> LabeledImages:
+        """counts[k, g] images of each cell after the first offset[k, g], then every T-th after the first used[k, g]."""
+        first, size, rest = (x.sum(1) if self.source.paint else x.ravel() for x in (offset, counts, used))
+        index = []
+        for lane, free in self.free.items():
+            more = free[rest[lane]:][t::T]
+            index += [free[first[lane]: first[lane] + size[lane]], more[: size[lane]] if self.source.paint else more]
+        images = self.source.train[np.concatenate(index)]
+        return _in_every_group(self.source, images, self.seed) if self.source.paint else images
+
     def instruments(self, purpose: str) -> LabeledImages:
         """The instruments of one purpose; where groups are painted, every photograph in every group."""
         edges = np.cumsum([0.0, *self.purposes.values()])
@@ -253,7 +273,7 @@ def _painted(source: Source, images: LabeledImages, group: np.ndarray, seed: int
     return replace(images, images=source.paint(images.images, group, images.unit, seed), group=group)
 
 
-def _in_every_group(source: Source, images: LabeledImages, seed: str) -> LabeledImages:
+def _in_every_group(source: Source, images: LabeledImages, seed: int | str) -> LabeledImages:
     n, g = len(images), source.n_groups
     return _painted(source, images[np.repeat(np.arange(n), g)], np.tile(np.arange(g), n), seed)
 

@@ -38,6 +38,10 @@ PRESETS = {"dim-25": 0.75}  # starts that thin groups which the data set names, 
 
 ARMS = ("generated", "real", "resample", "none")  # of every experiment
 FILTERED = "real-filtered"                         # one more of an experiment with a filter
+REBALANCE = "rebalance"                            # the generator thinned to the start's shares, by the filter of that name
+IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images that copy one side of the generated batches
+DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
+ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING)
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
 
@@ -87,6 +91,8 @@ class Experiment:
                           among=("stop", "keep"))
     labels: str = knob("told", "training label of a generated image: what the generator was told, or what the classifier of "
                                "the same generation sees", among=("told", "classifier"))
+    imitate: str = knob("nothing", "arms of real images: what they copy from the generated batches, their group shares or the "
+                                   "errors of their labels", among=("nothing", *IMITATING.values()))
     n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
     instrument: str = knob("lenet", "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
                            among=CLASSIFIERS)
@@ -127,6 +133,10 @@ class Experiment:
             raise ValueError(f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a larger one")
         if self.labels == "classifier" and self.condition == "group":
             raise ValueError("labels 'classifier' needs condition 'class': a relabelled image would be in a group nobody told")
+        if self.imitate != "nothing":
+            self._check_imitation()
+        if self.arm in (REBALANCE, "real-shares") and self.condition == "group":
+            raise ValueError(f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are told, not drifting")
         for model in ("generator", "classifier"):
             if self.warm(model) and not self.entry(model).traits.get("warm"):
                 raise ValueError(f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has no weights to "
@@ -136,6 +146,14 @@ class Experiment:
             self.entry(kind).target(**self.resolved(kind))  # a model checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
+
+    def _check_imitation(self) -> None:
+        for name, needed in (("filter", "none"), ("labels", "told")):
+            if getattr(self, name) != needed:
+                raise ValueError(f"imitate {self.imitate!r} needs {name} {needed!r}; got {getattr(self, name)!r}")
+        if self.generator in CONTROLS or self.n_batch == 0 or self.n_fresh:
+            raise ValueError(f"imitate {self.imitate!r} needs batches that a generator made alone; got generator "
+                             f"{self.generator!r}, ratio {self.ratio}, protocol {self.protocol!r}")
 
     # -- what follows from the fields
 
@@ -181,24 +199,32 @@ class Experiment:
         """Arm that the fields amount to."""
         if self.n_batch == 0:
             return "none"
+        if self.imitate != "nothing":
+            return next(arm for arm, copied in IMITATING.items() if copied == self.imitate)
+        if self.filter == REBALANCE and self.generator not in CONTROLS:
+            return REBALANCE
         real = "real" if self.filter == "none" else FILTERED
         return {"reserve": real, "resample": "resample"}.get(self.generator, "generated")
 
     def to_arm(self, arm: str) -> "Experiment":
         """The experiment of another arm with the same seed, sizes, steps and generation 0.
 
-        arm      str          generated (itself), real, real-filtered (the reserve through the same filter), resample or none
+        arm      str          generated (itself); real, resample, none; real-filtered (the reserve through the same filter); of
+                              the decomposition real-shares, rebalance, real-noise
         raises   ValueError   for another name, or if this experiment is itself a control
         """
-        if arm not in (*ARMS, FILTERED):
-            raise ValueError(f"unknown arm {arm!r}; known: {listed((*ARMS, FILTERED))}")
-        if arm == "generated":
+        if arm not in ALL_ARMS:
+            raise ValueError(f"unknown arm {arm!r}; known: {listed(ALL_ARMS)}")
+        if arm in ("generated", REBALANCE, *IMITATING):
             if self.generator in CONTROLS:
-                raise ValueError(f"generator {self.generator!r} is a control; the arm 'generated' needs a generator")
-            return self
+                raise ValueError(f"generator {self.generator!r} is a control; the arm {arm!r} needs a generator")
+            if arm == REBALANCE and self.filter not in ("none", REBALANCE):
+                raise ValueError(f"the arm {REBALANCE!r} needs filter 'none'; got {self.filter!r}")
+            changed = {"filter": REBALANCE} if arm == REBALANCE else {"imitate": IMITATING[arm]} if arm in IMITATING else {}
+            return dataclasses.replace(self, **changed)
         if arm == FILTERED and self.filter == "none":
             raise ValueError(f"the arm {FILTERED!r} needs a filter; got filter 'none'")
-        changed = self._defaults("generator_steps", "generator_batch", "generator_options")
+        changed = self._defaults("generator_steps", "generator_batch", "generator_options", "imitate")
         changed["warm_start"] = "classifier" if self.warm("classifier") else "none"
         if arm == "none":  # the start under every protocol: what would have been generated does not matter
             changed |= self._defaults("generator", "condition", "protocol", "fresh_share", "labels") | {"ratio": 0.0}
@@ -209,10 +235,12 @@ class Experiment:
         return dataclasses.replace(self, **changed)
 
     def reference(self) -> "Experiment | None":
-        """The experiment whose results this one needs: a filter that imitates another one's acceptance rates needs that run.
+        """The experiment whose results this one needs: what a filter's acceptance rates or an arm of real images copies.
 
         returns  None for all other experiments
         """
+        if self.imitate != "nothing":
+            return dataclasses.replace(self, imitate="nothing")
         entry = FILTERS[self.filter]
         if "imitates" not in entry.traits:
             return None
@@ -245,7 +273,7 @@ class Experiment:
 
 
 _OF_THE_ARM = ("generator", "generator_steps", "generator_batch", "generator_options", "condition", "ratio", "protocol",
-               "fresh_share", "filter", "filter_options", "shortfall", "labels", "warm_start")
+               "fresh_share", "filter", "filter_options", "shortfall", "labels", "warm_start", "imitate")
 
 
 def _default(f: dataclasses.Field) -> Any:

@@ -11,6 +11,7 @@ judged    what the judge says about each candidate; the trait `judge` names who 
           "expert"   a classifier fitted to instruments, which measures nothing: probabilities (N, n_classes)
           "rates"    the acceptance rate of the candidate's class and probed group in the paired run through the filter that
                      the trait `imitates` names: (N,) float
+          "start"    the rate that gives the candidate's group its share in the start: (N,) float
           no judge   None
 chance    (N,) float           uniform in [0, 1); that of a candidate depends on the seed and its number alone
 accepted  (N,) bool
@@ -70,6 +71,15 @@ def random_cell(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chanc
     """Keep at random, at the rates at which the paired run accepts each class and group: its shares without its selection.
 
     confidence  float in [0, 1]   option of the paired run's filter `classifier`
+    """
+    return chance < judged
+
+
+@FILTERS.register("rebalance", version=1, judge="start")
+def rebalance(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Keep at random, at rates that give the groups of each class their shares in the start: see `decomposition.thinning`.
+
+    As an arm it undoes the drift of shares; as a filter it is a mitigation that needs to know the groups.
     """
     return chance < judged
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from .data import LabeledImages, Lazy, Pool, condition_of
+from .correction import told_counts
+from .decomposition import real_with_noise, real_with_shares, thinning
 from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment
-from .probes import Fitted, Instruments, Rates, confusion_counts, tell
+from .probes import Fitted, Instruments, Rates, Thinning, tell
 from .progress import Progress
 from .registry import CLASSIFIERS, FILTERS, GENERATORS, seed_for
 from .results import Outcome, Results
@@ -98,10 +100,12 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
                             previous=state if e.warm("generator") else None, seed=seed_for(e.seed, "generator", t))
 
         sampling = {**generator, "state": state, "told": told, "origin": t, "seed": seed_for(e.seed, "batch", t)}
-        if e.filter == "none":
-            batch, kept = store.stage(sample_batch, **sampling), dict[str, Stage]()
+        if e.imitate != "nothing":
+            batch, kept = imitation(e, real, t, told, paired[t], tell_about, store), dict[str, Stage]()
+        elif e.filter == "none":
+            batch, kept = store.stage(sample_batch, **sampling), {}
         else:
-            judge = judge_of(e, tell_about, fitted[0], first, paired[t] if paired else None)
+            judge = judge_of(e, tell_about, fitted[0], first, paired[t] if paired else None, sampling)
             batch, kept = filtered(e, sampling, judge, tell_about, store)
 
         kept |= {"oracle": tell_about.oracle(batch), "probe": tell_about.probe(batch)}
@@ -140,9 +144,27 @@ def drawn_without_replacement(parts: list[Addition], counts: np.ndarray, seed: i
     return [Addition(part.images, part.told[mine], np.flatnonzero(mine)) for part, mine in zip(parts, split, strict=True)]
 
 
-def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None) -> Fitted | Rates | None:
+def imitation(e: Experiment, real: Draw, t: int, told: Told, paired: Turn, tell_about: Instruments, store: Store) -> Stage:
+    """Real images in place of generation t's batch, which copy the shares or the label errors of the paired run's batch."""
+    same = {"shelf": real.shelf(t), "copied": paired.batch, "told": told, "test": real.test, "counts": real.counts.tolist(),
+            "origin": t}
+    said = paired.kept["probe"]
+    if e.imitate == "shares":
+        return store.stage(real_with_shares, **same, said=said, said_of_test=tell_about.errors_of_probe)
+    crossed = real.source.design == "crossed"
+    return store.stage(real_with_noise, **same, seen=paired.kept["oracle"], said=said if crossed else None,
+                       seen_of_test=tell_about.oracle(real.test))
+
+
+def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None,
+             sampling: dict[str, Any]) -> Fitted | Rates | Thinning | None:
     """Whom the filter asks about each candidate: see the trait `judge` in `filters`."""
     judge = FILTERS[e.filter].traits.get("judge")
+    if judge == "start":
+        trial, real = tell_about.store.stage(sample_batch, **sampling), tell_about.real
+        rates = tell_about.store.stage(thinning, batch=trial, said=tell_about.probe(trial), test=real.test,
+                                       said_of_test=tell_about.errors_of_probe, counts=real.counts.tolist())
+        return Thinning(rates, tell_about.prober)
     if judge == "rates":
         assert paired, "the filter imitates no other"
         source = tell_about.source
@@ -259,7 +281,8 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
     grids = [turn.kept["grid"].load()["images"] for turn in plan if "grid" in turn.kept]
     confusion = None
     if not source.probe and batches:
-        confusion = confusion_counts(test.group, Instruments(e, real, store).probe(real.test).load()["told"], source.n_groups)
+        said = Instruments(e, real, store).probe(real.test).load()["told"]
+        confusion = told_counts(test.group, said, (source.n_groups, source.n_groups))
     stages = {f"{turn.t}": [stage.id for stage in turn.results()] for turn in plan}
     provenance = {stage.id: stage.provenance for stage in needed_by([plan]).values()}
     made = list(provenance.values())

@@ -150,6 +150,30 @@ class Rates:
         return of
 
 
+@dataclass(frozen=True, eq=False)
+class Thinning:
+    """Rates that bring generated images to the start's shares; loads as (context, images, label) -> rate (N,)."""
+
+    rates: Stage
+    probe: Any
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"rates": self.rates, "probe": self.probe}
+
+    @property
+    def id(self) -> str:
+        return digest([self.rates.id, self.probe.id])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        rates, probe = self.rates.load()["rates"], self.probe.load()
+
+        def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
+            said = probe(context, images)
+            return rates[label, said if said.ndim == 1 else said.argmax(1)]
+        return of
+
+
 class Instruments:
     """The measuring devices of an experiment, as lazy stages."""
 
@@ -179,6 +203,11 @@ class Instruments:
         """Group of each image."""
         return self.store.stage(tell, by=self.prober, images=images)
 
+    @property
+    def errors_of_probe(self) -> Stage | None:
+        """What the probe says of test images, whose groups are known; None if it does not err."""
+        return None if self.source.probe else self.probe(self.real.test)
+
     def quality(self, batch: Stage, probed: Stage, pool: Any) -> Stage | None:
         """Quality of a batch against real test images, and against the pool for copies; None if the instrument is a model
         without features."""
@@ -189,10 +218,3 @@ class Instruments:
         real, fake, train = (self.store.stage(features_of, by=by, images=images) for images in (self.real.test, batch, pool))
         return self.store.stage(measure_quality, real=real, test=self.real.test, fake=fake, batch=batch, probed=probed,
                                 train=train, counts=self.real.counts.tolist())
-
-
-def confusion_counts(true: np.ndarray, told: np.ndarray, n_groups: int) -> np.ndarray:
-    """Counts of images by true group (rows) and told group (columns; the last one: unclear); (n_groups, n_groups + 1)."""
-    table = np.zeros((n_groups, n_groups + 1), np.int64)
-    np.add.at(table, (true, np.where(told < 0, n_groups, told)), 1)
-    return table

@@ -116,6 +116,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
     "labels": ("classifier", lambda turns: turns[1].pool.load().label),
     "fresh_share": (0.2, lambda turns: turns[1].pool.load().origin),
+    "imitate": ("shares", lambda turns: turns[0].batch.load().images),
     "warm_start": ("both", lambda turns: turns[1].predictions[0].load()["confidence"]),
     "seed": (1, _start),
 }
@@ -140,7 +141,7 @@ CHANGES = {  # fields that change together
 def test_every_field_changes_what_it_names(store, name):
     """Peers shipped knobs that did nothing."""
     value, of = KNOBS[name]
-    plain = name in ("classifier", "classifier_options", "instrument", "filter", "filter_options")
+    plain = name in ("classifier", "classifier_options", "instrument", "filter", "filter_options", "imitate")
     base = dataclasses.replace(BASE, **({} if plain else NETWORKS), **BASES.get(name, {}))
     changed = dataclasses.replace(base, **CHANGES.get(name, {name: value}))
     if name == "shortfall":  # three steps recognise nothing: one stops where the other goes on
