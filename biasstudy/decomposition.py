@@ -19,8 +19,6 @@ What a classifier says about groups or classes is corrected by its confusion on 
 K classes, G groups, q images in a batch, k class, g group.
 """
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize import lsq_linear
 
@@ -45,7 +43,7 @@ def real_with_shares(context: Context, *, shelf: LabeledImages, copied: LabeledI
     shares = shares_in_classes(copied.label, said["told"], errs, start > 0)
     label, group = told.label(told.whole), np.empty(len(told.whole), np.int64)
     for k, row in enumerate(shares):
-        if n := np.count_nonzero(label == k):
+        if n := int(np.count_nonzero(label == k)):
             group[label == k] = spread(largest_remainder(row, n))
     return told.labeled(shelf.images[chosen(shelf, label, group)], told.whole, origin).arrays()
 
@@ -70,7 +68,7 @@ def real_with_noise(context: Context, *, shelf: LabeledImages, copied: LabeledIm
     for c in np.unique(cell):
         words = np.bincount(seen["told"][cell == c], minlength=K)
         shown = most_likely(errs[:, :K] / errs[:, :K].sum(1, keepdims=True), words / words.sum())
-        content[cell == c] = spread(largest_remainder(shown, np.count_nonzero(cell == c)))
+        content[cell == c] = spread(largest_remainder(shown, int(np.count_nonzero(cell == c))))
     if said is None:
         group = in_start_shares(content, start)
     return told.labeled(shelf.images[chosen(shelf, content, group)], told.whole, origin).arrays()
@@ -99,7 +97,7 @@ def in_start_shares(label: np.ndarray, start: np.ndarray) -> np.ndarray:
     """A group for each image, in the shares that its class has in the start; (q,) int."""
     group = np.empty(len(label), np.int64)
     for k in np.unique(label):
-        group[label == k] = spread(largest_remainder(start[k], np.count_nonzero(label == k)))
+        group[label == k] = spread(largest_remainder(start[k], int(np.count_nonzero(label == k))))
     return group
 
 

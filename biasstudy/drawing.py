@@ -60,8 +60,8 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinne
 def _thinned(source: Source, start: str, groups: np.ndarray, n_thinned: int, rng: np.random.Generator) -> np.ndarray:
     """Which groups of one class a start thins."""
     if source.design != "nested":
-        raise ValueError(f"start {start!r} with n_thinned {n_thinned} thins groups that belong to one class; the groups of this"
-                         f" data set are {source.design}")
+        raise ValueError(f"start {start!r} with n_thinned {n_thinned} thins groups that belong to one class; the groups of "
+                         f"this data set are {source.design}")
     if start != "biased":
         if start not in source.presets:
             raise ValueError(f"this data set has no start {start!r}; known: {listed(['unbiased', 'biased', *source.presets])}")
@@ -81,7 +81,7 @@ class Draw:
     told       (q,) int                      condition of each image of a batch, in order; exact counts, the start's shares
     reserve    t -> Part                     fresh real images of generation t in told order, as many as a batch has (and the
                                              first SPARE of them once more if a filter will reject some)
-    shelf      t -> Part                     real images of generation t to choose from: its slice of the reserve, then unused ones
+    shelf      t -> Part                     real images to choose from in generation t: its slice of the reserve, then others
     favoured   (n_classes, n_groups) int     see shares_of_start
     sizes      images per class: available, in start, in the whole reserve, in instruments
     """
@@ -175,8 +175,8 @@ class _Reserve:
             for i, (cells, offset, told) in enumerate(zip(self.slices, first, self.told, strict=True))])
 
     def shelf(self, t: int) -> LabeledImages:
-        """The slice of generation t, then every T-th of the images that neither start nor any slice uses; painted ones, at most
-        as many again as the slice has, in every group."""
+        """The slice of generation t, then every T-th of the images that neither start nor any slice uses; painted ones, at
+        most as many again as the slice has, in every group."""
         stock, T, whole = self.stock, self.e.n_generations, self.slices[0]
         return stock.lay_out(self.counts + t * whole, whole, self.counts + T * whole, t, T)
 

@@ -41,6 +41,7 @@ FILTERED = "real-filtered"                         # one more of an experiment w
 REBALANCE = "rebalance"                            # the generator thinned to the start's shares, by the filter of that name
 IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images that copy one side of the generated batches
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
+DRIFTING = ("real-shares", REBALANCE)                          # those that need shares which may drift
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING)
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
@@ -135,7 +136,7 @@ class Experiment:
             raise ValueError("labels 'classifier' needs condition 'class': a relabelled image would be in a group nobody told")
         if self.imitate != "nothing":
             self._check_imitation()
-        if self.arm in (REBALANCE, "real-shares") and self.condition == "group":
+        if self.arm in DRIFTING and self.condition == "group":
             raise ValueError(f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are told, not drifting")
         for model in ("generator", "classifier"):
             if self.warm(model) and not self.entry(model).traits.get("warm"):
@@ -220,8 +221,8 @@ class Experiment:
                 raise ValueError(f"generator {self.generator!r} is a control; the arm {arm!r} needs a generator")
             if arm == REBALANCE and self.filter not in ("none", REBALANCE):
                 raise ValueError(f"the arm {REBALANCE!r} needs filter 'none'; got {self.filter!r}")
-            changed = {"filter": REBALANCE} if arm == REBALANCE else {"imitate": IMITATING[arm]} if arm in IMITATING else {}
-            return dataclasses.replace(self, **changed)
+            made = {REBALANCE: {"filter": REBALANCE}, **{name: {"imitate": copied} for name, copied in IMITATING.items()}}
+            return dataclasses.replace(self, **made.get(arm, {}))  # type: ignore[arg-type]
         if arm == FILTERED and self.filter == "none":
             raise ValueError(f"the arm {FILTERED!r} needs a filter; got filter 'none'")
         changed = self._defaults("generator_steps", "generator_batch", "generator_options", "imitate")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .data import LabeledImages, Lazy, Pool, condition_of
 from .correction import told_counts
+from .data import LabeledImages, Lazy, Pool, condition_of
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment

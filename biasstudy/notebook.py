@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .experiment import ARMS, FILTERED, Experiment, experiment_from
+from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
 from .registry import checked
 from .store import home
 
@@ -52,10 +52,13 @@ class Study:
         return [e.to_arm(arm) for e in seeds for arm in self._arms(base)]
 
     def _arms(self, base: Experiment) -> list[str]:
-        """At ratio 0 nothing is generated: every arm is `none`. Only a filtered variant has the arm `real-filtered`."""
+        """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a filtered one has the arm
+        `real-filtered`, and only one whose shares may drift has the arms that need it."""
         if not base.n_batch:
             return ["none"]
-        return [arm for arm in self.arms if arm != FILTERED or base.filter != "none" or len(self.variants) == 1]
+        idle = {FILTERED} if base.filter == "none" else set()
+        idle |= set(DRIFTING) if base.condition == "group" else set()
+        return [arm for arm in self.arms if arm not in idle or len(self.variants) == 1]
 
     @property
     def real(self) -> Any:
@@ -121,8 +124,8 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
             raise ValueError(f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}")
     s = {name: checked(name, parameters.get(name, default), type(default)) for name, default in SETTINGS.items()}
     for arm in s["arms"]:
-        if arm not in (*ARMS, FILTERED):
-            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join((*ARMS, FILTERED))}")
+        if arm not in ALL_ARMS:
+            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ALL_ARMS)}")
     if s["n_seeds"] < 1 or not s["arms"]:
         raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
     if s["source"] != "run" and not s["source"].startswith("reference:"):

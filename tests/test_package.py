@@ -18,7 +18,7 @@ PACKAGE = ROOT / "biasstudy"
 ALLOWED = {
     "registry": set(), "experiment": set(), "store": set(), "progress": set(), "metrics": set(),
     "data": set(), "training": set(), "filters": set(), "drawing": {"experiment", "data"},
-    "classifiers": {"data", "training"}, "generators": {"data", "training"}, "datasets": {"data", "store"},
+    "classifiers": {"data", "training", "store"}, "generators": {"data", "training"}, "datasets": {"data", "store"},
     "stages": {"data", "store", "training"},
     "correction": set(), "decomposition": {"correction", "data", "stages", "store", "training"},
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},
@@ -28,7 +28,8 @@ ALLOWED = {
     "figures": {"experiment", "results", "inference", "drift", "floors"},
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
     "execute": set(), "report": {"store"},
-    "loop": {"correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes", "results", "progress"},
+    "loop": {"correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
+             "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
