@@ -100,6 +100,8 @@ class Draw:
 
 SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
 
+SHELF = 2    # times a batch: more painted images to choose from; each takes time to paint
+
 # what each share of the instruments is for; the model that filters never measures
 _PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
 _PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor": 0.15}
@@ -175,8 +177,9 @@ class _Reserve:
             for i, (cells, offset, told) in enumerate(zip(self.slices, first, self.told, strict=True))])
 
     def shelf(self, t: int) -> LabeledImages:
-        """The slice of generation t, then every T-th of the images that neither start nor any slice uses; painted ones, at
-        most as many again as the slice has, in every group."""
+        """The slice of generation t, then the images that neither start nor any slice uses, every T-th first, so that two
+        generations take one image only where a batch needs more than its part; painted ones, at most SHELF times as many
+        as the slice has, in every group."""
         stock, T, whole = self.stock, self.e.n_generations, self.slices[0]
         return stock.lay_out(self.counts + t * whole, whole, self.counts + T * whole, t, T)
 
@@ -234,12 +237,13 @@ class _Stock:
         return _painted(self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed)
 
     def lay_out(self, offset: np.ndarray, counts: np.ndarray, used: np.ndarray, t: int, T: int) -> LabeledImages:
-        """counts[k, g] images of each cell after the first offset[k, g], then every T-th after the first used[k, g]."""
+        """counts[k, g] images of each cell after the first offset[k, g], then those after the first used[k, g], every T-th
+        first."""
         first, size, rest = (x.sum(1) if self.source.paint else x.ravel() for x in (offset, counts, used))
         index = []
         for lane, free in self.free.items():
-            more = free[rest[lane]:][t::T]
-            index += [free[first[lane]: first[lane] + size[lane]], more[: size[lane]] if self.source.paint else more]
+            more = np.concatenate([free[rest[lane]:][(t + i) % T:: T] for i in range(T)])
+            index += [free[first[lane]: first[lane] + size[lane]], more[: SHELF * size[lane]] if self.source.paint else more]
         images = self.source.train[np.concatenate(index)]
         return _in_every_group(self.source, images, self.seed) if self.source.paint else images
 

@@ -25,6 +25,13 @@ from .metrics import contrast_weights
 
 CONTRASTS = {"A": ("generated", "none"), "S": ("generated", "resample"), "R": ("generated", "real"),
              "F": ("generated", "real-filtered")}
+PARTS = {  # of R: see `decomposition`
+    "total": {"generated": 1, "real": -1},
+    "shares": {"real-shares": 1, "real": -1},
+    "quality": {"rebalance": 1, "real": -1},
+    "interaction": {"generated": 1, "real-shares": -1, "rebalance": -1, "real": 1},
+    "label errors": {"real-noise": 1, "real": -1},
+}
 MARGIN = 0.02       # a change within this margin is called no change
 SEEDS_FOR_VERDICT = 6
 
@@ -97,9 +104,31 @@ def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     generation  which one; the last by default
     raises      ValueError   if an arm or a seed is missing
     """
-    first, second = _arms(results, name)
-    difference = np.stack([_right(a, generation) - _right(b, generation) for a, b in zip(first, second, strict=True)])
-    return _estimate(first[0], headline_weights(first) * difference)
+    _arms(results, name)
+    first, second = CONTRASTS[name]
+    return _combined(results, {first: 1, second: -1}, generation)
+
+
+def decomposition(results: Any, generation: int = -1) -> dict[str, Estimate]:
+    """What R is made of: shares that differ, images that differ, and both together; secondary results, intervals only.
+
+    total = shares + quality + interaction;  label errors are the piece of quality that wrong labels make on real images;
+    each is a difference of the headline metric between arms, as in the module `decomposition`
+
+    returns  part -> Estimate, of those parts whose arms were run
+    raises   ValueError   if the arms have different seeds
+    """
+    return {part: _combined(results, weights, generation) for part, weights in PARTS.items() if all(map(results.of, weights))}
+
+
+def _combined(results: Any, weights: Mapping[str, int], generation: int) -> Estimate:
+    """Estimate of sum over arms of weight x headline metric, paired by seed."""
+    arms = {arm: results.of(arm) for arm in weights}
+    first = next(iter(arms.values()))
+    for arm in arms:
+        _check_pairs(first, arms[arm], f"{' and '.join(arms)} are compared: they need results")
+    right = [sum(w * _right(arms[arm][s], generation) for arm, w in weights.items()) for s in range(len(first))]
+    return _estimate(first[0], headline_weights(first) * np.stack(right))
 
 
 def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:

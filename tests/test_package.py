@@ -22,7 +22,7 @@ ALLOWED = {
     "stages": {"data", "store", "training"},
     "correction": set(), "decomposition": {"correction", "data", "stages", "store", "training"},
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},
-    "quality": {"metrics"}, "intervals": set(), "floors": {"metrics"}, "drift": set(),
+    "quality": {"metrics"}, "spurious": {"metrics"}, "intervals": set(), "floors": {"metrics"}, "drift": set(),
     "inference": {"metrics", "intervals", "floors", "drift"},
     "results": {"data", "experiment", "metrics", "quality"},
     "figures": {"experiment", "results", "inference", "drift", "floors"},
