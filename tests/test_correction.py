@@ -109,13 +109,12 @@ def real_probe(fitted: int) -> tuple[np.ndarray, np.ndarray]:
     return digit[rest], distance.argmin(1)
 
 
-@pytest.mark.parametrize(("fitted", "accuracy"), [(50, 0.76), (1, 0.47)])
-def test_corrected_shares_of_real_resamples_cover_the_shares_drawn(fitted, accuracy):
+def test_corrected_shares_of_real_resamples_cover_the_shares_drawn():
     """Two classes of five digits, the last two thinned; in each of 150 splits 100 real images of each digit make the
     confusion and others the batch. 300 batches of a class; the coverage of five shares each has a binomial sd of 0.006."""
-    digit, said = real_probe(fitted)
-    assert np.mean(digit == said) == pytest.approx(accuracy, abs=0.02)
-    occurs, shares, n = nested(2, 5), np.array([2, 2, 2, 0.5, 0.5]) / 7, 120
+    digit, said = real_probe(1)
+    assert np.mean(digit == said) == pytest.approx(0.54, abs=0.01)
+    occurs, shares, n = nested(2, 5), np.array([2, 2, 2, 0.5, 0.5]) / 7, 250
     favoured = np.where(occurs, np.tile([1, 1, 1, -1, -1], 2), 0)
     rng, covered, other, headline, plain = np.random.default_rng(0), [], [], [], []
     for s in range(150):
@@ -125,32 +124,37 @@ def test_corrected_shares_of_real_resamples_cover_the_shares_drawn(fitted, accur
             mine = rng.permutation(said[digit == g])
             confusion[g] += np.bincount(mine[:100], minlength=11)
             told[g // 5] += np.bincount(mine[100:100 + drawn[g]], minlength=11)
-        found = corrected_shares(told, confusion, occurs, n_boot=100, seed=s)
+        found = corrected_shares(told, confusion, occurs, n_boot=80, seed=s)
         covered.append((found.low[occurs] <= np.tile(shares, 2)) & (np.tile(shares, 2) <= found.high[occurs]))
         other.append(found.other_low < 0.01)
-        h = favoured_share(told, confusion, occurs, favoured, n_boot=100, seed=s)
+        h = favoured_share(told, confusion, occurs, favoured, n_boot=80, seed=s)
         headline.append(h.low <= 6 / 7 <= h.high)
         seen, own = told[:, :-1][favoured > 0].sum(), told[:, :-1][occurs].sum()
         plain.append(abs(seen / own - 6 / 7) < 1.96 * np.sqrt(6 / 49 / own))
     assert 0.925 < np.mean(covered) < 0.975
     assert np.mean(other) > 0.93 and np.mean(headline) > 0.9
-    assert np.mean(plain) < 0.75, "uncorrected, most intervals miss"
+    assert np.mean(plain) < 0.5, "uncorrected, most intervals miss"
 
 
-def test_the_favoured_share_of_many_classes_is_less_biased_than_the_constrained_solutions_it_corrects():
-    rng = np.random.default_rng(1)
-    occurs, true, rates = nested(10, 4), np.array([3, 3, 1, 1]) / 8, confusion_of(0.3, 40) / 120
-    favoured, mixture = np.where(occurs, np.tile([1, 1, -1, -1], 10), 0), np.kron(np.eye(10), true)
-    off = []
-    for s in range(25):
-        confusion = np.stack([rng.multinomial(100, row / row.sum()) for row in rates])
-        told = np.stack([rng.multinomial(60, row) for row in mixture @ (rates / rates.sum(1, keepdims=True))])
+def test_the_favoured_share_is_less_biased_than_the_constrained_solutions_and_covered_by_a_probe_that_hardly_tells():
+    """Eight classes of four groups; the probe is right in 40 %, else says a sibling. 30 batches: sd of the coverage 0.04."""
+    K, rng, off, covered, widths = 8, np.random.default_rng(1), [], [], []
+    occurs, rates = nested(K, 4), np.kron(np.eye(K), 0.2 + 0.2 * np.eye(4)) @ np.eye(4 * K, 4 * K + 1)
+    favoured, mixture = np.where(occurs, np.tile([1, 1, -1, -1], K), 0), np.kron(np.eye(K), np.array([7, 7, 1, 1]) / 16)
+    for s in range(30):
+        confusion = np.stack([rng.multinomial(100, row) for row in rates])
+        told = np.stack([rng.multinomial(60, row) for row in mixture @ rates])
         solved = corrected_shares(told, confusion, occurs, n_boot=40, seed=s)
-        weight = 1 - solved.other
-        constrained = np.sum(np.nansum(solved.share * (favoured > 0), axis=1) * weight) / weight.sum()
-        off.append((favoured_share(told, confusion, occurs, favoured, n_boot=40, seed=s).value - 0.75, constrained - 0.75))
+        found = favoured_share(told, confusion, occurs, favoured, n_boot=40, seed=s)
+        off.append((found.value - 7 / 8, np.nansum(solved.share * (favoured > 0)) / K - 7 / 8))
+        covered.append(found.low <= 7 / 8 <= found.high)
+        if found.value < 1:
+            widths.append((found.value - found.low, np.ptp(np.quantile(found.deviations, [0.025, 0.975])) / 2))
     corrected, constrained = np.mean(off, axis=0)
-    assert constrained < -0.03 and abs(corrected) < abs(constrained) / 2
+    assert constrained < -0.1 and abs(corrected) < abs(constrained) / 2
+    assert np.mean(covered) > 0.85
+    below, by_replicates = np.mean(widths, axis=0)
+    assert below > 1.1 * by_replicates, "the interval allows for the bias that is left"
 
 
 def test_calls_with_one_confusion_meet_the_same_errors_of_the_probe():

@@ -87,7 +87,7 @@ def studies(tmp_path_factory):
     where = tmp_path_factory.mktemp("runs")
     base = Experiment(start="biased", bias=0.4, n_real=800, n_test=1000, classifier="ridge", instrument="ridge", ratio=1.0,
                       n_generations=1)
-    arms = {name: ALL for name in PLANTED} | {"test-turns": ALL[:-1]}      # digits on their heads look like others: too many of one
+    arms = {name: ALL for name in PLANTED} | {"test-turns": ALL[:-1]}  # turned digits look like others
     return {name: run([dataclasses.replace(base, generator=name, seed=s).to_arm(arm) for s in range(2) for arm in arms[name]],
                       numerics=FLOAT64, where=where, progress=False) for name in PLANTED}
 
@@ -129,9 +129,11 @@ def test_real_images_with_wrong_labels_do_what_a_mislabelling_generator_does(stu
     real, generated, noisy = (accuracy_of_5(arm) for arm in ("real", "generated", "real-noise"))
     assert real - generated > 0.05, "half of the fives are threes"
     assert noisy < (real + generated) / 2
-    for o in results.of("real-noise"):
-        told, seen = o.batches[0]["label"], o.batches[0]["oracle"]
-        assert (seen[told == 5] == 3).mean() > 0.7 and (seen[told != 5] == told[told != 5]).mean() > 0.8
+    for noise, plain in zip(results.of("real-noise"), results.of("real"), strict=True):
+        (told, seen), (_, seen_plain) = ((o.batches[0]["label"], o.batches[0]["oracle"]) for o in (noise, plain))
+        assert (seen[told == 5] == 3).mean() > 0.4 > 0.2 > (seen_plain[told == 5] == 3).mean()
+        agree, agree_plain = ((s == told)[told != 5].mean() for s in (seen, seen_plain))
+        assert agree > agree_plain - 0.06, "the other labels are as right as they were"
 
 
 # ---- Pieces ----------------------------------------------------------------------------------------------------------
