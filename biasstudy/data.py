@@ -16,7 +16,7 @@ from .registry import digest
 
 REAL = -1     # origin of a real image; a generated one has the generation whose generator made it
 UNKNOWN = -1  # group of an image that nobody told
-CONFIDENCE_STEPS = 65535  # confidences are multiples of 1 / 65535, so that reference results keep them exactly in two bytes
+CONFIDENCE_STEPS = 255  # results keep confidences as multiples of 1 / 255: reference results keep them exactly in one byte
 
 DESIGNS = ("crossed", "nested", "grouped")
 
@@ -135,6 +135,11 @@ class Source:
         if self.paint:
             return np.ones((self.n_classes, self.n_groups), bool)
         return self.train.counts(self.n_classes, self.n_groups) > 0
+
+
+def in_steps(confidence: np.ndarray) -> np.ndarray:
+    """Confidences rounded to multiples of 1 / CONFIDENCE_STEPS, float32."""
+    return (np.rint(confidence * CONFIDENCE_STEPS) / CONFIDENCE_STEPS).astype(np.float32)
 
 
 # ---- Parts and pools --------------------------------------------------------------------------------------------------

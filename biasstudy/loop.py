@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .correction import told_counts
-from .data import LabeledImages, Lazy, Pool, condition_of
+from .data import LabeledImages, Lazy, Pool, condition_of, in_steps
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment
@@ -295,7 +295,7 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
         occurs=source.occurs, favoured=real.favoured, counts=real.counts, sizes=real.sizes,
         label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None,
         predicted=np.array([[p["predicted"] for p in row] for row in stacked]),
-        confidence=np.array([[p["confidence"] for p in row] for row in stacked]),
+        confidence=in_steps(np.array([[p["confidence"] for p in row] for row in stacked])),
         batches=list(batches.values()), quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
         pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
         grids=grids, confusion=confusion, stages=stages, cost=cost)
