@@ -29,7 +29,7 @@ from .stages import Told
 from .store import kind
 from .training import Context
 
-UNDONE = 3.0  # times that a share may have changed for `rebalance` to undo it; so at most 3 times a batch must be made
+UNDONE = 3.0  # times that a share may have changed for `rebalance` to undo it; so it keeps at least one image in nine
 
 
 # ---- Real images that copy a generated batch --------------------------------------------------------------------------

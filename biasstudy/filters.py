@@ -16,7 +16,8 @@ judged    what the judge says about each candidate; the trait `judge` names who 
 chance    (N,) float           uniform in [0, 1); that of a candidate depends on the seed and its number alone
 accepted  (N,) bool
 
-The loop draws candidates until every told condition has its quota. Every option has a default.
+The loop draws candidates until every told condition has its quota, at most 5 times as many, or as the trait `tries` says.
+Every option has a default.
 """
 
 import numpy as np
@@ -75,7 +76,7 @@ def random_cell(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chanc
     return chance < judged
 
 
-@FILTERS.register("rebalance", version=1, judge="start")
+@FILTERS.register("rebalance", version=1, judge="start", tries=20.0)
 def rebalance(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Keep at random, at rates that give the groups of each class their shares in the start: see `decomposition.thinning`.
 

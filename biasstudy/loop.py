@@ -36,7 +36,7 @@ from .store import Stage, Store, runs_folder
 from .training import Context, Numerics
 
 GRID = 8     # images per class kept from every generator, made from equal noise in every generation
-TRIES = 5.0  # times the quota that a filter may look at; of real images 1 + SPARE times
+TRIES = 5.0  # times the quota that a filter may look at, unless it asks for more; of real images 1 + SPARE times
 
 
 # ---- The loop --------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted,
 def filtered(e: Experiment, sampling: dict[str, Any], judge: Any, tell_about: Instruments,
              store: Store) -> tuple[Stage, dict[str, Stage]]:
     """The batch of accepted images; the decisions about all candidates and their probed groups."""
-    tries = 1 + SPARE if e.generator == "reserve" else TRIES
+    tries = 1 + SPARE if e.generator == "reserve" else FILTERS[e.filter].traits.get("tries", TRIES)
     candidates = store.stage(sample_candidates, **sampling, filter=FILTERS[e.filter], judge=judge, tries=tries,
                              filter_options=FILTERS[e.filter].resolve(e.filter_options), shortfall=e.shortfall)
     batch = store.stage(accepted_batch, candidates=candidates, told=sampling["told"], origin=sampling["origin"])

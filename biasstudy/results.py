@@ -219,14 +219,14 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
-        """Write <study>.csv.gz (table), <study>.npz.xz (predictions, shares, sample grids) and <study>.json (provenance).
+        """Write <study>.csv.xz (table), <study>.npz.xz (predictions, shares, sample grids) and <study>.json (provenance).
 
         parts   results of each variant, by its name; default: all are one
         """
         folder.mkdir(parents=True, exist_ok=True)
         drop = ["numerics", "prior"]
-        self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.gz", index=False, float_format="%.6g",
-                                             compression={"method": "gzip", "mtime": 0})
+        self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.xz", index=False, float_format="%.6g",
+                                             compression="xz")
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):

@@ -84,7 +84,7 @@ def test_files_that_are_not_the_expected_ones_are_never_opened(folder, files, mo
     monkeypatch.setattr(pickle, "loads", lambda *a, **k: pytest.fail("a file was opened before its sum was known"))
     for altered in (files["test"][:-1], b"cos\nsystem\n(S'true'\ntR."):
         (folder / "test").write_bytes(altered)
-        with pytest.raises(ValueError, match="test is truncated or altered; delete it and run: .* fetch cifar100"):
+        with pytest.raises(ValueError, match=r"test is truncated or altered; delete it and run: .* fetch cifar100"):
             DATASETS["cifar20"].target()
     (folder / "test").unlink()
     with pytest.raises(FileNotFoundError, match="get it with: python -m biasstudy fetch cifar100"):

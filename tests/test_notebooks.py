@@ -95,7 +95,7 @@ def test_a_parameter_file_says_all_that_its_notebook_would(path):
     assert set(given) <= set(declared)
     for key, value in given.items():
         assert type(value) is type(declared[key]) or (type(declared[key]) is float and type(value) is int), key
-    assert given["scale"] == path.stem
+    assert given["scale"] == path.stem.split("-")[0]
     by_command, by_papermill = study_from(given), study_from({**declared, **given})
     assert by_command.experiments == by_papermill.experiments and by_command.numerics == by_papermill.numerics
 
@@ -124,9 +124,10 @@ def test_a_family_compares_variants(path):
     study = study_from(parameters(path))
     assert len(study.variants) >= 2 and all(study.variants)
     scales = {p.stem for p in FILES if p.parent.name == path.stem}
-    assert scales == {"offline", "laptop", "paper"}
+    assert scales >= {"offline", "laptop", "paper"}
 
 
 def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
     families = {f"colorized_mnist_{family}" for family in ("start", "protocol", "filter", "transfer", "generator")}
+    families |= {"cifar20_condition", "cifar20_start"}
     assert {"colorized_mnist", "cifar20"} | families <= {p.stem for p in NOTEBOOKS}

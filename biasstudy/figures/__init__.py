@@ -10,6 +10,7 @@ from ._curves import curve_table as curve_table
 from ._curves import curves as curves
 from ._families import acceptance as acceptance
 from ._families import batch_table as batch_table
+from ._families import decomposition as decomposition
 from ._families import forest as forest
 from ._families import grid as grid
 from ._families import plane as plane
@@ -20,6 +21,7 @@ from ._families import transfer_table as transfer_table
 from ._pictures import counts_table as counts_table
 from ._pictures import data_picture as data_picture
 from ._pictures import samples as samples
+from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .. import inference
 from ..experiment import PROTOCOLS
 from ..inference import CONTRASTS, contrasts, headline
 from ..results import Results
@@ -36,7 +37,7 @@ def _panels(parts: Parts, height: float) -> tuple[Figure, list[Any]]:
     use_style()
     columns = _columns(parts)
     rows = -(-len(parts) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.5 + height * rows), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.9 + height * rows), squeeze=False, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, parts, strict=False):
         axis.set_title(name.replace(", ", "\n"), fontsize=8)
     for axis in axes.flat[len(parts):]:
@@ -115,25 +116,45 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
     """
-    use_style()
     rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
             for key, d in contrasts(results).items()]
     table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.42 * len(parts)))
-    shown = [key for key in CONTRASTS if key in set(table.contrast)]
+    styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
+    figure, axis = _intervals(parts, table, "contrast", styles)
+    axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
+    return signed(figure, _mark(parts)), table
+
+
+def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+    """What the difference between generated and real images is made of, a row per variant: see the module `decomposition`.
+
+    returns  the figure and its table: variant, part, mean, low, high, n
+    """
+    rows = [(name, key, d.mean, d.low, d.high, d.n) for name, results in parts.items()
+            for key, d in inference.decomposition(results).items()]
+    table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
+    styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
+    figure, axis = _intervals(parts, table, "part", styles)
+    axis.set_xlabel("difference of accuracy contrasts from the arm real, 95 % interval")
+    return signed(figure, _mark(parts)), table
+
+
+def _intervals(parts: Parts, table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
+    """Means with intervals, a row per variant; `styles` (colour, marker, name in the legend) of each value of the column."""
+    use_style()
+    shown = [key for key in styles if key in set(table[column])]
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + max(0.42, 0.15 * len(shown)) * len(parts)))
     for i, key in enumerate(shown):
-        mine = table[table.contrast == key]
-        color, marker = CONTRAST_STYLE[key]
-        at = np.array([list(parts).index(v) for v in mine.variant]) + 0.18 * (i - (len(shown) - 1) / 2)
+        mine = table[table[column] == key]
+        color, marker, label = styles[key]
+        at = np.array([list(parts).index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
         off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
-        axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4,
-                      label=f"{key} = generated - {CONTRASTS[key][1]}")
+        axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4, label=label)
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
     axis.set_ylim(len(parts) - 0.5, -0.5)
-    axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
-    figure.legend(loc="outside upper left", ncols=2)
-    return signed(figure, _mark(parts)), table
+    figure.legend(loc="outside upper left", ncols=2 if len(shown) < 5 else len(shown))
+    return figure, axis
 
 
 def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:

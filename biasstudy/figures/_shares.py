@@ -1,11 +1,13 @@
 """What batches are made of, against the start and against sampling alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..correction import favoured_share, told_counts
 from ..drift import drift_band
 from ..results import Results
 from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, signed, use_style
@@ -45,6 +47,28 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7, columnspacing=0.7, handlelength=1.3,
                     handletextpad=0.4)
     return signed(figure, mark_of(results)), table.reset_index(drop=True)
+
+
+def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
+    """Share of the images in groups that the start favours, corrected for the errors of the probe: see `correction`.
+
+    returns  variant, arm, seed, generation, start, raw, corrected, low, high, n; no rows where the probe does not err or the
+             start favours nothing
+    """
+    columns = ["variant", "arm", "seed", "generation", "start", "raw", "corrected", "low", "high", "n"]
+    rows = []
+    for name, results in parts.items():
+        for o in results.outcomes:
+            if o.confusion is None or not o.biased:
+                continue
+            start, shape = o.counts[o.favoured > 0].sum() / o.counts.sum(), o.occurs.shape
+            for t, batch in enumerate(o.batches):
+                told = told_counts(batch["label"], batch["group"], shape)
+                raw = told[:, :-1][o.favoured > 0].sum() / told[:, :-1][o.occurs].sum()
+                found = favoured_share(told, o.confusion, o.occurs, o.favoured)
+                rows.append((name, o.experiment.arm, o.experiment.seed, t, start, raw, found.value, found.low, found.high,
+                             found.n))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:

@@ -17,6 +17,9 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "resample": {"color": "#CC79A7", "marker": "^", "linestyle": "-."},
     "none": {"color": "#555555", "marker": "D", "linestyle": ":"},
     "real-filtered": {"color": "#56B4E9", "marker": "v", "linestyle": (0, (4, 1, 1, 1))},
+    "real-shares": {"color": "#009E73", "marker": "P", "linestyle": (0, (6, 2))},
+    "rebalance": {"color": "#8C6D00", "marker": "X", "linestyle": (0, (3, 1))},
+    "real-noise": {"color": "#7B4EA3", "marker": "h", "linestyle": (0, (1, 1.5))},
 }
 STYLE = {
     "figure.dpi": 80, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
