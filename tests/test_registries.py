@@ -16,7 +16,8 @@ from biasstudy.training import Context, Numerics
 
 CONTEXT = Context(FLOAT64)
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
-OFFLINE = [name for name in DATASETS if name != "colorized-mnist"]
+FETCHED = ("cifar100", "cifar20", "colorized-mnist")
+OFFLINE = [name for name in DATASETS if name not in FETCHED]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}
 LIGHT = {"diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8}, "resnet18": {"steps": 1, "batch": 2}}
@@ -173,7 +174,8 @@ def asked(name, **options):
     """What a filter says about 60 images, and what it was given."""
     pool, rng = shapes(), np.random.default_rng(0)
     probability = rng.dirichlet(np.ones(3), 60)
-    judged = {None: None, "rates": rng.random(60)}.get(FILTERS[name].traits.get("judge"), probability)
+    rates = rng.random(60)
+    judged = {None: None, "rates": rates, "start": rates}.get(FILTERS[name].traits.get("judge"), probability)
     chance = rng.random(60)
     return FILTERS[name].target(pool.images, pool.label, judged, chance, **options), pool, judged, chance
 
@@ -182,7 +184,7 @@ def asked(name, **options):
 def test_filter_contract(name):
     accepted, pool, judged, chance = asked(name)
     assert accepted.dtype == bool and accepted.shape == (60,)
-    assert set(FILTERS[name].traits.get("judge") or "") <= set("own first expert rates")
+    assert set(FILTERS[name].traits.get("judge") or "") <= set("own first expert rates start")
     one = np.array([7, 41])  # the decision about an image does not depend on the others
     part = FILTERS[name].target(pool.images[one], pool.label[one], None if judged is None else judged[one], chance[one])
     assert (part == accepted[one]).all()
@@ -239,7 +241,7 @@ def _fingerprint(registry, name) -> str:
 
 
 ENTRIES = [(registry, name) for registry in (DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS) for name in registry
-           if name != "colorized-mnist"]
+           if name not in FETCHED]
 
 
 @pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=[f"{r.kind} {n}" for r, n in ENTRIES])

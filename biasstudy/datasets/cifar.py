@@ -49,7 +49,8 @@ def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
     """The photographs of CIFAR-100 in 100 fine classes; the group is the coarse class. Grouped: a class has one group.
 
     what      as `cifar20`, with label and group exchanged; only accuracies compare groups of different classes
-    options, size, licence, get it, flaws   see `cifar20`
+    size      as `cifar20`, and its options
+    licence, get it, flaws   see `cifar20`
     """
     images, fine, coarse, names = _read(size, n_instruments)
     train, test = (LabeledImages(images[part], fine[part], coarse[part]) for part in ("train", "test"))
