@@ -39,7 +39,8 @@ ROUND = 16      # a block of many steps is a multiple of this: `gan` adds its gr
 N_POOL, N_SAMPLE = 1000, 512
 LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
-         "relabelled": "sample", "filtered": "filter", "decisions": "filter", "telling": "probe", "prediction": "probe",
+         "relabelled": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter", "thinning": "filter",
+         "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
          "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON

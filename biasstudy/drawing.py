@@ -43,32 +43,33 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinne
     occurs, rng = source.occurs, np.random.default_rng(seed_for(seed, "start", "favoured"))
     favoured = np.zeros(occurs.shape, np.int64)
     weights = occurs.astype(float)
-    if start == "unbiased":
-        pass
-    elif source.design == "crossed" and start == "biased" and n_thinned == 2:
+    _check_start(source, start, n_thinned)
+    if start != "unbiased" and source.design == "crossed":
         majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
         favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
         weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
-    else:
+    elif start != "unbiased":
         for k in range(source.n_classes):
             groups = np.flatnonzero(occurs[k])
-            thinned = _thinned(source, start, groups, n_thinned, rng)
+            drawn = rng.permutation(groups)[:n_thinned]
+            thinned = drawn if start == "biased" else np.intersect1d(groups, source.presets[start])
             favoured[k, groups], favoured[k, thinned], weights[k, thinned] = 1, -1, 1 - bias
     return weights / weights.sum(1, keepdims=True), favoured
 
 
-def _thinned(source: Source, start: str, groups: np.ndarray, n_thinned: int, rng: np.random.Generator) -> np.ndarray:
-    """Which groups of one class a start thins."""
-    if source.design != "nested":
-        raise ValueError(f"start {start!r} with n_thinned {n_thinned} thins groups that belong to one class; the groups of "
-                         f"this data set are {source.design}")
-    if start != "biased":
-        if start not in source.presets:
-            raise ValueError(f"this data set has no start {start!r}; known: {listed(['unbiased', 'biased', *source.presets])}")
-        return np.intersect1d(groups, source.presets[start])
-    if n_thinned >= len(groups):
-        raise ValueError(f"n_thinned must leave a group of each class as it is; got {n_thinned} of {len(groups)}")
-    return rng.permutation(groups)[:n_thinned]
+def _check_start(source: Source, start: str, n_thinned: int) -> None:
+    """ValueError with one sentence if this data set cannot be drawn so."""
+    fewest = int(source.occurs.sum(1).min())
+    if start not in ("unbiased", "biased", *source.presets):
+        raise ValueError(f"this data set has no start {start!r}; known: {listed(['unbiased', 'biased', *source.presets])}")
+    if source.design == "grouped" and start != "unbiased":
+        raise ValueError(f"start {start!r} moves groups inside a class, but classes of this data set have one group; "
+                         "use unbiased")
+    if source.design == "crossed" and n_thinned != 2:
+        raise ValueError(f"n_thinned is for groups that have one class, and those of this data set meet every class; "
+                         f"got {n_thinned}")
+    if source.design == "nested" and start == "biased" and n_thinned >= fewest:
+        raise ValueError(f"n_thinned must leave a group of each class as it is; got {n_thinned} of {fewest}")
 
 
 # ---- Drawing -----------------------------------------------------------------------------------------------------------

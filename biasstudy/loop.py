@@ -16,7 +16,7 @@ from .data import LabeledImages, Lazy, Pool, condition_of, in_steps
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment
-from .probes import Fitted, Instruments, Rates, Thinning, tell
+from .probes import Fitted, Instruments, Rates, acceptance, tell
 from .progress import Progress
 from .registry import CLASSIFIERS, FILTERS, GENERATORS, seed_for
 from .results import Outcome, Results
@@ -150,33 +150,39 @@ def imitation(e: Experiment, real: Draw, t: int, told: Told, paired: Turn, tell_
             "origin": t}
     said = paired.kept["probe"]
     if e.imitate == "shares":
-        return store.stage(real_with_shares, **same, said=said, said_of_test=tell_about.errors_of_probe)
+        return store.stage(real_with_shares, **same, said=said, said_of_test=tell_about.errors_of_probe,
+                           favoured=real.favoured.tolist())
     crossed = real.source.design == "crossed"
     return store.stage(real_with_noise, **same, seen=paired.kept["oracle"], said=said if crossed else None,
                        seen_of_test=tell_about.oracle(real.test))
 
 
 def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None,
-             sampling: dict[str, Any]) -> Fitted | Rates | Thinning | None:
+             sampling: dict[str, Any]) -> Fitted | Rates | None:
     """Whom the filter asks about each candidate: see the trait `judge` in `filters`."""
-    judge = FILTERS[e.filter].traits.get("judge")
+    judge, store, real = FILTERS[e.filter].traits.get("judge"), tell_about.store, tell_about.real
     if judge == "start":
-        trial, real = tell_about.store.stage(sample_batch, **sampling), tell_about.real
-        rates = tell_about.store.stage(thinning, batch=trial, said=tell_about.probe(trial), test=real.test,
-                                       said_of_test=tell_about.errors_of_probe, counts=real.counts.tolist())
-        return Thinning(rates, tell_about.prober)
+        trial = store.stage(sample_batch, **sampling)
+        rates = store.stage(thinning, batch=trial, said=tell_about.probe(trial), test=real.test, counts=real.counts.tolist(),
+                            said_of_test=tell_about.errors_of_probe, favoured=real.favoured.tolist())
+        return Rates(rates, tell_about.prober)
     if judge == "rates":
         assert paired, "the filter imitates no other"
-        source = tell_about.source
-        return Rates(paired.kept["decisions"], paired.kept["groups"], tell_about.prober, (source.n_classes, source.n_groups))
+        rates = store.stage(acceptance, decided=paired.kept["decisions"], groups=paired.kept["groups"],
+                            shape=list(real.counts.shape))
+        return Rates(rates, tell_about.prober)
     return {"own": own, "first": first, "expert": tell_about.fitted("expert"), None: None}[judge]
+
+
+def tries_of(e: Experiment) -> float:
+    """Times its quota that the filter of an experiment may look at."""
+    return 1 + SPARE if e.generator == "reserve" else FILTERS[e.filter].traits.get("tries", TRIES)
 
 
 def filtered(e: Experiment, sampling: dict[str, Any], judge: Any, tell_about: Instruments,
              store: Store) -> tuple[Stage, dict[str, Stage]]:
     """The batch of accepted images; the decisions about all candidates and their probed groups."""
-    tries = 1 + SPARE if e.generator == "reserve" else FILTERS[e.filter].traits.get("tries", TRIES)
-    candidates = store.stage(sample_candidates, **sampling, filter=FILTERS[e.filter], judge=judge, tries=tries,
+    candidates = store.stage(sample_candidates, **sampling, filter=FILTERS[e.filter], judge=judge, tries=tries_of(e),
                              filter_options=FILTERS[e.filter].resolve(e.filter_options), shortfall=e.shortfall)
     batch = store.stage(accepted_batch, candidates=candidates, told=sampling["told"], origin=sampling["origin"])
     return batch, {"decisions": store.stage(decisions, candidates=candidates, told=sampling["told"]),
@@ -244,7 +250,7 @@ def space_of(e: Experiment, real: Draw) -> int:
     with a
     filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
     image = 3 * int(np.prod(real.source.train.images.shape[2:]))
-    made = e.n_batch * (2 if e.filter == "none" else 1 + TRIES)
+    made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
     return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
 
 

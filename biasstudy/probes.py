@@ -63,6 +63,12 @@ def measure_quality(context: Context, *, real: np.ndarray, test: LabeledImages, 
             "n": np.array([v.n for _, v in found]), "where": np.array(where)}
 
 
+@kind("acceptance", keep=True)
+def acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int]) -> dict:
+    """How often a filter accepted images of each class and probed group; (n_classes, n_groups + 1)."""
+    return {"rates": acceptance_rates(decided["label"], groups["told"], decided["accepted"], *shape)}
+
+
 # ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context, images) -------------
 
 @dataclass(frozen=True, eq=False)
@@ -125,34 +131,7 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """How often a filter accepted images of each class and probed group; loads as (context, images, label) -> rate (N,)."""
-
-    decisions: Stage
-    groups: Stage
-    probe: Any
-    shape: tuple[int, int]
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {"decisions": self.decisions, "groups": self.groups, "probe": self.probe}
-
-    @property
-    def id(self) -> str:
-        return digest([self.decisions.id, self.groups.id, self.probe.id])
-
-    def load(self) -> Callable[..., np.ndarray]:
-        found, probe = self.decisions.load(), self.probe.load()
-        rates = acceptance_rates(found["label"], self.groups.load()["told"], found["accepted"], *self.shape)
-
-        def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
-            said = probe(context, images)
-            return rates[label, said if said.ndim == 1 else said.argmax(1)]
-        return of
-
-
-@dataclass(frozen=True, eq=False)
-class Thinning:
-    """Rates that bring generated images to the start's shares; loads as (context, images, label) -> rate (N,)."""
+    """Rates by class and probed group at which to keep images; loads as (context, images, label) -> rate (N,)."""
 
     rates: Stage
     probe: Any

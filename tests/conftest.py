@@ -1,6 +1,9 @@
 """What the tests share: tiny experiments, a store in a temporary folder, and where the real data are."""
 
+import functools
+import http.server
 import os
+import threading
 
 import pytest
 import torch
@@ -29,6 +32,27 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def store(runs):
     return open_store(runs, FLOAT64)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(folder) -> address of a server on loopback that hands out its files."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    live = []
+
+    def start(folder):
+        live.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))))
+        threading.Thread(target=live[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{live[-1].server_port}"
+    yield start
+    for server in live:
+        server.shutdown()
+        server.server_close()
 
 
 def pytest_collection_modifyitems(config, items):

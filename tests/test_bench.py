@@ -65,7 +65,7 @@ def test_the_parts_sum_to_the_wall_time(report):
 
 
 def test_every_kind_of_stage_has_a_part():
-    kinds = {value.name for module in (stages, probes) for value in vars(module).values() if isinstance(value, Kind)}
+    kinds = {value.name for module in (stages, probes, decomposition) for value in vars(module).values() if isinstance(value, Kind)}
     assert kinds == set(bench.PARTS) | {"candidates"}
 
 

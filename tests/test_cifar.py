@@ -2,11 +2,9 @@
 
 import dataclasses
 import hashlib
-import http.server
 import io
 import pickle
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -113,10 +111,11 @@ def test_a_chosen_number_of_fine_classes_is_thinned_and_sizes_stay(folder, n_thi
 
 @pytest.mark.parametrize(("fields", "says"), [
     ({**CIFAR, "start": "dim-25", "bias": 0.5}, "start 'dim-25' has bias 0.75"),
-    ({"start": "dim-25", "bias": 0.75}, "the groups of this data set are crossed"),
+    ({"start": "dim-25", "bias": 0.75}, "no start 'dim-25'; known: unbiased, biased"),
+    ({"start": "biased", "bias": 0.5, "n_thinned": 1}, "n_thinned is for groups that have one class"),
     ({"dataset": "standin20", "start": "dim-25", "bias": 0.75}, "no start 'dim-25'; known: unbiased, biased"),
     ({**CIFAR, "start": "biased", "bias": 0.5, "n_thinned": 5}, "n_thinned must leave a group of each class"),
-    ({**CIFAR, "dataset": "cifar100", "start": "biased", "bias": 0.5}, "the groups of this data set are grouped"),
+    ({**CIFAR, "dataset": "cifar100", "start": "biased", "bias": 0.5}, "classes of this data set have one group"),
 ])
 def test_starts_that_cannot_be_are_refused_before_training(folder, fields, says):
     with pytest.raises(ValueError, match=says):
@@ -137,7 +136,7 @@ def test_grouped_groups_are_compared_by_accuracy_alone(folder):
 # ---- Download --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def server(files, tmp_path, monkeypatch):
+def server(files, tmp_path, monkeypatch, serve):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, data in files.items():
@@ -146,27 +145,15 @@ def server(files, tmp_path, monkeypatch):
             archive.addfile(entry, io.BytesIO(data))
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(packed.getvalue())
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(tmp_path))
-
-        def log_message(self, *arguments):
-            pass
-
-    live = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=live.serve_forever, daemon=True).start()
     sums = {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(cifar, "_FILES", sums)
-    monkeypatch.setattr(CIFAR100, "url", f"http://127.0.0.1:{live.server_port}/cifar-100-python.tar.gz")
+    monkeypatch.setattr(CIFAR100, "url", f"{serve(tmp_path)}/cifar-100-python.tar.gz")
     monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
     monkeypatch.setattr(CIFAR100, "train_list", [["train", sums["train"]]])
     monkeypatch.setattr(CIFAR100, "test_list", [["test", sums["test"]]])
     monkeypatch.setattr(CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]})
-    yield tmp_path
-    live.shutdown()
-    live.server_close()
+    return tmp_path
 
 
 def test_fetched_once_and_free_the_second_time(server, capsys):

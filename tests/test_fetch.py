@@ -2,9 +2,7 @@
 
 import gzip
 import hashlib
-import http.server
 import struct
-import threading
 
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ def idx(values: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch, serve):
     """Four tiny files in MNIST's format, served on loopback; torchvision is told their md5 and a dead mirror first."""
     rng, folder = np.random.default_rng(0), tmp_path / "served"
     folder.mkdir()
@@ -37,24 +35,12 @@ def server(tmp_path, monkeypatch):
         md5.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
         sha256[name] = hashlib.sha256(data).hexdigest()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *arguments):
-            pass
-
-    live = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=live.serve_forever, daemon=True).start()
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"http://127.0.0.1:{live.server_port}/"])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"{serve(folder)}/"])
     monkeypatch.setattr(MNIST, "resources", md5)
     monkeypatch.setattr(colorized_mnist, "_MNIST", sha256)
     _source.cache_clear()
     yield folder
-    live.shutdown()
-    live.server_close()
     _source.cache_clear()
 
 
