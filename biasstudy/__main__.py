@@ -1,6 +1,7 @@
 """Command line: python -m biasstudy fetch | run | nulls | bench | notebooks | report | doctor."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -104,19 +105,30 @@ def _run(asked: argparse.Namespace) -> int:
     return 0
 
 
+PICTURES = {  # what README shows of reference results: names in `figures`
+    "colorized_mnist": ("curves", "shares"), "colorized_mnist_start": ("grid",), "colorized_mnist_transfer": ("transfer",),
+    "colorized_mnist_protocol": ("forest",), "cifar20_condition": ("grid", "decomposition"),
+}
+
+
 def _save_reference(results: Any, study: str, command: str, parts: dict[str, Any]) -> None:
-    """Reference results of the package, with the two figures that README shows."""
-    from . import figures
-    from .results import reference, reference_parts
+    """Reference results of the package, with the figures of them that README shows."""
     folder = Path(__file__).parent / "reference"
     results.save(folder, study, command, parts)
-    stored, parts = reference(study), reference_parts(study)
-    if len(parts) > 1:
-        drawn = {study: figures.grid(parts)[0], f"{study}-forest": figures.forest(parts)[0]}
-    else:
-        drawn = {study: figures.curves(stored)[0], f"{study}-shares": figures.shares(stored)[0]}
-    for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png")
+    _save_pictures(study, folder)
+
+
+def _save_pictures(study: str, folder: Path) -> None:
+    """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
+    from PIL import Image
+
+    from . import figures
+    from .results import reference, reference_parts
+    for name in PICTURES.get(study, ()):
+        shown = reference(study, folder) if name in ("curves", "shares") else reference_parts(study, folder)
+        drawn, packed = io.BytesIO(), folder / f"{study}-{name}.png"
+        getattr(figures, name)(shown)[0].savefig(drawn)
+        Image.open(drawn).convert("RGB").quantize(128).save(packed, optimize=True)
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

@@ -219,14 +219,14 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
-        """Write <study>.csv.xz (table), <study>.npz.xz (predictions, shares, sample grids) and <study>.json (provenance).
+        """Write <study>.npz.xz (predictions, shares, sample grids), <study>.json (provenance) and, to be read without the
+        package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts   results of each variant, by its name; default: all are one
         """
         folder.mkdir(parents=True, exist_ok=True)
-        drop = ["numerics", "prior"]
-        self.table.drop(columns=drop).to_csv(folder / f"{study}.csv.xz", index=False, float_format="%.6g",
-                                             compression="xz")
+        plain = self.table.query("label.isna() and group.isna()").drop(columns=["numerics", "prior", "label", "group"])
+        plain.to_csv(folder / f"{study}.csv.xz", index=False, float_format="%.6g", compression="xz")
         arrays: dict[str, np.ndarray] = {}
         records = []
         for i, o in enumerate(self.outcomes):
@@ -252,7 +252,7 @@ class Results:
         variants = [{"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
                     for name, part in (parts or {"": self}).items()]
         about = {"study": study, "command": command, "outcomes": records, "variants": variants}
-        (folder / f"{study}.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+        (folder / f"{study}.json").write_text(json.dumps(about, sort_keys=True) + "\n")
 
 
 def reference(study: str, folder: Path | None = None) -> Results:

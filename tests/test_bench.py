@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from biasstudy import CLASSIFIERS, GENERATORS, bench, probes, stages
+from biasstudy import CLASSIFIERS, GENERATORS, bench, decomposition, probes, stages
 from biasstudy.data import LabeledImages
 from biasstudy.registry import Entry
 from biasstudy.store import Kind
@@ -65,7 +65,8 @@ def test_the_parts_sum_to_the_wall_time(report):
 
 
 def test_every_kind_of_stage_has_a_part():
-    kinds = {value.name for module in (stages, probes, decomposition) for value in vars(module).values() if isinstance(value, Kind)}
+    rooms = (stages, probes, decomposition)
+    kinds = {value.name for module in rooms for value in vars(module).values() if isinstance(value, Kind)}
     assert kinds == set(bench.PARTS) | {"candidates"}
 
 
