@@ -144,7 +144,7 @@ class Experiment:
                                  "go on from")
         self.dataset_entry.resolve(self.dataset_options)
         for kind in ("generator", "classifier", "instrument"):
-            self.entry(kind).target(**self.resolved(kind))  # a model checks the values of its options when it is built
+            self._model(kind)  # it checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
 
@@ -194,6 +194,23 @@ class Experiment:
             if value:
                 options[name] = value
         return options
+
+    def prepared(self, kind: str) -> dict[str, Any]:
+        """Every option of a model that is ready to be fitted: it has found its files, and its options say what they hold.
+
+        raises   ValueError, OSError   with one sentence if a file is missing, damaged or another
+        """
+        model = self._model(kind)
+        return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
+
+    def _model(self, kind: str) -> Any:
+        return self.entry(kind).target(**self.resolved(kind))
+
+    @property
+    def prior(self) -> str:
+        """Data, other than the start, from which the weights of generator and classifier were learned before; or none."""
+        return " and ".join(sorted({getattr(self._model(kind), "prior", "") for kind in ("generator", "classifier")} - {""})
+                            ) or "none"
 
     @property
     def arm(self) -> str:

@@ -68,8 +68,8 @@ class Addition:
 def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
     tell_about = Instruments(e, real, store)
-    classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.resolved("classifier")}
-    generator = {"model": GENERATORS[e.generator], "options": e.resolved("generator")}
+    classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.prepared("classifier")}
+    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator")}
     told = Told(tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups)
     imitated = e.reference()
     paired = list(turns(imitated, real, store)) if imitated else []

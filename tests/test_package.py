@@ -18,7 +18,7 @@ PACKAGE = ROOT / "biasstudy"
 ALLOWED = {
     "registry": set(), "experiment": set(), "store": set(), "progress": set(), "metrics": set(),
     "data": set(), "training": set(), "filters": set(), "drawing": {"experiment", "data"},
-    "classifiers": {"data", "training"}, "generators": {"data", "training"}, "datasets": {"data", "store"},
+    "classifiers": {"data", "training", "store"}, "generators": {"data", "training"}, "datasets": {"data", "store"},
     "stages": {"data", "store", "training"},
     "correction": set(), "decomposition": {"correction", "data", "stages", "store", "training"},
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},
