@@ -76,12 +76,13 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     additions: list[list[Addition]] = []
     state: Stage | None = None
     classifiers: list[Stage] = []
+    learned = tell_about.fitted("expert").state if e.pretraining == "expert" else None
     first: Fitted | None = None
 
     for t in range(e.n_generations + 1):
         pool = pool_of(e, real, additions)
 
-        before = classifiers if e.warm("classifier") and classifiers else [None] * e.n_classifiers
+        before = classifiers if e.warm("classifier") and classifiers else [learned] * e.n_classifiers
         classifiers = [store.stage(fit_classifier, **classifier, pool=pool, n_classes=real.source.n_classes,
                                    previous=before[r], seed=seed_for(e.seed, "classifier", t, r))
                        for r in range(e.n_classifiers)]
