@@ -81,8 +81,8 @@ class Experiment:
     classifier_batch: int = knob(0, "images in an optimiser step of the classifier", low=0)
     classifier_options: dict = knob({}, "other options of the classifier")
     n_classifiers: int = knob(1, "classifiers per generation, averaged within a seed; the first filters and relabels", low=1)
-    pretraining: str = knob("none", "what classifiers learned before their first step: nothing (files of weights are among their "
-                                    "options), or what the instrument `expert` did", among=("none", "expert"))
+    pretraining: str = knob("none", "what classifiers learned before their first step: nothing (options may name weights), or "
+                                    "what the instrument `expert` did", among=("none", "expert"))
     warm_start: str = knob("none", "which models go on from their weights of the generation before",
                            among=("none", "generator", "classifier", "both"))
     condition: str = knob("class", "what the generator is told", among=("class", "group"))
