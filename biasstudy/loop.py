@@ -19,7 +19,7 @@ from .experiment import PROTOCOLS, Experiment
 from .probes import Fitted, Instruments, Rates, acceptance, tell
 from .progress import Progress
 from .registry import CLASSIFIERS, FILTERS, GENERATORS, seed_for
-from .results import Outcome, Results
+from .results import Outcome, Results, entries_of
 from .stages import (
     Told,
     accepted_batch,
@@ -305,7 +305,7 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
         confidence=in_steps(np.array([[p["confidence"] for p in row] for row in stacked])),
         batches=list(batches.values()), quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
         pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
-        grids=grids, confusion=confusion, stages=stages, cost=cost)
+        grids=grids, confusion=confusion, stages=stages, cost=cost, made_with=entries_of(e))
 
 
 def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:

@@ -57,13 +57,14 @@ class Outcome:
     confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
     stages: dict[str, list[str]]
     cost: dict[str, Any]
+    made_with: dict[str, str]   # versions of registry entries, by kind and name
 
     @property
     def record(self) -> dict[str, Any]:
         """JSON that says what was run and where its values are."""
         e = self.experiment
         return {"experiment": e.id, "pair": e.pair, "arm": e.arm, "scale": self.scale, "numerics": self.numerics,
-                "fields": e.fields(), "entries": entries_of(e), "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
+                "fields": e.fields(), "entries": self.made_with, "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
 
     @property
     def biased(self) -> bool:
@@ -219,7 +220,7 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
-        """Write <study>.npz.xz (predictions, shares, sample grids), <study>.json (provenance) and, to be read without the
+        """Write <study>.npz.xz (predictions, shares, sample grids), <study>.json.xz (provenance) and, to be read without the
         package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts   results of each variant, by its name; default: all are one
@@ -252,31 +253,59 @@ class Results:
         variants = [{"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
                     for name, part in (parts or {"": self}).items()]
         about = {"study": study, "command": command, "outcomes": records, "variants": variants}
-        (folder / f"{study}.json").write_text(json.dumps(about, sort_keys=True) + "\n")
+        _write_about(folder, study, about)
+
+
+REFERENCE = Path(__file__).parent / "reference"  # results that ship with the package
+
+
+def studies(folder: Path | None = None) -> list[str]:
+    """Names of the studies whose results ship with the package."""
+    return sorted(path.name.removesuffix(".json.xz") for path in (folder or REFERENCE).glob("*.json.xz"))
+
+
+def _about(folder: Path, study: str) -> dict[str, Any]:
+    if study not in (known := studies(folder)):
+        raise FileNotFoundError(f"no reference results {study!r} ship with the package; known: {', '.join(known) or 'none'}")
+    return json.loads(lzma.decompress((folder / f"{study}.json.xz").read_bytes()))
+
+
+def _write_about(folder: Path, study: str, about: dict[str, Any]) -> None:
+    (folder / f"{study}.json.xz").write_bytes(lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9))
+
+
+def save_part(folder: Path, study: str, of: str, variant: str, arms: tuple[str, ...]) -> None:
+    """Let the results of some arms of one variant of a stored study be those of another study, too: kept once."""
+    reference_parts(of, folder)[variant]  # KeyError if there is none
+    _write_about(folder, study, {"study": study, "part of": of, "variant": variant, "arms": list(arms)})
 
 
 def reference(study: str, folder: Path | None = None) -> Results:
     """Results that ship with the package; FileNotFoundError lists the known ones."""
-    folder = folder or Path(__file__).parent / "reference"
-    if not (folder / f"{study}.json").is_file():
-        known = sorted(p.stem for p in folder.glob("*.json"))
-        raise FileNotFoundError(f"no reference results {study!r} ship with the package; known: {', '.join(known) or 'none'}")
-    about = json.loads((folder / f"{study}.json").read_text())
+    folder = folder or REFERENCE
+    about = _about(folder, study)
+    if "part of" in about:
+        whole = reference_parts(about["part of"], folder)[about["variant"]]
+        return _noted([o for o in whole.outcomes if o.experiment.arm in about["arms"]])
     with np.load(io.BytesIO(lzma.decompress((folder / f"{study}.npz.xz").read_bytes()))) as file:
         arrays = dict(file)
-    outcomes = [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
-    first = outcomes[0].cost
-    older = {f"{name} v{version}" for record in about["outcomes"] for name, version in record.get("entries", {}).items()
-             if entries_of(experiment_from(record["fields"])).get(name) != version}
-    return Results(outcomes, note=f"reference, {first['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
-                                  f"commit {first['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}")
+    return _noted([_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])])
+
+
+def _noted(outcomes: list[Outcome]) -> Results:
+    """Stored outcomes with a note of their machine, cost and commit, and of the entries whose versions have changed since."""
+    cost = outcomes[0].cost
+    older = {f"{name} v{version}" for o in outcomes for name, version in o.made_with.items()
+             if entries_of(o.experiment).get(name) != version}
+    return Results(outcomes, note=f"reference, {cost['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
+                                  f"commit {cost['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}")
 
 
 def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:
     """Results of each variant of a study that ships with the package, by the name of the variant."""
-    folder = folder or Path(__file__).parent / "reference"
+    folder = folder or REFERENCE
     stored = reference(study, folder)
-    variants = json.loads((folder / f"{study}.json").read_text())["variants"]
+    variants = _about(folder, study).get("variants", [{"name": "", "outcomes": range(len(stored.outcomes))}])
     return {v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note) for v in variants}
 
 
@@ -301,4 +330,4 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
         batches=batches, quality=parts("quality"),
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
-        cost=record["cost"])
+        cost=record["cost"], made_with=record["entries"])

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from biasstudy.notebook import SETTINGS, study_from
+from biasstudy.results import reference, studies
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -98,6 +99,14 @@ def test_a_parameter_file_says_all_that_its_notebook_would(path):
     assert given["scale"] == path.stem.split("-")[0]
     by_command, by_papermill = study_from(given), study_from({**declared, **given})
     assert by_command.experiments == by_papermill.experiments and by_command.numerics == by_papermill.numerics
+
+
+@pytest.mark.parametrize("study", studies())
+def test_results_that_ship_are_those_of_a_parameter_file(study):
+    """So the command beside them makes them again."""
+    shipped = {o.experiment.id for o in reference(study).outcomes}
+    files = [path for path in FILES if yaml.safe_load(path.read_text())["name"] == study]
+    assert any(shipped == {e.id for e in study_from(yaml.safe_load(path.read_text())).experiments} for path in files)
 
 
 @name
