@@ -40,7 +40,7 @@ N_POOL, N_SAMPLE = 1000, 512
 LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
          "relabelled": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter", "thinning": "filter",
-         "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
+         "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
          "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON
@@ -108,8 +108,10 @@ def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Re
 # ---- Models ----------------------------------------------------------------------------------------------------------
 
 def entries(only: Collection[str] = ()) -> list[Entry]:
-    """Generators and classifiers to measure: all but `reserve`, which fits nothing; or those named."""
-    found = [entry for registry in (GENERATORS, CLASSIFIERS) for name, entry in registry.items() if name != "reserve"]
+    """Generators and classifiers to measure, or those named: all but `reserve`, which fits nothing, and what needs a
+    pretrained model."""
+    found = [entry for registry in (GENERATORS, CLASSIFIERS) for name, entry in registry.items()
+             if name != "reserve" and not entry.traits.get("pretrained")]
     known = [entry.name for entry in found] + [LOOP]
     for name in only:
         if name not in known:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FLOAT64
+from tiny_models import from_disk
 
 from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, LabeledImages, Source
 from biasstudy.training import Context, Numerics
@@ -37,7 +38,8 @@ def shapes(n=60, size=28, n_classes=3) -> LabeledImages:
 
 def made(registry, name, **options):
     known = registry[name].defaults()
-    return registry[name].target(**{k: v for k, v in {**SHORT, **LIGHT.get(name, {}), **options}.items() if k in known})
+    light = {**SHORT, **LIGHT.get(name, {}), **from_disk(name), **options}
+    return registry[name].target(**{k: v for k, v in light.items() if k in known})
 
 
 def few(name, size=28) -> LabeledImages:
