@@ -108,10 +108,8 @@ def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Re
 # ---- Models ----------------------------------------------------------------------------------------------------------
 
 def entries(only: Collection[str] = ()) -> list[Entry]:
-    """Generators and classifiers to measure, or those named: all but `reserve`, which fits nothing, and what needs a
-    pretrained model."""
-    found = [entry for registry in (GENERATORS, CLASSIFIERS) for name, entry in registry.items()
-             if name != "reserve" and not entry.traits.get("pretrained")]
+    """Generators and classifiers to measure: all, or those named; not `reserve`, nor what goes on from a model on disk."""
+    found = [e for r in (GENERATORS, CLASSIFIERS) for e in r.values() if e.name != "reserve" and "from_disk" not in e.traits]
     known = [entry.name for entry in found] + [LOOP]
     for name in only:
         if name not in known:

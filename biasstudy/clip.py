@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import pretrained
 from .data import LabeledImages
+from .pretrained import located, quietly, tokens
 from .registry import Entry, digest
 from .stages import sample_batch
 from .store import Stage, Store, kind
@@ -67,8 +67,8 @@ class Clip:
 def similarity(options: dict[str, Any], context: Context, images: np.ndarray) -> np.ndarray:
     """Cosine similarity of images (N, 3, any, any) uint8 with each of the prompts; (N, n) float64."""
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
-    folder = pretrained.located("clip", options["model"], options["revision"], False, [""])
-    with pretrained.quietly():
+    folder = located("clip", options["model"], options["revision"], False, [""])
+    with quietly():
         model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -81,7 +81,7 @@ def similarity(options: dict[str, Any], context: Context, images: np.ndarray) ->
         return F.normalize(found.pooler_output.double(), dim=1)
 
     with torch.inference_mode(), context.numerics.autocast():
-        words = pretrained.tokens("clip", tokenizer, options["prompts"]).to(context.numerics.device)
+        words = tokens("clip", tokenizer, options["prompts"]).to(context.numerics.device)
         texts = direction(model.get_text_features(**words))
         for low in range(0, len(images), BATCH):
             x = scaled(context.pixels(images[low: low + BATCH]), side).clamp(-1, 1)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pretrained
+from .pretrained import identified, located, prompts_for, require
 from .registry import FILTERS
 
 NO_TEXTS: list = []
@@ -93,16 +93,16 @@ def rebalance(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance:
 
 def completed(options: dict[str, Any], source: Any, condition: str) -> dict[str, Any]:
     """Options of `clip` with its prompts written out and its model named by content; what has done its work is cleared."""
-    pretrained.require("clip", "transformers")
+    require("clip", "transformers")
     for name in ("threshold", "share"):
         if not 0 <= options[name] <= 1:
             raise ValueError(f"clip: {name} must be in [0, 1]; got {options[name]}")
     if (options["threshold"] > 0) == (options["share"] > 0):
         raise ValueError(f"clip needs a threshold or a share above 0, the other one 0; got threshold {options['threshold']} "
                          f"and share {options['share']}")
-    folder = pretrained.located("clip", options["model"], options["revision"], options["download"], [""])
-    texts = pretrained.prompts("clip", options["prompts"], options["template"], source.classes)
-    return {**options, "prompts": texts, "checksum": pretrained.identified("clip", folder, [""], options["checksum"]),
+    folder = located("clip", options["model"], options["revision"], options["download"], [""])
+    texts = prompts_for("clip", options["prompts"], options["template"], source.classes)
+    return {**options, "prompts": texts, "checksum": identified("clip", folder, [""], options["checksum"]),
             "template": "", "download": False}
 
 

@@ -102,8 +102,8 @@ def _sha256(path: Path, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def prompts(owner: str, given: list, template: str, classes: Sequence[str], contexts: Sequence[str] = (),
-            groups: Sequence[str] = ()) -> list[str]:
+def prompts_for(owner: str, given: list, template: str, classes: Sequence[str], contexts: Sequence[str] = (),
+                groups: Sequence[str] = ()) -> list[str]:
     """One text per told condition.
 
     given     texts that are used as they are, if there are any

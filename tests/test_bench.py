@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from biasstudy import CLASSIFIERS, GENERATORS, bench, decomposition, probes, stages
+from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
 from biasstudy.data import LabeledImages
 from biasstudy.registry import Entry
 from biasstudy.store import Kind
@@ -66,7 +66,7 @@ def test_the_parts_sum_to_the_wall_time(report):
 
 
 def test_every_kind_of_stage_has_a_part():
-    rooms = (stages, probes, decomposition)
+    rooms = (stages, probes, decomposition, clip)
     kinds = {value.name for module in rooms for value in vars(module).values() if isinstance(value, Kind)}
     assert kinds == set(bench.PARTS) | {"candidates"}
 

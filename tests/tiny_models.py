@@ -35,8 +35,8 @@ def tiny_pipeline(prediction: str = "epsilon") -> Path:
     with random_weights():
         unet = UNet2DConditionModel(
             sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
-            attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
+            attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
         vae = AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4, sample_size=16,
                             down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
         text = CLIPTextModel(CLIPTextConfig(**TEXT))
@@ -65,7 +65,7 @@ def tiny_clip() -> Path:
 
 
 def from_disk(name: str) -> dict:
-    """Options of an entry whose trait `pretrained` says that it needs a model on disk: a tiny one; of others, none."""
+    """Options of an entry whose trait `from_disk` says that it goes on from a model on disk: a tiny one; of others, none."""
     if name == "stable-diffusion":
         return {"pipeline": str(tiny_pipeline()), "prompts": [f"picture {i}" for i in range(10)], "sampling_steps": 2,
                 "sample_batch": 100}

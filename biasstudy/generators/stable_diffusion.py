@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import pretrained
 from ..data import LabeledImages
+from ..pretrained import identified, located, prompts_for, quietly, require, tokens
 from ..registry import GENERATORS, at_least, seed_for
 from ..training import Batches, Context, cosine, generator_for, noise, noise_of_images, scaled, to_uint8, train
 from .diffusion import TIMES, Waves, cleaned, guided, schedule, solve, spaced
@@ -43,16 +43,16 @@ ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # layers of the UNet that LoRA
 def completed(options: dict[str, Any], source: Any, condition: str) -> dict[str, Any]:
     """Options with the prompts written out and the pipeline named by its content; then template, contexts and download,
     which have done their work, are cleared, so that they are no part of any key."""
-    pretrained.require(NAME, "transformers", "peft")
-    folder = pretrained.located(NAME, options["pipeline"], options["revision"], options["download"], PARTS[:3])
+    require(NAME, "transformers", "peft")
+    folder = located(NAME, options["pipeline"], options["revision"], options["download"], PARTS[:3])
     check_pipeline(folder, options["size"])
-    texts = pretrained.prompts(NAME, options["prompts"], options["template"], source.classes, options["contexts"],
-                               source.groups if condition == "group" else ())
-    return {**options, "prompts": texts, "checksum": pretrained.identified(NAME, folder, PARTS, options["checksum"]),
+    texts = prompts_for(NAME, options["prompts"], options["template"], source.classes, options["contexts"],
+                        source.groups if condition == "group" else ())
+    return {**options, "prompts": texts, "checksum": identified(NAME, folder, PARTS, options["checksum"]),
             "template": "", "contexts": [], "download": False}
 
 
-@GENERATORS.register(NAME, version=1, warm=True, pretrained=True, complete=completed)
+@GENERATORS.register(NAME, version=1, warm=True, from_disk=True, complete=completed)
 @dataclass(frozen=True)
 class StableDiffusion:
     """A pipeline of diffusers (Stable Diffusion 1.x, 2.x) whose UNet goes on learning, told conditions as prompts.
@@ -210,8 +210,8 @@ class Parts:
         numerics = context.numerics
         self.numerics = numerics
         self.frozen = torch.bfloat16 if options.frozen == "bf16" else numerics.dtype
-        folder = pretrained.located(NAME, options.pipeline, options.revision, False, PARTS[:3])
-        with pretrained.quietly(), context.initial("lora"):  # peft draws weights, which are then replaced
+        folder = located(NAME, options.pipeline, options.revision, False, PARTS[:3])
+        with quietly(), context.initial("lora"):  # peft draws weights, which are then replaced
             pipe: Any = StableDiffusionPipeline.from_pretrained(
                 folder, dtype=numerics.dtype, local_files_only=True, use_safetensors=True, safety_checker=None,
                 feature_extractor=None, requires_safety_checker=False)
@@ -276,7 +276,7 @@ class Parts:
 
 def encoded(pipe: Any, prompts: list, device: str) -> Tensor:
     """Prompts and the empty prompt as the text encoder sees them; (n + 1, L, D)."""
-    pretrained.tokens(NAME, pipe.tokenizer, prompts)
+    tokens(NAME, pipe.tokenizer, prompts)
     pipe.text_encoder.to(device)
     with torch.no_grad():
         return pipe.encode_prompt([*prompts, ""], device, 1, False)[0]
