@@ -43,6 +43,7 @@ IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images tha
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
 DRIFTING = ("real-shares", REBALANCE)                          # those that need shares which may drift
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING)
+RECIPE = ("steps", "batch", "rate", "decay", "shift", "flip")  # options that leave the shape of a network as it is
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
 
@@ -80,6 +81,8 @@ class Experiment:
     classifier_batch: int = knob(0, "images in an optimiser step of the classifier", low=0)
     classifier_options: dict = knob({}, "other options of the classifier")
     n_classifiers: int = knob(1, "classifiers per generation, averaged within a seed; the first filters and relabels", low=1)
+    pretraining: str = knob("none", "what classifiers learned before their first step: nothing (options may name weights), or "
+                                    "what the instrument `expert` did", among=("none", "expert"))
     warm_start: str = knob("none", "which models go on from their weights of the generation before",
                            among=("none", "generator", "classifier", "both"))
     condition: str = knob("class", "what the generator is told", among=("class", "group"))
@@ -136,6 +139,8 @@ class Experiment:
             raise ValueError("labels 'classifier' needs condition 'class': a relabelled image would be in a group nobody told")
         if self.imitate != "nothing":
             self._check_imitation()
+        if self.pretraining != "none":
+            self._check_pretraining()
         if self.arm in DRIFTING and self.condition == "group":
             raise ValueError(f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are told, not drifting")
         for model in ("generator", "classifier"):
@@ -144,9 +149,19 @@ class Experiment:
                                  "go on from")
         self.dataset_entry.resolve(self.dataset_options)
         for kind in ("generator", "classifier", "instrument"):
-            self.entry(kind).target(**self.resolved(kind))  # a model checks the values of its options when it is built
+            self._model(kind)  # it checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
+
+    def _check_pretraining(self) -> None:
+        if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
+            raise ValueError(f"pretraining {self.pretraining!r} needs a classifier with weights, the same as the instrument; "
+                             f"got classifier {self.classifier!r}, instrument {self.instrument!r}")
+        shape, other = (self.resolved(kind) for kind in ("classifier", "instrument"))
+        for name in shape:
+            if name not in RECIPE and shape[name] != other[name]:
+                raise ValueError(f"pretraining {self.pretraining!r} needs the network of the instrument: its {name} is "
+                                 f"{other[name]!r}; got {shape[name]!r} in classifier_options")
 
     def _check_imitation(self) -> None:
         for name, needed in (("filter", "none"), ("labels", "told")):
@@ -194,6 +209,33 @@ class Experiment:
             if value:
                 options[name] = value
         return options
+
+    def prepared(self, kind: str, source: Any = None) -> dict[str, Any]:
+        """Every option of a model, or of the `filter`, that is ready to be used: it has found its files, and its options say
+        what they hold.
+
+        source   the data set, of a generator or filter: one that is told names has them in its options
+        raises   ValueError, OSError, ImportError   with one sentence if a file or a package is missing, damaged or another
+        """
+        if kind == "filter":
+            options = FILTERS[self.filter].resolve(self.filter_options)
+            prepare = FILTERS[self.filter].traits.get("prepare")
+            return prepare(options, source.classes) if prepare else options
+        model = self._model(kind)
+        if hasattr(model, "named"):
+            model = model.named(source.classes, source.groups if self.condition == "group" else ())
+        return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
+
+    def _model(self, kind: str) -> Any:
+        return self.entry(kind).target(**self.resolved(kind))
+
+    @property
+    def prior(self) -> str:
+        """Data, other than the start, from which the weights of generator and classifier were learned before; or none."""
+        learned = {getattr(self._model(kind), "prior", "") for kind in ("generator", "classifier")}
+        if self.pretraining == "expert":
+            learned.add("instruments")
+        return " and ".join(sorted(learned - {""})) or "none"
 
     @property
     def arm(self) -> str:

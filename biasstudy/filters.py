@@ -18,9 +18,11 @@ chance    (N,) float           uniform in [0, 1); that of a candidate depends on
 accepted  (N,) bool
 
 The loop draws candidates until every told condition has its quota, at most 5 times as many, or as the trait `tries` says.
-Every option has a default. The trait `complete` fills in what only the data set can tell, such as the names of classes.
+Every option has a default. The trait `prepare`, a function of options and names of classes, returns the options of a filter
+that has found its files, with what they hold and the names written into them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +93,7 @@ def rebalance(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance:
     return chance < judged
 
 
-def completed(options: dict[str, Any], source: Any, condition: str) -> dict[str, Any]:
+def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Options of `clip` with its prompts written out and its model named by content; what has done its work is cleared."""
     require("clip", "transformers")
     for name in ("threshold", "share"):
@@ -101,12 +103,12 @@ def completed(options: dict[str, Any], source: Any, condition: str) -> dict[str,
         raise ValueError(f"clip needs a threshold or a share above 0, the other one 0; got threshold {options['threshold']} "
                          f"and share {options['share']}")
     folder = located("clip", options["model"], options["revision"], options["download"], [""])
-    texts = prompts_for("clip", options["prompts"], options["template"], source.classes)
+    texts = prompts_for("clip", options["prompts"], options["template"], classes)
     return {**options, "prompts": texts, "checksum": identified("clip", folder, [""], options["checksum"]),
             "template": "", "download": False}
 
 
-@FILTERS.register("clip", version=1, judge="clip", complete=completed)
+@FILTERS.register("clip", version=1, judge="clip", prepare=prepare_clip)
 def clip(images: np.ndarray, label: np.ndarray, judged: np.ndarray, chance: np.ndarray, *,
          model: str = "openai/clip-vit-base-patch32", revision: str = "", checksum: str = "", download: bool = False,
          template: str = "a photo of a {class}", prompts: list = NO_TEXTS, threshold: float = 0.0,

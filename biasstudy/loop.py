@@ -69,23 +69,22 @@ class Addition:
 def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
     tell_about = Instruments(e, real, store)
-    classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.resolved("classifier")}
-    made_by, chosen_by = GENERATORS[e.generator], FILTERS[e.filter]
-    generator = {"model": made_by, "options": made_by.completed(e.resolved("generator"), real.source, e.condition)}
-    filter = {"filter": chosen_by,
-              "filter_options": chosen_by.completed(chosen_by.resolve(e.filter_options), real.source, e.condition)}
+    classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.prepared("classifier")}
+    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator", real.source)}
+    filter = {"filter": FILTERS[e.filter], "filter_options": e.prepared("filter", real.source)}
     told = Told(tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups)
     imitated = e.reference()
     paired = list(turns(imitated, real, store)) if imitated else []
     additions: list[list[Addition]] = []
     state: Stage | None = None
     classifiers: list[Stage] = []
+    learned = tell_about.fitted("expert").state if e.pretraining == "expert" else None
     first: Fitted | None = None
 
     for t in range(e.n_generations + 1):
         pool = pool_of(e, real, additions)
 
-        before = classifiers if e.warm("classifier") and classifiers else [None] * e.n_classifiers
+        before = classifiers if e.warm("classifier") and classifiers else [learned] * e.n_classifiers
         classifiers = [store.stage(fit_classifier, **classifier, pool=pool, n_classes=real.source.n_classes,
                                    previous=before[r], seed=seed_for(e.seed, "classifier", t, r))
                        for r in range(e.n_classifiers)]

@@ -139,21 +139,26 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
 
 
 def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:
-    """Experiments by what is changed in them, "start biased, bias 0.6"; the base alone has the empty name."""
+    """Experiments by what differs between them, "start biased, bias 0.6"; the base alone has the empty name."""
     found: dict[str, Experiment] = {}
-    for change in changes or [{}]:
-        if not isinstance(change, dict) or (changes and not change):
+    for change in changes:
+        if not isinstance(change, dict) or not change:
             raise ValueError(f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got {change!r}")
-        name = ", ".join(filter(None, (_said(field, value) for field, value in change.items())))
+    for change in changes or [{}]:
+        name = ", ".join(filter(None, (_said(field, value, changes) for field, value in change.items())))
         if name in found:
             raise ValueError(f"the variant {name!r} is given twice")
         found[name] = experiment_from({**base, **change})
     return found
 
 
-def _said(field: str, value: Any) -> str:
-    """A field and its value in words; options are named by themselves."""
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{field} {value}"
+def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
+    """A field and its value in words; options are named by themselves, those that all variants share not at all."""
+    if not isinstance(value, dict):
+        return f"{field} {value}"
+    other = [change.get(field) for change in changes]
+    shared = {k for k, v in value.items() if all(isinstance(options, dict) and options.get(k) == v for options in other)}
+    return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
 
 
 def study(namespace: Mapping[str, Any]) -> Study:

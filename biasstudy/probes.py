@@ -158,7 +158,7 @@ class Instruments:
 
     def __init__(self, e: Experiment, real: Any, store: Store) -> None:
         self.e, self.real, self.store, self.source = e, real, store, source_of(e)
-        self.model, self.options = CLASSIFIERS[e.instrument], e.resolved("instrument")
+        self.model, self.options = CLASSIFIERS[e.instrument], e.prepared("instrument")
 
     def fitted(self, purpose: str) -> Fitted:
         """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted to its instruments."""

@@ -66,16 +66,6 @@ class Entry:
         made = {f.name: f.default_factory for f in getattr(self.target, "__dataclass_fields__", {}).values()}
         return {name: made[name]() if callable(made.get(name)) else value for name, value in found.items()}
 
-    def completed(self, options: dict[str, Any], source: Any, condition: str) -> dict[str, Any]:
-        """Options as they enter stage keys: the trait `complete` adds what only the data set or the disk can tell.
-
-        options    all of them, resolved
-        source     the data set, with the names of its `classes` and `groups`
-        condition  what a generator is told: class or group
-        raises     ValueError, ImportError or OSError with one sentence, before any training
-        """
-        return self.traits["complete"](options, source, condition) if "complete" in self.traits else options
-
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in; ValueError names an unknown key or a wrong type."""
         known = self.defaults()

@@ -181,7 +181,7 @@ def _by_class_and_group(name: str, hit: np.ndarray, label: np.ndarray, group: np
 def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
     e, table = outcome.experiment, pd.DataFrame(rows)
     same = {"experiment": e.id, "pair": e.pair, "scale": outcome.scale, "numerics": outcome.numerics,
-            "arm": e.arm, "prior": "none"}
+            "arm": e.arm, "prior": e.prior}
     same |= {name: getattr(e, name) for name in COLUMNS if hasattr(e, name) and name not in same}
     return table.assign(**same)[list(COLUMNS)]
 

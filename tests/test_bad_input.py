@@ -113,3 +113,22 @@ def test_papermill_stops_with_the_sentence(arguments, sentence, tmp_path, runs):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ValueError: ") and sentence in last
     assert not list(runs.glob("stages/*/*")), "nothing was trained"
+
+
+@pytest.mark.parametrize(("variants", "names"), [
+    ([{"generator_options": {"clusters": 2, "rounds": 3}}, {"generator_options": {"clusters": 4, "rounds": 3}}],
+     ["clusters 2", "clusters 4"]),
+    ([{"generator_options": {"clusters": 2}}, {"generator_options": {"clusters": 2, "rounds": 3}}], ["", "rounds 3"]),
+    ([{"generator_options": {"clusters": 2}}, {"ratio": 1.0}], ["clusters 2", "ratio 1.0"]),
+    ([{"ratio": 1.0, "generator_options": {"clusters": 2}}], ["ratio 1.0, clusters 2"])])
+def test_variants_are_named_by_what_differs(variants, names):
+    assert list(study_from({**SMALL, "variants": variants}).variants) == names
+
+
+@pytest.mark.parametrize(("variants", "sentence"), [
+    ([{}], "a variant is a mapping of fields to values"), ([{"ratio": 1.0}, 3], "a variant is a mapping .*; got 3"),
+    ([{"ratio": 1.0}, {"ratio": 1.0}], "the variant 'ratio 1.0' is given twice"),
+    ([{"ratio": 1.0}, {"raito": 1.0}], "unknown parameter 'raito'")])
+def test_variants_are_checked(variants, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        study_from({**SMALL, "variants": variants})

@@ -39,6 +39,10 @@ BAD = [
     ({"generator_steps": 10}, "generator 'mixture' has no steps"),
     ({"warm_start": "generator"}, "warm_start is 'generator', but generator 'mixture' has no weights to go on from"),
     ({"warm_start": "classifier"}, "warm_start is 'classifier', but classifier 'ridge' has no weights to go on from"),
+    ({"pretraining": "expert"}, "pretraining 'expert' needs a classifier with weights, the same as the instrument; got "
+                                "classifier 'ridge', instrument 'ridge'"),
+    ({"pretraining": "expert", "classifier": "vit", "instrument": "vit", "classifier_options": {"width": 24}},
+     "pretraining 'expert' needs the network of the instrument: its width is 192; got 24 in classifier_options"),
     ({"warm_start": True}, "warm_start must be text; got bool True"),
     ({"labels": "oracle"}, "unknown labels 'oracle'; known: told, classifier"),
     ({"labels": "classifier", "condition": "group"}, "labels 'classifier' needs condition 'class'"),

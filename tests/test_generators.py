@@ -9,7 +9,7 @@ from conftest import FLOAT64
 from test_registries import shapes
 
 from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, LabeledImages, Numerics
-from biasstudy.classifiers import _ridge
+from biasstudy.classifiers.ridge import _ridge
 from biasstudy.generators import diffusion
 from biasstudy.generators.colors import Colors
 from biasstudy.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced

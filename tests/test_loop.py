@@ -9,6 +9,7 @@ from conftest import FLOAT64, TINY, tiny
 from biasstudy import ARMS, GENERATORS, Experiment, quality, run
 from biasstudy.drawing import draw
 from biasstudy.loop import turns
+from biasstudy.probes import Instruments
 
 BASE = tiny(start="biased", bias=0.6)
 
@@ -117,6 +118,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "labels": ("classifier", lambda turns: turns[1].pool.load().label),
     "fresh_share": (0.2, lambda turns: turns[1].pool.load().origin),
     "imitate": ("shares", lambda turns: turns[0].batch.load().images),
+    "pretraining": ("expert", lambda turns: turns[0].predictions[0].load()["confidence"]),
     "warm_start": ("both", lambda turns: turns[1].predictions[0].load()["confidence"]),
     "seed": (1, _start),
 }
@@ -175,6 +177,17 @@ def test_several_classifiers_are_rows_of_their_own(runs):
     found = run(dataclasses.replace(BASE, n_classifiers=2, classifier="lenet", classifier_steps=3), numerics=FLOAT64)
     assert found.outcomes[0].predicted.shape[:2] == (3, 2)
     assert set(found.table.query("measured_on == 'classifier'").replicate) == {0, 1}
+
+
+def test_pretrained_classifiers_begin_at_the_weights_of_the_expert_in_every_generation(store):
+    e = dataclasses.replace(BASE, **{**NETWORKS, "classifier_steps": 1, "classifier_options": {"rate": 1e-12}},
+                            pretraining="expert", n_classifiers=2)
+    expert = Instruments(e, draw(e), store).fitted("expert").state.load()
+    for turn in plan(e, store):
+        for stage in turn.predictions:
+            found = stage.inputs["by"].state.load()
+            assert all(np.allclose(found[name], expert[name], atol=1e-9) for name in expert)
+    assert e.prior == "instruments" and BASE.prior == "none" and e.to_arm("none").pretraining == "expert"
 
 
 def test_quality_is_measured_with_the_features_of_the_instrument(runs):

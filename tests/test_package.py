@@ -18,8 +18,8 @@ PACKAGE = ROOT / "biasstudy"
 ALLOWED = {
     "registry": set(), "experiment": set(), "store": set(), "progress": set(), "metrics": set(), "pretrained": set(),
     "data": set(), "training": set(), "filters": {"pretrained"}, "clip": {"data", "pretrained", "stages", "store", "training"},
-    "drawing": {"experiment", "data"},
-    "classifiers": {"data", "training"}, "generators": {"data", "pretrained", "training"}, "datasets": {"data", "store"},
+    "drawing": {"experiment", "data"}, "classifiers": {"data", "training", "store"},
+    "generators": {"data", "pretrained", "training"}, "datasets": {"data", "store"},
     "stages": {"data", "store", "training"},
     "correction": set(), "decomposition": {"correction", "data", "stages", "store", "training"},
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},

@@ -21,7 +21,9 @@ FETCHED = ("cifar100", "cifar20", "colorized-mnist")
 OFFLINE = [name for name in DATASETS if name not in FETCHED]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}
-LIGHT = {"diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8}, "resnet18": {"steps": 1, "batch": 2}}
+LIGHT = {"diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8}, "resnet18": {"steps": 1, "batch": 2},
+         "resnet50": {"steps": 1, "batch": 2}, "squeezenet": {"steps": 2, "batch": 4}, "vit": {"width": 24, "depth": 2}}
+HEAVY = ("resnet18", "resnet50", "squeezenet")  # a step takes up to half a second on one core
 
 
 def shapes(n=60, size=28, n_classes=3) -> LabeledImages:
@@ -44,7 +46,7 @@ def made(registry, name, **options):
 
 def few(name, size=28) -> LabeledImages:
     """As many shapes as a test of this classifier can afford."""
-    return shapes(12 if name == "resnet18" else 60, size)
+    return shapes(12 if name in HEAVY else 60, size)
 
 
 # ---- Data sets -------------------------------------------------------------------------------------------------------
@@ -157,9 +159,6 @@ def test_classifier_contract(name, size):
     assert (p == predict(1)).all()
     if "steps" in CLASSIFIERS[name].defaults():
         assert (p != predict(2)).any()
-
-
-HEAVY = ("resnet18",)  # a step takes half a second on one core
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in HEAVY else ()) for n in CLASSIFIERS])

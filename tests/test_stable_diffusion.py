@@ -208,26 +208,28 @@ def test_images_have_the_size_of_the_pool():
 
 # ---- What enters keys ------------------------------------------------------------------------------------------------
 
-def completed(name="stable-diffusion", condition="class", source=SOURCE, **options):
-    entry = {**GENERATORS, **FILTERS}[name]
-    given = {"pipeline": str(tiny_pipeline())} if name == "stable-diffusion" else {"model": str(tiny_clip())}
-    return entry.completed(entry.resolve({**given, **options}), source, condition)
+def prepared(name="stable-diffusion", condition="class", **options):
+    if name == "clip":
+        e = tiny(filter="clip", filter_options={"model": str(tiny_clip()), **options})
+        return e.prepared("filter", SOURCE)
+    e = tiny(generator=name, condition=condition, generator_options={"pipeline": str(tiny_pipeline()), **options})
+    return e.prepared("generator", SOURCE)
 
 
 def test_prompts_are_made_from_names_of_classes_and_contexts_of_groups():
-    assert completed()["prompts"] == ["a photo of a dog sled", "a photo of a swan"] == completed("clip")["prompts"]
+    assert prepared()["prompts"] == ["a photo of a dog sled", "a photo of a swan"] == prepared("clip")["prompts"]
     contexts = {"contexts": ["on ice", "on grass"]}
-    assert completed(condition="group", template="one {class}", **contexts)["prompts"] == [
+    assert prepared(condition="group", template="one {class}", **contexts)["prompts"] == [
         "one dog sled, on ice", "one dog sled, on grass", "one swan, on ice", "one swan, on grass"]
-    assert completed(prompts=["x", "y"]) == completed(prompts=["x", "y"], template="the {class}", **contexts, download=True)
+    assert prepared(prompts=["x", "y"]) == prepared(prompts=["x", "y"], template="the {class}", **contexts, download=True)
 
 
 def test_a_pipeline_is_named_by_the_files_that_are_read(tmp_path):
     shutil.copytree(tiny_pipeline(), tmp_path / "copy")
     def found():
-        return completed(pipeline=str(tmp_path / "copy"))["checksum"]
+        return prepared(pipeline=str(tmp_path / "copy"))["checksum"]
     name = found()
-    assert name == completed()["checksum"]
+    assert name == prepared()["checksum"]
     (tmp_path / "copy" / "pruned.safetensors").write_bytes(b"a single file that is not read")
     (tmp_path / "copy" / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another variant")
     assert found() == name
@@ -237,25 +239,25 @@ def test_a_pipeline_is_named_by_the_files_that_are_read(tmp_path):
         assert found() != name
         name = found()
     with pytest.raises(ValueError, match=f"the model has checksum {name}; the option checksum expects abc"):
-        completed(pipeline=str(tmp_path / "copy"), checksum="abc")
+        prepared(pipeline=str(tmp_path / "copy"), checksum="abc")
 
 
 def test_an_id_is_looked_for_in_the_cache_alone_unless_told_to_download(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="some/model is no folder here, nor an id in the hub's cache; the option"):
-        completed(pipeline="some/model")
+        prepared(pipeline="some/model")
     commit, stored = "c" * 40, tmp_path / "models--some--model"
     shutil.copytree(tiny_pipeline(), stored / "snapshots" / commit)
     (stored / "refs").mkdir()
     (stored / "refs" / "main").write_text(commit)
-    assert completed(pipeline="some/model")["checksum"] == completed()["checksum"]
-    assert completed(pipeline="some/model", revision=commit)["checksum"] == completed()["checksum"]
+    assert prepared(pipeline="some/model")["checksum"] == prepared()["checksum"]
+    assert prepared(pipeline="some/model", revision=commit)["checksum"] == prepared()["checksum"]
     with pytest.raises(FileNotFoundError, match="some/model is no folder here"):
-        completed(pipeline="some/model", revision="d" * 40)
+        prepared(pipeline="some/model", revision="d" * 40)
     asked = []
     monkeypatch.setattr(huggingface_hub, "snapshot_download",
                         lambda *arguments, **options: asked.append(options) or stored / "snapshots" / commit)
-    assert completed(pipeline="some/model", download=True)["download"] is False and asked[0]["local_files_only"] is False
+    assert prepared(pipeline="some/model", download=True)["download"] is False and asked[0]["local_files_only"] is False
 
 
 def test_names_of_classes_and_content_of_the_pipeline_are_part_of_stage_keys(store, tmp_path, monkeypatch):
@@ -331,11 +333,11 @@ def noisy(n=200) -> LabeledImages:
 
 def judged(images, store, **options):
     entry, sampling = FILTERS["clip"], {"model": SimpleNamespace(target=lambda: None), "options": {}}
-    return clip.Clip(entry, completed("clip", **options)).with_bar(store, sampling, 2), entry, images
+    return clip.Clip(entry, prepared("clip", **options)).with_bar(store, sampling, 2), entry, images
 
 
 def test_similarities_are_those_of_transformers():
-    images, options = noisy().images, completed("clip")
+    images, options = noisy().images, prepared("clip")
     ours = clip.similarity(options, CONTEXT, images)
     assert ours.std() > 0.02 and abs(ours - directly(images, options["prompts"])).max() < 5e-3
 
@@ -354,7 +356,7 @@ def test_a_threshold_accepts_what_is_that_similar(store):
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_a_share_accepts_the_most_similar_of_each_class_of_the_trial_batch(share):
     pool = noisy()
-    plain = clip.Clip(FILTERS["clip"], completed("clip", share=share))
+    plain = clip.Clip(FILTERS["clip"], prepared("clip", share=share))
     bar = clip.bar_of.function(CONTEXT, by=plain.load(), batch=pool, share=share, n_classes=3)
     judge = dataclasses.replace(plain, bar=SimpleNamespace(id="bar", load=lambda: bar))
     accepted = FILTERS["clip"].target(pool.images, pool.label, judge.load()(CONTEXT, pool.images, pool.label), None)
@@ -378,7 +380,7 @@ def test_a_share_accepts_the_most_similar_of_each_class_of_the_trial_batch(share
     ({"condition": "group", "contexts": ["one"]}, "needs contexts, one text for each of: ice, elsewhere; got 1")])
 def test_what_cannot_be_fitted_is_refused(options, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says) as caught:
-        completed(**options)
+        prepared(**options)
     assert "\n" not in str(caught.value)
 
 
@@ -392,7 +394,7 @@ def test_pipelines_of_another_make_are_refused(file, old, new, says, tmp_path):
     assert old in text
     (tmp_path / "copy" / file).write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=says):
-        completed(pipeline=str(tmp_path / "copy"))
+        prepared(pipeline=str(tmp_path / "copy"))
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
@@ -400,9 +402,9 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec",
                         lambda name: None if name in ("peft", "transformers") else there(name))
     with pytest.raises(ImportError, match=r"needs transformers and peft, not installed here: pip install 'biasstudy\[sd\]'"):
-        completed()
+        prepared()
     with pytest.raises(ImportError, match="clip needs transformers, not installed here"):
-        completed("clip")
+        prepared("clip")
 
 
 def test_prompts_that_are_too_long_are_refused_not_cut():
@@ -416,7 +418,7 @@ def test_prompts_that_are_too_long_are_refused_not_cut():
     ({"model": "no/clip"}, "clip: no/clip is no folder here")])
 def test_filter_options_are_checked(options, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        completed("clip", **options)
+        prepared("clip", **options)
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"rank": 0}, {"solver": "euler"}, {"solver": "ddim"}, {"frozen": "fp16"},

@@ -6,8 +6,7 @@ import torch
 from conftest import FLOAT64
 
 from biasstudy import Numerics
-from biasstudy.classifiers import cosine
-from biasstudy.training import Batches, Context, noise_of_images, to_uint8
+from biasstudy.training import Batches, Context, cosine, noise_of_images, to_uint8
 
 CONTEXT = Context(FLOAT64)
 

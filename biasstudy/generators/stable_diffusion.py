@@ -15,8 +15,8 @@ time           = TFLOP / (share x peak). An assumed 40 % of 312 TFLOP/s (A100, b
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,7 @@ SCHEDULERS = {"prediction_type": tuple(PREDICTIONS), "beta_schedule": ("linear",
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # layers of the UNet that LoRA changes: all projections of its attention
 
 
-def completed(options: dict[str, Any], source: Any, condition: str) -> dict[str, Any]:
-    """Options with the prompts written out and the pipeline named by its content; then template, contexts and download,
-    which have done their work, are cleared, so that they are no part of any key."""
-    require(NAME, "transformers", "peft")
-    folder = located(NAME, options["pipeline"], options["revision"], options["download"], PARTS[:3])
-    check_pipeline(folder, options["size"])
-    texts = prompts_for(NAME, options["prompts"], options["template"], source.classes, options["contexts"],
-                        source.groups if condition == "group" else ())
-    return {**options, "prompts": texts, "checksum": identified(NAME, folder, PARTS, options["checksum"]),
-            "template": "", "contexts": [], "download": False}
-
-
-@GENERATORS.register(NAME, version=1, warm=True, from_disk=True, complete=completed)
+@GENERATORS.register(NAME, version=1, warm=True, from_disk=True)
 @dataclass(frozen=True)
 class StableDiffusion:
     """A pipeline of diffusers (Stable Diffusion 1.x, 2.x) whose UNet goes on learning, told conditions as prompts.
@@ -133,6 +121,24 @@ class StableDiffusion:
         if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
             raise ValueError(f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; "
                              f"got {self.rate}, {self.drop}, {self.guidance}")
+
+    @property
+    def prior(self) -> str:
+        """What its weights were learned from."""
+        return "web"
+
+    def named(self, classes: Sequence[str], groups: Sequence[str]) -> "StableDiffusion":
+        """Itself with the prompts written out, for the groups that are told; template and contexts have done their work, and
+        what is cleared is no part of a key."""
+        texts = prompts_for(NAME, self.prompts, self.template, classes, self.contexts, groups)
+        return replace(self, prompts=texts, template="", contexts=[])
+
+    def prepare(self) -> "StableDiffusion":
+        """Itself with the checksum of its pipeline, which is on this machine and which it knows how to fit."""
+        require(NAME, "transformers", "peft")
+        folder = located(NAME, self.pipeline, self.revision, self.download, PARTS[:3])
+        check_pipeline(folder, self.size)
+        return replace(self, checksum=identified(NAME, folder, PARTS, self.checksum), download=False)
 
     # -- fitting
 

@@ -1,70 +1,32 @@
-"""Classifiers. One decorated frozen dataclass each; its fields are its options.
-
-    @CLASSIFIERS.register("name", version=1)
-    @dataclass(frozen=True)
-    class Name:
-        steps: int = 500
-        def fit(self, pool, n_classes, *, seed, context, previous=None) -> state: ...
-        def predict(self, state, images, *, context) -> probabilities: ...
-        def features(self, state, images, *, context) -> activations: ...      # registered with features=True
-
-`fit` learns pool.label from pool.images and returns a dictionary of tensors; with the state of the last generation as
-`previous` it goes on from there (warm start). `predict` returns (N, n_classes) float32, `features` (N, d) float32. Every
-class has an output, also one that the pool lacks. Networks share one recipe, `_Network`.
-"""
+"""The recipe that all networks share, and two small ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import LabeledImages
-from .registry import CLASSIFIERS, seed_for
-from .training import Batches, Context, cosine, generator_for, train
+from ..data import LabeledImages
+from ..registry import CLASSIFIERS, at_least, seed_for
+from ..training import Batches, Context, cosine, generator_for, train
 
 State = dict[str, Tensor]
 
 
-@CLASSIFIERS.register("ridge", version=1)
-@dataclass(frozen=True)
-class Ridge:
-    """Linear one-vs-rest least squares on pixels with an L2 penalty, in closed form; the constant is not shrunk.
+def called(model: Any) -> str:
+    """The name under which a model is registered."""
+    return next((name for name, entry in CLASSIFIERS.items() if entry.target is type(model)), type(model).__name__)
 
-    W = (X'X + n penalty I)^-1 X'Y = X'(XX' + n penalty I)^-1 Y,  X (n, D) pixels 0..1 and Y (n, n_classes), both centred;
-    the second form where there are fewer images than pixels. The solution is unique: a warm start changes nothing.
+
+@dataclass(frozen=True)
+class Network:
+    """A network fitted by cross-entropy: AdamW, rates falling to zero on a cosine after a short rise, random shifts.
+
+    Shift 4 with flip is the usual augmentation of CIFAR: crops out of 4 more pixels on every side, half of them mirrored.
     """
-
-    penalty: float = 0.01
-
-    def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context, previous: State | None = None) -> State:
-        x = _flat(pool.images)
-        y = F.one_hot(torch.as_tensor(pool.label), n_classes).double()
-        x_mean, y_mean = x.mean(0), y.mean(0)
-        weight = _ridge(x - x_mean, y - y_mean, len(x) * self.penalty, dual=len(x) < x.shape[1])
-        return {"weight": torch.cat([weight, (y_mean - x_mean @ weight)[None]])}
-
-    def predict(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
-        weight = state["weight"].double()
-        return (_flat(images) @ weight[:-1] + weight[-1]).mul(10).softmax(1).float().numpy()
-
-
-def _flat(images: np.ndarray) -> Tensor:
-    return torch.as_tensor(images).flatten(1).double() / 255
-
-
-def _ridge(x: Tensor, y: Tensor, penalty: float, dual: bool) -> Tensor:
-    """Weights (D, n_classes) of centred x (n, D) and y (n, n_classes), by a system of size n (dual) or D."""
-    square = x @ x.T if dual else x.T @ x
-    square.diagonal().add_(penalty)
-    return x.T @ torch.linalg.solve(square, y) if dual else torch.linalg.solve(square, x.T @ y)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A network fitted by cross-entropy: AdamW, rates falling to zero on a cosine after a short rise, random shifts."""
 
     steps: int = 500
     batch: int = 64
@@ -73,33 +35,50 @@ class _Network:
     shift: int = 2          # pixels by which training images are moved at random
     flip: bool = False      # half of the training images mirrored
 
+    def __post_init__(self) -> None:
+        at_least(called(self), self, steps=1, batch=1, shift=0)
+        if not (self.rate > 0 and self.decay >= 0):
+            raise ValueError(f"{called(self)}: rate must be above 0, decay at least 0; got {self.rate}, {self.decay}")
+
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         """The network, in parts; the last part is the linear layer that tells classes."""
         raise NotImplementedError
 
     def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context, previous: State | None = None) -> State:
         with context.initial(seed, "init"):
-            network = context.place(self.network(pool.images.shape[1], pool.images.shape[2], n_classes))
-        if previous is not None:
+            network = self.network(pool.images.shape[1], pool.images.shape[2], n_classes)
+            context.place(network)
+        if previous is None:
+            self._inherit(network)
+        else:
             network.load_state_dict(_weights(previous))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
+        optimizer = self._optimizer(network)
         images, label = context.tensor(pool.images), context.tensor(pool.label)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
         network.train()
 
         def step(i: int) -> None:
             for group in optimizer.param_groups:
-                group["lr"] = self.rate * cosine(i, self.steps)
+                group["lr"] = self.rate * group.get("share", 1.0) * cosine(i, self.steps)
             index = batches(i)
             x = context.pixels(self._augmented(images[index], seed, i))
             with context.numerics.autocast():
-                loss = F.cross_entropy(network(x), label[index])
+                loss = self._loss(network(x), label[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
 
         train({"network": network, "optimizer": optimizer}, step, self.steps, context)
         return {"n_classes": torch.tensor(n_classes), **{k: v.detach().cpu() for k, v in network.state_dict().items()}}
+
+    def _inherit(self, network: nn.Sequential) -> None:
+        """Put in weights that were learned from other data; most networks have none."""
+
+    def _optimizer(self, network: nn.Sequential) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
+
+    def _loss(self, output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label)
 
     def _augmented(self, images: Tensor, seed: int, i: int) -> Tensor:
         """The batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
@@ -118,11 +97,11 @@ class _Network:
 
     def predict(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
         network = self._fitted(state, images, context)
-        return _in_parts(lambda x: network(x).softmax(1), images, context)
+        return self._in_parts(lambda x: network(x).softmax(1), images, context)
 
     def features(self, state: State, images: np.ndarray, *, context: Context) -> np.ndarray:
         """Activations before the last linear layer; (N, d) float32."""
-        return _in_parts(self._fitted(state, images, context)[:-1], images, context)
+        return self._in_parts(self._fitted(state, images, context)[:-1], images, context)
 
     def _fitted(self, state: State, images: np.ndarray, context: Context) -> nn.Sequential:
         network = self.network(images.shape[1], images.shape[2], int(state["n_classes"]))
@@ -130,16 +109,47 @@ class _Network:
         context.place(network).eval()
         return network
 
+    def _in_parts(self, outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: Context) -> np.ndarray:
+        """Outputs of a network for all images, a part at a time; float32."""
+        n = self._at_once(images.shape[2])
+        with torch.inference_mode(), context.numerics.autocast():
+            parts = [outputs(context.pixels(images[low: low + n])).float().cpu() for low in range(0, len(images), n)]
+        return torch.cat(parts).numpy()
+
+    def _at_once(self, height: int) -> int:
+        """Images in a part: about as many as 1 GB holds."""
+        return max(1, min(1024, 2**20 // height**2))
+
 
 def _weights(state: State) -> State:
     return {name: value for name, value in state.items() if name != "n_classes"}
 
 
-def _in_parts(outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: Context) -> np.ndarray:
-    """Outputs of a network for all images, 1024 at a time; float32."""
-    with torch.inference_mode(), context.numerics.autocast():
-        parts = [outputs(context.pixels(images[low: low + 1024])).float().cpu() for low in range(0, len(images), 1024)]
-    return torch.cat(parts).numpy()
+@dataclass(frozen=True)
+class Deep(Network):
+    """A network for photographs, with two more choices in the recipe."""
+
+    smoothing: float = 0.0      # of the labels: the share that all classes divide among them
+    optimizer: str = "adamw"    # or sgd: Nesterov momentum 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"{called(self)}: smoothing must be in [0, 1); got {self.smoothing}")
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r} of {called(self)}; known: adamw, sgd")
+
+    def _loss(self, output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label, label_smoothing=self.smoothing)
+
+    def _optimizer(self, network: nn.Sequential) -> torch.optim.Optimizer:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(self._shares(network), self.rate, momentum=0.9, nesterov=True, weight_decay=self.decay)
+        return torch.optim.AdamW(self._shares(network), self.rate, weight_decay=self.decay)
+
+    def _shares(self, network: nn.Sequential) -> list[dict[str, Any]]:
+        """Groups of parameters, each with its share of the rate."""
+        return [{"params": list(network.parameters()), "share": 1.0}]
 
 
 def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
@@ -148,7 +158,7 @@ def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
 
 @CLASSIFIERS.register("lenet", version=1, warm=True, features=True)
 @dataclass(frozen=True)
-class LeNet(_Network):
+class LeNet(Network):
     """Two 5 x 5 convolutions (8 and 16 channels), pooled, and two linear layers; after LeCun et al. 1998."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
@@ -160,7 +170,7 @@ class LeNet(_Network):
 
 @CLASSIFIERS.register("small-cnn", version=1, warm=True, features=True)
 @dataclass(frozen=True)
-class SmallCNN(_Network):
+class SmallCNN(Network):
     """Three 3 x 3 convolutions with batch normalisation (32, 64, 128 channels), mean over pixels, one linear layer."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
@@ -168,20 +178,3 @@ class SmallCNN(_Network):
             *_convolution(channels, 32, 3), nn.MaxPool2d(2), *_convolution(32, 64, 3), nn.MaxPool2d(2),
             *_convolution(64, 128, 3),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes))
-
-
-@CLASSIFIERS.register("resnet18", version=1, warm=True, features=True)
-@dataclass(frozen=True)
-class ResNet18(_Network):
-    """The 18-layer residual network of He et al. 2016, from scratch; for small images its first layer keeps their size.
-
-    (A 3 x 3 convolution of stride 1 in place of 7 x 7 of stride 2, and no pooling after it, as is usual for CIFAR.)
-    """
-
-    def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
-        from torchvision.models import resnet18  # slow to import
-        body = resnet18(weights=None)
-        body.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")      # as its other convolutions
-        body.maxpool = body.fc = nn.Identity()
-        return nn.Sequential(body, nn.Linear(512, n_classes))
