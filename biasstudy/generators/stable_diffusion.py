@@ -5,8 +5,8 @@ networks without weights (torch's flop counter on the device "meta"; a test coun
 
 parameters     UNet 860 M, VAE 84 M, text encoder 123 M (on the device while it encodes); LoRA 0.8 M at rank 4
 their memory   UNet and VAE at 4 bytes each: 3.8 GB; frozen bf16: 1.9 GB; LoRA, gradients and Adam: 13 MB
-activations    per image of a micro batch, kept for the backward pass by a fused attention: 1.6 GB in float32, about 1.1 GB
-               with frozen bf16; with checkpointing 0.3 or 0.15 GB and the block that is being computed again
+activations    per image of a micro batch, kept for the backward pass by a fused attention: 1.6 GB in float32 (counted in a
+               forward pass), about 1.1 GB with frozen bf16; with checkpointing 0.3 or 0.15 GB and the block computed again
 TFLOP          UNet forward 0.80, backward 0.91 (checkpointing 1.50); VAE encoder 1.12, VAE decoder 2.51; so an image costs
                2.83 (3.42) to fit and 0.80 e + 2.51 to sample, e evaluations (twice sampling_steps where guidance is not 1)
 time           = TFLOP / (share x peak). An assumed 40 % of 312 TFLOP/s (A100, bf16) gives 3 minutes for 1,000 steps of 8
