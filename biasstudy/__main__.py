@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | nulls | bench | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | nulls | bench | sampling | notebooks | report | doctor."""
 
 import argparse
 import io
@@ -48,6 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
 
+    sampling = commands.add_parser("sampling", help="KID of a diffusion model against sampling steps; speed beside diffusers")
+    sampling.add_argument("file", type=Path, help="parameter file of a study with generator diffusion")
+    sampling.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                          help="change one parameter (YAML value)")
+    sampling.add_argument("--images", type=int, default=500, help="made with each number of steps")
+    sampling.add_argument("--folder", type=Path, help="where table and figure go; default: BIASSTUDY_STUDY, else study/")
+    sampling.set_defaults(call=_sampling)
+
     notebooks = commands.add_parser("notebooks", help="execute notebooks in place at smoke scale and scrub them")
     notebooks.add_argument("files", nargs="+", type=Path)
     notebooks.set_defaults(call=_notebooks)
@@ -80,17 +88,12 @@ def _fetch(asked: argparse.Namespace) -> int:
 def _run(asked: argparse.Namespace) -> int:
     import importlib
 
-    import yaml
-
     from .inference import sentences
     from .notebook import study_from
     sys.path.insert(0, os.getcwd())
     for module in asked.modules:
         importlib.import_module(module)
-    parameters = read_parameters(asked.file)
-    for name, text in asked.p:
-        parameters[name] = yaml.safe_load(text)
-    study = study_from(parameters)
+    study = study_from(parameters_of(asked))
     print(study.table().to_string())
     if asked.workers > 1:
         from .sweep import run_in_processes
@@ -129,6 +132,12 @@ def _save_pictures(study: str, folder: Path) -> None:
         drawn, packed = io.BytesIO(), folder / f"{study}-{name}.png"
         getattr(figures, name)(shown)[0].savefig(drawn)
         Image.open(drawn).convert("RGB").quantize(128).save(packed, optimize=True)
+
+
+def parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the file of a command, with those changed by -p."""
+    import yaml
+    return {**read_parameters(asked.file), **{name: yaml.safe_load(text) for name, text in asked.p}}
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -170,6 +179,19 @@ def _bench(asked: argparse.Namespace) -> int:
     from .bench import bench, table
     from .training import Numerics
     print(table(bench(Numerics(asked.precision, asked.device, asked.threads), asked.only, asked.quick, asked.json)))
+    return 0
+
+
+def _sampling(asked: argparse.Namespace) -> int:
+    from .notebook import study_from
+    from .sampling import write
+    from .store import home
+    from .training import Numerics
+    study = study_from(parameters_of(asked))
+    command = f"python -m biasstudy sampling {asked.file.as_posix()} --images {asked.images}"
+    said = write(study.base, asked.images, Numerics(**study.numerics),
+                 asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument", command)
+    print("\n".join(said))
     return 0
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FLOAT64
-from test_registries import shapes
+from test_registries import made, shapes
 
 from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, LabeledImages, Numerics
 from biasstudy.classifiers.ridge import _ridge
@@ -129,6 +129,20 @@ def test_guidance_extrapolates_from_the_null_condition():
     free, told = network(x, t, torch.tensor([5, 5])), network(x, t, c)
     for w, expected in ((0, free), (1, told), (2, 2 * told - free), (0.5, (free + told) / 2)):
         assert torch.allclose(guided(network, x, t, c, 5, w), expected), w
+
+
+def test_without_guidance_the_label_is_not_heard():
+    """w = 0 is the unconditional model: what is told changes nothing, and it equals the network on the null condition."""
+    pool = shapes()
+    plain, free = made(GENERATORS, "diffusion"), made(GENERATORS, "diffusion", guidance=0.0)
+    state, told = plain.fit(pool, pool.label, None, seed=0, context=CONTEXT), np.arange(6) % 3
+    one, other = (free.sample(state, said, 0, seed=1, context=CONTEXT) for said in (np.zeros(6, int), told))
+    assert (one == other).all()
+    unconditional = {name: value.clone() for name, value in state.items()}
+    table = unconditional["average.module.unet.class_embedding.weight"]
+    table[:] = table[-1]        # every condition is the null condition
+    of_null, heard = (plain.sample(weights, told, 0, seed=1, context=CONTEXT) for weights in (unconditional, state))
+    assert (one == of_null).all() and (one != heard).any()
 
 
 def test_guidance_1_needs_one_pass_and_changes_nothing(monkeypatch):

@@ -34,8 +34,10 @@ ALLOWED = {
     "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
-    "__main__": {"bench", "datasets", "execute", "figures", "inference", "notebook", "nulls", "report", "results", "store",
-                 "sweep", "training", "__init__"},
+    "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
+                 "store", "training"},
+    "__main__": {"bench", "datasets", "execute", "figures", "inference", "notebook", "nulls", "report", "results", "sampling",
+                 "store", "sweep", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 
