@@ -40,7 +40,7 @@ N_POOL, N_SAMPLE = 1000, 512
 LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
          "relabelled": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter", "thinning": "filter",
-         "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
+         "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
          "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON
@@ -108,8 +108,8 @@ def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Re
 # ---- Models ----------------------------------------------------------------------------------------------------------
 
 def entries(only: Collection[str] = ()) -> list[Entry]:
-    """Generators and classifiers to measure: all but `reserve`, which fits nothing; or those named."""
-    found = [entry for registry in (GENERATORS, CLASSIFIERS) for name, entry in registry.items() if name != "reserve"]
+    """Generators and classifiers to measure: all, or those named; not `reserve`, nor what goes on from a model on disk."""
+    found = [e for r in (GENERATORS, CLASSIFIERS) for e in r.values() if e.name != "reserve" and "from_disk" not in e.traits]
     known = [entry.name for entry in found] + [LOOP]
     for name in only:
         if name not in known:

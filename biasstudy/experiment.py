@@ -210,12 +210,20 @@ class Experiment:
                 options[name] = value
         return options
 
-    def prepared(self, kind: str) -> dict[str, Any]:
-        """Every option of a model that is ready to be fitted: it has found its files, and its options say what they hold.
+    def prepared(self, kind: str, source: Any = None) -> dict[str, Any]:
+        """Every option of a model, or of the `filter`, that is ready to be used: it has found its files, and its options say
+        what they hold.
 
-        raises   ValueError, OSError   with one sentence if a file is missing, damaged or another
+        source   the data set, of a generator or filter: one that is told names has them in its options
+        raises   ValueError, OSError, ImportError   with one sentence if a file or a package is missing, damaged or another
         """
+        if kind == "filter":
+            options = FILTERS[self.filter].resolve(self.filter_options)
+            prepare = FILTERS[self.filter].traits.get("prepare")
+            return prepare(options, source.classes) if prepare else options
         model = self._model(kind)
+        if hasattr(model, "named"):
+            model = model.named(source.classes, source.groups if self.condition == "group" else ())
         return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
 
     def _model(self, kind: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .clip import Clip
 from .correction import told_counts
 from .data import LabeledImages, Lazy, Pool, condition_of, in_steps
 from .decomposition import real_with_noise, real_with_shares, thinning
@@ -69,7 +70,8 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
     tell_about = Instruments(e, real, store)
     classifier: dict[str, Any] = {"model": CLASSIFIERS[e.classifier], "options": e.prepared("classifier")}
-    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator")}
+    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator", real.source)}
+    filter = {"filter": FILTERS[e.filter], "filter_options": e.prepared("filter", real.source)}
     told = Told(tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups)
     imitated = e.reference()
     paired = list(turns(imitated, real, store)) if imitated else []
@@ -106,8 +108,8 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         elif e.filter == "none":
             batch, kept = store.stage(sample_batch, **sampling), {}
         else:
-            judge = judge_of(e, tell_about, fitted[0], first, paired[t] if paired else None, sampling)
-            batch, kept = filtered(e, sampling, judge, tell_about, store)
+            judge = judge_of(filter, tell_about, fitted[0], first, paired[t] if paired else None, sampling)
+            batch, kept = filtered(e, {**sampling, **filter, "judge": judge}, tell_about, store)
 
         kept |= {"oracle": tell_about.oracle(batch), "probe": tell_about.probe(batch)}
         if quality := tell_about.quality(batch, kept["probe"], pool):
@@ -158,10 +160,12 @@ def imitation(e: Experiment, real: Draw, t: int, told: Told, paired: Turn, tell_
                        seen_of_test=tell_about.oracle(real.test))
 
 
-def judge_of(e: Experiment, tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None,
-             sampling: dict[str, Any]) -> Fitted | Rates | None:
+def judge_of(filter: dict[str, Any], tell_about: Instruments, own: Fitted, first: Fitted, paired: Turn | None,
+             sampling: dict[str, Any]) -> Fitted | Rates | Clip | None:
     """Whom the filter asks about each candidate: see the trait `judge` in `filters`."""
-    judge, store, real = FILTERS[e.filter].traits.get("judge"), tell_about.store, tell_about.real
+    judge, store, real = filter["filter"].traits.get("judge"), tell_about.store, tell_about.real
+    if judge == "clip":
+        return Clip(**filter).with_bar(store, sampling, real.source.n_classes)
     if judge == "start":
         trial = store.stage(sample_batch, **sampling)
         rates = store.stage(thinning, batch=trial, said=tell_about.probe(trial), test=real.test, counts=real.counts.tolist(),
@@ -180,11 +184,10 @@ def tries_of(e: Experiment) -> float:
     return 1 + SPARE if e.generator == "reserve" else FILTERS[e.filter].traits.get("tries", TRIES)
 
 
-def filtered(e: Experiment, sampling: dict[str, Any], judge: Any, tell_about: Instruments,
+def filtered(e: Experiment, sampling: dict[str, Any], tell_about: Instruments,
              store: Store) -> tuple[Stage, dict[str, Stage]]:
     """The batch of accepted images; the decisions about all candidates and their probed groups."""
-    candidates = store.stage(sample_candidates, **sampling, filter=FILTERS[e.filter], judge=judge, tries=tries_of(e),
-                             filter_options=FILTERS[e.filter].resolve(e.filter_options), shortfall=e.shortfall)
+    candidates = store.stage(sample_candidates, **sampling, tries=tries_of(e), shortfall=e.shortfall)
     batch = store.stage(accepted_batch, candidates=candidates, told=sampling["told"], origin=sampling["origin"])
     return batch, {"decisions": store.stage(decisions, candidates=candidates, told=sampling["told"]),
                    "groups": tell_about.probe(candidates)}

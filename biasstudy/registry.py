@@ -62,7 +62,9 @@ class Entry:
     def defaults(self) -> dict[str, Any]:
         """Options with their default values, in the order of the signature."""
         parameters = inspect.signature(self.target).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        found = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        made = {f.name: f.default_factory for f in getattr(self.target, "__dataclass_fields__", {}).values()}
+        return {name: made[name]() if callable(made.get(name)) else value for name, value in found.items()}
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in; ValueError names an unknown key or a wrong type."""

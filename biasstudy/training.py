@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -128,6 +129,11 @@ class Context:
 def to_uint8(pixels: Tensor) -> np.ndarray:
     """Numbers -1..1 as uint8 images 0..255, rounded; (B, C, H, W)."""
     return pixels.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+
+
+def scaled(x: Tensor, size: int) -> Tensor:
+    """Square images at another side: bicubic interpolation with antialiasing; (B, C, any, any) to (B, C, size, size)."""
+    return x if x.shape[2] == size else F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)
 
 
 def generator_for(*names: Any) -> torch.Generator:

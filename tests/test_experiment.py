@@ -29,7 +29,7 @@ BAD = [
     ({"dataset": "colored-mnist"}, "unknown data set 'colored-mnist'; known: .*colorized-mnist-5k"),
     ({"generator": "ddmp"}, "unknown generator 'ddmp'; known: .*mixture"),
     ({"classifier": "resnet"}, "unknown classifier 'resnet'; known: .*lenet"),
-    ({"filter": "clip"}, "unknown filter 'clip'; known: classifier, expert, frozen, none, random-cell"),
+    ({"filter": "best"}, "unknown filter 'best'; known: classifier, clip, expert, frozen, none, random-cell"),
     ({"condition": "colour"}, "unknown condition 'colour'; known: class, group"),
     ({"generator_options": {"guidance": 1.5}}, "unknown option 'guidance' of generator 'mixture'; known: clusters"),
     ({"generator_options": {"clusters": "many"}}, "option 'clusters' of generator 'mixture' must be a whole number"),

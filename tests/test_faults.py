@@ -27,6 +27,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny
+from tiny_models import from_disk
 
 from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, loop, run
 from biasstudy.__main__ import main
@@ -360,7 +361,8 @@ FITS = [entry for registry in (GENERATORS, CLASSIFIERS) for entry in registry.va
 def fit(entry, context, steps=7):
     real = draw(tiny())
     pool = real.start.load()
-    model = entry.target(**{**entry.defaults(), "steps": steps, **({"batch": 8} if "batch" in entry.defaults() else {})})
+    short = {"steps": steps, **({"batch": 8} if "batch" in entry.defaults() else {}), **from_disk(entry.name)}
+    model = entry.target(**{**entry.defaults(), **short})
     if entry.kind == "generator":
         return model.fit(pool, pool.label, None, seed=3, context=context)
     return model.fit(pool, real.source.n_classes, seed=3, context=context)

@@ -16,9 +16,10 @@ PACKAGE = ROOT / "biasstudy"
 
 # who may import whom, beside registry, which everybody may
 ALLOWED = {
-    "registry": set(), "experiment": set(), "store": set(), "progress": set(), "metrics": set(),
-    "data": set(), "training": set(), "filters": set(), "drawing": {"experiment", "data"},
-    "classifiers": {"data", "training", "store"}, "generators": {"data", "training"}, "datasets": {"data", "store"},
+    "registry": set(), "experiment": set(), "store": set(), "progress": set(), "metrics": set(), "pretrained": set(),
+    "data": set(), "training": set(), "filters": {"pretrained"}, "clip": {"data", "pretrained", "stages", "store", "training"},
+    "drawing": {"experiment", "data"}, "classifiers": {"data", "training", "store"},
+    "generators": {"data", "pretrained", "training"}, "datasets": {"data", "store"},
     "stages": {"data", "store", "training"},
     "correction": set(), "decomposition": {"correction", "data", "stages", "store", "training"},
     "probes": {"experiment", "data", "drawing", "filters", "quality", "stages", "training", "store"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "figures": {"correction", "experiment", "results", "inference", "drift", "floors", "__init__"},
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
     "execute": set(), "report": {"store"},
-    "loop": {"correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
+    "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress", "store"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},

@@ -15,4 +15,7 @@ state       dict of str to tensor       everything that sample needs
 first_index int                         image i = first_index, ... depends on (state, told, seed, i) only, not on how
                                         many are asked for
 images      (N, 3, H, W) uint8
+
+A generator that is told in words returns itself from `named(classes, groups)` with what it makes of the names written into its
+options; `prepare()` and `prior` are as of classifiers. One that goes on from a model on disk has the trait from_disk=True.
 """
