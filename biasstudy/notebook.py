@@ -203,6 +203,7 @@ def quiet() -> None:
     from .figures import use_style
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # diffusers asks tqdm for a bar that is never drawn
     use_style()
 
 
