@@ -26,7 +26,7 @@ PARTS = ("train", "val")
 RANKS = "paths_by_rank*.pkl"    # the authors' ranking of training images, in the folder of masks or its folder meta
 
 
-@DATASETS.register("hard-imagenet", version=1)
+@DATASETS.register("hard-imagenet", version=1, fetch="hard-imagenet")
 def hard_imagenet(*, classes: str = "", size: int = 64, instruments: int = 100, images: str = "hard-imagenet/images",
                   masks: str = "hard-imagenet/masks", damaged: str = "stop", ranks: str = "auto") -> Source:
     """Photographs of 15 classes of ImageNet with strong context cues and masks of the object (Moayeri et al. 2022).

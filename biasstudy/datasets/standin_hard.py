@@ -14,7 +14,7 @@ GROUNDS = (("striped", 0x2F6DB5, 0x72A2D7),             # pattern and two colour
 N_TRAIN, N_TEST, N_INSTRUMENTS = 600, 120, 200          # images of each class; instruments are among the first
 
 
-@DATASETS.register("standin-hard", version=1)
+@DATASETS.register("standin-hard", version=1, stands_for="hard-imagenet")
 def standin_hard(*, agreement: float = 0.5) -> Source:
     """Four shapes with exact masks, each on a ground of its own or on that of another shape.
 
