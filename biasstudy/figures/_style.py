@@ -49,7 +49,8 @@ def mark_of(results: Results) -> str:
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
     standin = "stand-in data" if "stands_for" in DATASETS[first.experiment.dataset].traits else ""
-    words = [first.experiment.dataset, standin, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}", results.note]
+    words = [first.experiment.dataset, standin, first.caption, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}",
+             results.note]
     return " · ".join(w for w in words if w)
 
 
