@@ -93,8 +93,8 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         fitted = [Fitted(**classifier, state=weights) for weights in classifiers]
         first = first or fitted[0]
         predictions = [store.stage(predict, by=by, images=real.test) for by in fitted]
-        spurious = [store.stage(measure_spurious, by=by, images=real.test, seed=seed_for("spurious"))
-                    for by in fitted if real.source.test.mask is not None]
+        spurious = [store.stage(measure_spurious, by=by, images=real.test) for by in fitted
+                    if real.source.test.mask is not None]
 
         if t == e.n_generations or e.n_batch == 0:
             yield Turn(t, pool, predictions, spurious)

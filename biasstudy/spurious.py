@@ -28,10 +28,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from .metrics import Value
+from .registry import seed_for
 
 SIGMAS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)     # of pixels 0..1: the grid of the authors
 SIGMA = 0.25                                        # their default
 TRIALS = 3
+SEED = seed_for("spurious")                         # of the noise, in every study
 GREY = 128                                          # 0.5 as one of 256 levels
 AT_ONCE = 2**26                                     # bytes of images that a classifier is given together
 
@@ -40,7 +42,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 # ---- What is done to images ------------------------------------------------------------------------------------------
 
-def noise_of(unit: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def noise_of(unit: int, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
     """The draws that belong to one image: TRIALS times standard normal numbers, (TRIALS, *shape) float32.
 
     Each is one of 2^16 equally probable quantiles, looked up: four times as fast as drawing them, and
@@ -131,8 +133,8 @@ ABLATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 # ---- What a classifier says to that ----------------------------------------------------------------------------------
 
-def responses(predict: Predict, images: np.ndarray, mask: np.ndarray, label: np.ndarray, unit: np.ndarray, *, seed: int = 0,
-              at_once: int = AT_ONCE) -> dict[str, np.ndarray]:
+def responses(predict: Predict, images: np.ndarray, mask: np.ndarray, label: np.ndarray, unit: np.ndarray, *,
+              seed: int = SEED, at_once: int = AT_ONCE) -> dict[str, np.ndarray]:
     """How a classifier answers noise and ablations, image by image.
 
     predict  (n, C, H, W) uint8 -> (n, n_classes) probabilities

@@ -167,8 +167,8 @@ def predict(context: Context, *, by: Any, images: LabeledImages) -> dict:
 
 
 @kind("spurious", keep=True)
-def measure_spurious(context: Context, *, by: Any, images: LabeledImages, seed: int) -> dict:
+def measure_spurious(context: Context, *, by: Any, images: LabeledImages) -> dict:
     """How a classifier answers noise on and around the masked object, and ablations: see `spurious.responses`."""
     assert images.mask is not None, "only asked for where test images have masks"
-    found = responses(lambda x: by(context, x), images.images, images.mask, images.label, images.unit, seed=seed)
+    found = responses(lambda x: by(context, x), images.images, images.mask, images.label, images.unit)
     return {**found, "confidence": (found["confidence"] * 65535).round() / np.float32(65535)}

@@ -2,7 +2,8 @@
 
 Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin line is one seed, a
 thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over generations, `_shares` what batches are made
-of, `_families` several variants of a study side by side.
+of, `_families` several variants of a study side by side,
+`_masks` what is measured on images with masks.
 """
 
 from ._curves import cell_accuracy as cell_accuracy
@@ -18,6 +19,10 @@ from ._families import pool_table as pool_table
 from ._families import share_and_accuracy as share_and_accuracy
 from ._families import transfer as transfer
 from ._families import transfer_table as transfer_table
+from ._masks import ablations as ablations
+from ._masks import mask_table as mask_table
+from ._masks import sensitivity as sensitivity
+from ._masks import sensitivity_table as sensitivity_table
 from ._pictures import counts_table as counts_table
 from ._pictures import data_picture as data_picture
 from ._pictures import samples as samples

@@ -72,7 +72,11 @@ def counts_table(real: Any) -> pd.DataFrame:
 
 
 def samples(results: Results, real: Any, classes: int = 10) -> Figure:
-    """Real images beside what the generator of each generation makes of equal noise; one row per class."""
+    """Real images beside what the generator of each generation makes of equal noise; one row per class.
+
+    Where the start favours one group in all classes, titles say which share of the start, and of each batch as the probe sees
+    it, is of that group.
+    """
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
     per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
@@ -82,6 +86,10 @@ def samples(results: Results, real: Any, classes: int = 10) -> Figure:
     blocks = [[start.images[index] for index in first]]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
     titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]
+    if (g := real.source.majority) is not None:
+        seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[:len(o.grids)]]
+        shares = [np.mean(group == g) for group in (start.group, *seen)]
+        titles = [f"{title}:\n{share:.0%} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
     height = lines * WIDTH / columns * shown / n_show * 1.06

@@ -35,7 +35,10 @@ BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
           "equal-opportunity-mean": "mean gap within classes",
           "class-disparity-mean": "variance within classes, without noise", "adjusted-accuracy": "mean of group accuracies",
-          "headline": "accuracy contrast (signed)"}
+          "headline": "accuracy contrast (signed)", "relative-foreground-sensitivity": "relative foreground sensitivity",
+          **{f"ablated-{kind}-{how}": f"{kind}, {said}" for kind in ("accuracy", "confidence") for how, said in
+             (("grey-object", "object grey"), ("grey-box", "box of the object grey"), ("tile", "object tiled over"))}}
+
 
 
 def use_style() -> None:
