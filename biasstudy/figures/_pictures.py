@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..results import Results
+from ..results import PICTURES, Results
 from ._style import WIDTH, compact, mark_of, signed, use_style
 
 
@@ -75,8 +75,8 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
     """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class."""
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
-    per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
-    shown, n_show, blocks, titles = min(classes, len(o.classes)), min(6, per_class), [], []
+    per_class = len(o.grids[0]) // len(o.classes) if o.grids else PICTURES
+    shown, n_show, blocks, titles = min(classes, len(o.classes)), min(PICTURES, per_class), [], []
     if real is not None:
         start = real.start.load()
         members = [np.flatnonzero(start.label == k) for k in range(shown)]
