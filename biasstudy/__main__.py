@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--dry-run", action="store_true", help="show what would be run and what it would cost, and stop")
     sweep.add_argument("--workers", type=int, help="processes; default: one for each core or GPU")
     sweep.add_argument("--per-gpu", type=int, default=1, help="processes that share a GPU")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster: tcp://... or tls://...")
+    sweep.add_argument("--tls", type=Path, nargs=3, default=(), metavar=("CA", "CERT", "KEY"), help="files for tls://...")
+    sweep.add_argument("--slurm", type=Path, metavar="FILE", help="start workers as Slurm jobs; YAML for dask_jobqueue")
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
@@ -122,11 +125,11 @@ def _run(asked: argparse.Namespace) -> int:
 def _in_processes(study: Any, asked: argparse.Namespace) -> None:
     """Run all experiments of a study in processes; a failed one is an error here."""
     from .engine import Local
-    from .farm import run_in_processes
+    from .farm import run_by
     from .progress import Line
     line = Line()
     try:
-        failed = run_in_processes(study, Local(asked.workers), asked.modules, asked.keep, say=line).failed
+        failed = run_by(Local(asked.workers), study, asked.modules, asked.keep, say=line).failed
     finally:
         line.end()
     if failed:
@@ -140,33 +143,46 @@ def _sweep(asked: argparse.Namespace) -> int:
     import yaml
 
     from . import sweep
-    from .engine import local
-    from .farm import run_in_processes, said
+    from .farm import run_by, said
     from .progress import Line
     from .store import runs_folder
     from .training import Numerics
     sys.path.insert(0, os.getcwd())
     for module in asked.modules:
         importlib.import_module(module)
-    line = Line()
-    grid = sweep.read(asked.file, {name: yaml.safe_load(text) for name, text in asked.p})
-    numerics = Numerics(**grid.study.numerics)
-    plan = sweep.plan_of(grid.study, runs_folder(), line)
+    line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
+    grid = sweep.read(asked.file, {name: yaml.safe_load(text) for name, text in asked.p}, elsewhere)
+    numerics = (Numerics.elsewhere if elsewhere else Numerics)(**grid.study.numerics)
+    plan = sweep.plan_of(grid.study, runs_folder(), numerics, line)
     costs, source = plan.costs(numerics, runs_folder())
     line.end()
-    engine = local(asked.workers, numerics, asked.per_gpu)
+    engine = _engine(asked, numerics)
+    workers = max(1, engine.slots)
     print(sweep.run_table(grid.study, plan).to_string())
-    print(sweep.cost_table(grid, plan, costs, source, engine.slots).to_string(), flush=True)
+    print(sweep.cost_table(grid, plan, costs, source, workers).to_string(), flush=True)
     if asked.dry_run:
         engine.close()
         return 0
-    say = Line()
     try:
-        report = run_in_processes(grid.study, engine, asked.modules, asked.keep, plan, costs, say)
+        report = run_by(engine, grid.study, asked.modules, asked.keep, numerics=numerics, plan=plan, costs=costs, say=line)
     finally:
-        say.end()
-    print(said(report, plan, engine.slots))
+        line.end()
+    print(said(report, plan, workers))
     return 1 if report.failed else 0
+
+
+def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
+    """What runs the experiments of a sweep."""
+    if sum(map(bool, (asked.workers, asked.scheduler, asked.slurm))) > 1:
+        raise ValueError("choose one of --workers, --scheduler and --slurm")
+    if asked.scheduler or asked.slurm:
+        from .cluster import Cluster, Slurm
+        from .notebook import read_parameters
+        engine = Slurm(read_parameters(asked.slurm)) if asked.slurm else Cluster(asked.scheduler, asked.tls)
+        print(f"dashboard: {engine.dashboard}")
+        return engine
+    from .engine import local
+    return local(asked.workers, numerics, asked.per_gpu)
 
 
 PICTURES = {  # what README shows of reference results: names in `figures`

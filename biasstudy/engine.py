@@ -122,6 +122,27 @@ def _perform(task: dict[str, Any]) -> dict[str, Any]:
     return {"state": "done", "seconds": time.perf_counter() - started}
 
 
+_idle: list[Child] = []  # of this process
+
+
+def perform_here(task: dict[str, Any]) -> dict[str, Any]:
+    """What became of a task, which a child of this process performs; children stay for the next one. For any thread."""
+    try:
+        child = _idle.pop()
+    except IndexError:
+        child = Child(_one_process(task["numerics"]["threads"]))
+    if not child.alive:  # it had nothing to do for a while
+        child = Child(_one_process(task["numerics"]["threads"]))
+    found = child.perform(task)
+    if child.alive:
+        _idle.append(child)
+    return found
+
+
+def _one_process(threads: int) -> dict[str, str]:
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
 # ---- Engines: submit(task) -> Future of what became of it ------------------------------------------------------------
 
 class Local:
@@ -141,8 +162,7 @@ class Local:
         self._children: list[Child] = []
         self._closed = False
         for i in range(workers):
-            seat = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-            self._seats.put((None, seat | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})))
+            self._seats.put((None, _one_process(threads) | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})))
 
     def submit(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
         return self._threads.submit(self._perform, task)

@@ -90,6 +90,8 @@ class Farm:
                 self.begun.add(job.experiment.pair)
                 self.running[self.engine.submit(self.task(job.experiment))] = job
             self.say(self._line())
+            if not self.running:
+                time.sleep(1)  # no worker is there yet
             for future in wait(self.running, timeout=5, return_when=FIRST_COMPLETED).done:
                 self._ended(self.running.pop(future), future.result())
         self.report.seconds = time.perf_counter() - self.started
@@ -167,14 +169,13 @@ class Farm:
 
     def _line(self) -> str:
         passed, made = time.perf_counter() - self.started, self.all - self._cost(self.left)
-        rate = made / passed if made > 0 else self.engine.slots
+        rate = made / passed if made > 0 else float(self.engine.slots)
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
                 f"{len(self.report.failed)} failed, about {duration(self._cost(self.left) / max(rate, 1e-9))} left")
 
 
-def run_in_processes(study: Study, engine: Any, modules: Sequence[str] = (), keep: str = "results",
-                     plan: Plan | None = None, costs: Costs | None = None,
-                     say: Callable[[str], None] = lambda text: None) -> Report:
+def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,
+           plan: Plan | None = None, costs: Costs | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
     """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is closed.
 
     modules  imported in every process first
@@ -182,9 +183,9 @@ def run_in_processes(study: Study, engine: Any, modules: Sequence[str] = (), kee
     raises   OSError, ChildProcessError   if results cannot be written or no process can be started; what is finished is kept
     """
     from .training import Numerics
-    numerics, where = Numerics(**study.numerics), runs_folder()
+    numerics, where = numerics or Numerics(**study.numerics), runs_folder()
     try:
-        plan = plan or plan_of(study, where, say)
+        plan = plan or plan_of(study, where, numerics, say)
         costs = costs or stored(where, {piece.file.parents[1].name for piece in plan.pieces.values()})
         price = {id: max(costs.of([piece.recipe]), 1e-3) for id, piece in plan.pieces.items()}
         return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), price, keep, say).run()

@@ -115,9 +115,10 @@ def _setting(e: Experiment) -> str:
             f"{e.protocol}")
 
 
-def study_from(parameters: Mapping[str, Any]) -> Study:
+def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     """The study with these parameters: fields of Experiment and SETTINGS.
 
+    elsewhere  other machines compute: the device need not be here
     variants   list of mappings: fields in which the variants differ, for example [{protocol: latest}, {protocol: fresh}]
 
     raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
@@ -138,7 +139,7 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
         from .training import Numerics
-        Numerics(**numerics)  # refuses a device that is not there
+        _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)  # refuses a device that is not there
     return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
 
 

@@ -33,13 +33,14 @@ class Grid:
     refused: Mapping[str, int]
 
 
-def read(path: Path, changes: Mapping[str, Any] | None = None) -> Grid:
+def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool = False) -> Grid:
     """The grid of a sweep file: `{base: parameter file, grid: {axis: [values]}}`, each value with each.
 
     An axis is a field of Experiment, `seed` (consecutive) or `arms`; or any other name, and its values are mappings of
     fields that go together. `impossible: skip` leaves out combinations that cannot be experiments.
 
-    changes   parameters of the base that are changed
+    changes    parameters of the base that are changed
+    elsewhere  other machines compute: the device need not be here
     raises    ValueError, OSError   with one sentence: unknown key or axis, no values, a combination that cannot be
     """
     found = read_parameters(path)
@@ -51,7 +52,7 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Grid:
     if found.get("impossible", "stop") not in ("stop", "skip"):
         raise ValueError(f"impossible must be stop or skip; got {found['impossible']!r}")
     base = {**read_parameters(path.parent / found["base"]), **(changes or {}), "name": found.get("name", path.stem)}
-    return _expanded(base, _axes(found["grid"]), found.get("impossible") == "skip")
+    return _expanded(base, _axes(found["grid"]), found.get("impossible") == "skip", elsewhere)
 
 
 def _axes(grid: dict[str, Any]) -> dict[str, list[Any]]:
@@ -67,7 +68,7 @@ def _axes(grid: dict[str, Any]) -> dict[str, list[Any]]:
     return grid
 
 
-def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool) -> Grid:
+def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool, elsewhere: bool) -> Grid:
     own = {f.name for f in fields(Experiment)}
     axes = dict(axes)
     base["arms"] = axes.pop("arms", base.get("arms", SETTINGS["arms"]))
@@ -87,7 +88,7 @@ def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool) -> G
             named |= {axis: value} if axis in own else value
         places = {(axis, i) for axis, (i, _) in zip(axes, chosen, strict=True)}
         try:
-            study_from({**base, "variants": [named] if named else []})
+            study_from({**base, "variants": [named] if named else []}, elsewhere)
         except ValueError as error:
             if not skip:
                 raise
@@ -99,7 +100,7 @@ def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool) -> G
     for axis, i in why:
         if (axis, i) not in used:
             raise ValueError(f"no experiment can have {axis} {axes[axis][i]!r}: {why[axis, i]}")
-    study = study_from({**base, "variants": [named for named in possible if named]})
+    study = study_from({**base, "variants": [named for named in possible if named]}, elsewhere)
     written = len(possible) * study.n_seeds * len(study.arms)
     return Grid(study, written, refused)
 
@@ -170,15 +171,13 @@ class Plan:
         return costs, source + (" and times of stored stages" if costs.seconds else "")
 
 
-def plan_of(study: Study, where: Path, say: Callable[[str], None] = lambda text: None) -> Plan:
+def plan_of(study: Study, where: Path, numerics: Any, say: Callable[[str], None] = lambda text: None) -> Plan:
     """The stages of every experiment of a study.
 
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or cannot give what is asked
     """
     from .drawing import draw
     from .loop import needed_by, open_store, record_name, space_of, turns
-    from .training import Numerics
-    numerics = Numerics(**study.numerics)
     plan, store = Plan({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
         real = draw(e)

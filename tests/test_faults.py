@@ -33,7 +33,7 @@ from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, loop, run
 from biasstudy.__main__ import main
 from biasstudy.drawing import _source, draw
 from biasstudy.engine import Local
-from biasstudy.farm import run_in_processes
+from biasstudy.farm import run_by
 from biasstudy.notebook import study_from
 from biasstudy.store import Store, kind, prune_all
 from biasstudy.training import Context
@@ -326,7 +326,7 @@ def test_workers_write_where_the_environment_says_now(place, monkeypatch):
     study = study_from(write_study(place / "study.yaml", n_seeds=2))
     for name in ("here", "there"):
         monkeypatch.setenv("BIASSTUDY_RUNS", str(place / name))
-        run_in_processes(study, Local(2), ["blobs"])
+        run_by(Local(2), study, ["blobs"])
     assert finished(place / "here") == finished(place / "there") != Counter()
 
 

@@ -3,7 +3,11 @@
 What dies and fills up is in test_faults.py.
 """
 
+import os
 import random
+import signal
+import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +18,7 @@ import yaml
 from biasstudy import engine, run, sweep
 from biasstudy.__main__ import main
 from biasstudy.cost import Costs, Recipe, recipe_of
-from biasstudy.farm import Farm, run_in_processes
+from biasstudy.farm import Farm, run_by
 from biasstudy.notebook import study_from
 from biasstudy.training import Numerics
 
@@ -138,7 +142,7 @@ def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(tmp_path, runs, ca
 
 def test_shared_stages_are_counted_once(tmp_path, runs):
     grid = sweep.read(written(tmp_path, {"protocol": ["accumulate", "latest"]}))
-    plan = sweep.plan_of(grid.study, runs)
+    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
     kinds = [piece.file.parents[1].name for piece in plan.pieces.values()]
     # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both protocols, t = 2 is not
     assert kinds.count("classifier") == 2 * (1 + 2 + 1 + 2) and kinds.count("generator") == 2 * 2
@@ -163,11 +167,11 @@ def test_a_probe_is_about_right(tmp_path, runs):
     base = {**BASE, "classifier": "lenet", "classifier_steps": 150, "classifier_batch": 4, "n_seeds": 1, "n_generations": 1,
             "arms": ["none"]}
     grid = sweep.read(written(tmp_path, {"ratio": [0.5]}, base))
-    plan = sweep.plan_of(grid.study, runs)
+    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
     costs, source = plan.costs(Numerics("float64"), runs)
     assert source == "a probe of 1 short experiment" and not list(runs.glob("stages/*/*"))
     guess = costs.of(plan.pieces[id].recipe for id in plan.missing)
-    report = run_in_processes(grid.study, Here(), plan=plan, costs=costs)
+    report = run_by(Here(), grid.study, plan=plan, costs=costs)
     assert report.computed == len(plan.pieces)
     assert 1 / 5 < guess / report.stage_seconds < 5, "the machine may be busy with other things"
 
@@ -198,13 +202,13 @@ def test_results_do_not_depend_on_engine_workers_or_order(tmp_path, runs, monkey
 def test_running_again_does_what_is_missing(tmp_path, runs):
     small, large = ({"ratio": [0.5, *more]} for more in ([], [1.0]))
     first, then = Here(), Here()
-    run_in_processes(sweep.read(written(tmp_path, small)).study, first)
+    run_by(first, sweep.read(written(tmp_path, small)).study)
     study = sweep.read(written(tmp_path, large)).study
-    run_in_processes(study, then)
+    run_by(then, study)
     assert len(first.seen) == 4 and len(then.seen) == 2 and {task["fields"]["ratio"] for task in then.seen} == {1.0}
     victim = next(runs.glob("stages/prediction/*/arrays.safetensors"))
     victim.unlink()
-    plan = sweep.plan_of(study, runs)
+    plan = sweep.plan_of(study, runs, Numerics("float64"))
     assert len(plan.waiting()) >= 1, "an experiment with a lost value is not finished"
 
 
@@ -258,3 +262,63 @@ class Poisoned(Mixture):
             raise RuntimeError("bitter almonds")
         return super().sample(state, told, first_index, seed=seed, context=context)
 '''
+
+
+# ---- Clusters --------------------------------------------------------------------------------------------------------
+
+def test_a_dask_cluster_gives_the_same_and_a_dead_worker_costs_a_stage(tmp_path, runs, capsys):
+    """Two workers on loopback; the first that holds a task is killed."""
+    from distributed import LocalCluster
+    path = written(tmp_path, {"arms": ["generated", "none"]})
+    study = sweep.read(path).study
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        killer = threading.Thread(target=kill_when_there, args=(cluster, runs))
+        killer.start()
+        assert main(["sweep", str(path), "--scheduler", cluster.scheduler_address]) == 0
+        killer.join()
+    said = capsys.readouterr().out
+    assert "dashboard: http://127.0.0.1:" in said and "4 experiments finished" in said
+    there = run(study.experiments, numerics=Numerics("float64"))
+    alone = run(study.experiments, numerics=Numerics("float64"), where=tmp_path / "alone")
+    assert there.table.equals(alone.table) and not any(how == "computed" for how, _ in there.counts)
+
+
+def kill_when_there(cluster, runs) -> None:
+    while not list(runs.glob("stages/prediction/*")):
+        time.sleep(0.05)
+    os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
+
+
+def test_no_scheduler_is_told_in_one_sentence(tmp_path, runs, capsys):
+    path = str(written(tmp_path, {"ratio": [0.5]}))
+    run(study_from(BASE).experiments, numerics=Numerics("float64"))  # nothing to probe
+    assert main(["sweep", path, "--scheduler", "tls://127.0.0.1:9"]) == 2
+    assert "an address tls://... needs --tls CA CERT KEY" in capsys.readouterr().err
+    assert main(["sweep", path, "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"]) == 2
+    assert "choose one of --workers, --scheduler and --slurm" in capsys.readouterr().err
+
+
+def test_slurm_jobs_are_what_the_file_says(tmp_path):
+    from biasstudy.cluster import slurm_cluster
+    options = {"jobs": 64, "interface": "lo", "queue": "gpu", "job_extra_directives": ["--gres=gpu:1"], "walltime": "04:00:00",
+               "tls": True, "shared_temp_directory": str(tmp_path)}
+    with slurm_cluster(options) as cluster:
+        script = cluster.job_script()
+        assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script and "#SBATCH -t 04:00:00" in script
+        assert "tls://127.0.0.1:" in script and "--nthreads 1" in script and "--tls-key" in script
+        assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    with pytest.raises(ValueError, match="must say interface: the network on which jobs reach this machine"):
+        slurm_cluster({"jobs": 64})
+    with pytest.raises(ValueError, match="must say jobs: how many at most; got None"):
+        slurm_cluster({"interface": "lo"})
+    with pytest.raises(ValueError, match=r"does not take the Slurm file: .*'quue'"):
+        slurm_cluster({"jobs": 1, "interface": "lo", "quue": "gpu"})
+
+
+def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, runs):
+    path = written(tmp_path, {"ratio": [0.5, 1.0]}, {**BASE, "device": "cuda"})
+    study = sweep.read(path, elsewhere=True).study
+    plan = sweep.plan_of(study, runs, Numerics.elsewhere(**study.numerics))
+    assert len(plan.jobs) == 6 and all(".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values())
+    with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
+        sweep.read(path, {"device": "auto"}, elsewhere=True)
