@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | nulls | bench | sampling | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | report | doctor."""
 
 import argparse
 import io
@@ -32,6 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
     run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
     run.set_defaults(call=_run)
+
+    sweep = commands.add_parser("sweep", help="run hundreds of experiments: a grid over a parameter file")
+    sweep.add_argument("file", type=Path, help="YAML: base (a parameter file), grid (axis: list of values)")
+    sweep.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                       help="change one parameter of the base (YAML value)")
+    sweep.add_argument("--dry-run", action="store_true", help="show what would be run and what it would cost, and stop")
+    sweep.add_argument("--workers", type=int, help="processes; default: one for each core or GPU")
+    sweep.add_argument("--per-gpu", type=int, default=1, help="processes that share a GPU")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster: tcp://... or tls://...")
+    sweep.add_argument("--tls", type=Path, nargs=3, default=(), metavar=("CA", "CERT", "KEY"), help="files for tls://...")
+    sweep.add_argument("--slurm", type=Path, metavar="FILE", help="start workers as Slurm jobs; YAML for dask_jobqueue")
+    sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
+                       help="import this first: your own data sets, generators, metrics")
+    sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
     nulls.add_argument("--studies", type=int, default=40, help="A/A studies of six seeds")
@@ -100,8 +115,7 @@ def _run(asked: argparse.Namespace) -> int:
     study = study_from(parameters_of(asked))
     print(study.table().to_string())
     if asked.workers > 1:
-        from .sweep import run_in_processes
-        run_in_processes(study, asked.workers, asked.modules, asked.keep)
+        _in_processes(study, asked)
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
@@ -109,6 +123,69 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.save:
         _save_reference(results, asked.save, command_of(asked), study.split(results))
     return 0
+
+
+def _in_processes(study: Any, asked: argparse.Namespace) -> None:
+    """Run all experiments of a study in processes; a failed one is an error here."""
+    from .engine import Local
+    from .farm import run_by
+    from .progress import Line
+    line = Line()
+    try:
+        failed = run_by(Local(asked.workers), study, asked.modules, asked.keep, say=line).failed
+    finally:
+        line.end()
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {len(study.experiments)} experiments failed; the first with: "
+                                f"{next(iter(failed.values()))[-1]}")
+
+
+def _sweep(asked: argparse.Namespace) -> int:
+    import importlib
+
+    import yaml
+
+    from . import sweep
+    from .farm import run_by, said
+    from .progress import Line
+    from .store import runs_folder
+    from .training import Numerics
+    sys.path.insert(0, os.getcwd())
+    for module in asked.modules:
+        importlib.import_module(module)
+    line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
+    grid = sweep.read(asked.file, {name: yaml.safe_load(text) for name, text in asked.p}, elsewhere)
+    numerics = (Numerics.elsewhere if elsewhere else Numerics)(**grid.study.numerics)
+    plan = sweep.plan_of(grid.study, runs_folder(), numerics, line)
+    costs, source = plan.costs(numerics, runs_folder())
+    line.end()
+    engine = _engine(asked, numerics)
+    workers = max(1, engine.slots)
+    print(sweep.run_table(grid.study, plan).to_string())
+    print(sweep.cost_table(grid, plan, costs, source, workers).to_string(), flush=True)
+    if asked.dry_run:
+        engine.close()
+        return 0
+    try:
+        report = run_by(engine, grid.study, asked.modules, asked.keep, numerics=numerics, plan=plan, costs=costs, say=line)
+    finally:
+        line.end()
+    print(said(report, plan, workers))
+    return 1 if report.failed else 0
+
+
+def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
+    """What runs the experiments of a sweep."""
+    if sum(map(bool, (asked.workers, asked.scheduler, asked.slurm))) > 1:
+        raise ValueError("choose one of --workers, --scheduler and --slurm")
+    if asked.scheduler or asked.slurm:
+        from .cluster import Cluster, Slurm
+        from .notebook import read_parameters
+        engine = Slurm(read_parameters(asked.slurm)) if asked.slurm else Cluster(asked.scheduler, asked.tls)
+        print(f"dashboard: {engine.dashboard}")
+        return engine
+    from .engine import local
+    return local(asked.workers, numerics, asked.per_gpu)
 
 
 PICTURES = {  # what README shows of reference results: names in `figures`
@@ -146,19 +223,9 @@ def command_of(asked: argparse.Namespace) -> str:
 def parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the file of a command, with those changed by -p."""
     import yaml
+
+    from .notebook import read_parameters
     return {**read_parameters(asked.file), **{name: yaml.safe_load(text) for name, text in asked.p}}
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
-    import yaml
-    try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} must hold lines 'name: value'")
-    return found
 
 
 def _nulls(asked: argparse.Namespace) -> int:

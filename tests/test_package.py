@@ -31,13 +31,15 @@ ALLOWED = {
     "execute": set(), "report": {"store"},
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
-    "sweep": {"experiment", "loop", "training", "progress", "store"},
+    "cost": {"experiment", "loop"}, "engine": {"experiment", "loop", "training"},
+    "cluster": {"engine"}, "sweep": {"cost", "drawing", "experiment", "loop", "notebook", "training"},
+    "farm": {"cost", "engine", "experiment", "notebook", "store", "sweep", "training"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
-    "__main__": {"bench", "datasets", "execute", "figures", "inference", "notebook", "nulls", "report", "results", "sampling",
-                 "store", "sweep", "training", "__init__"},
+    "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "notebook", "nulls",
+                 "progress", "report", "results", "sampling", "store", "sweep", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 

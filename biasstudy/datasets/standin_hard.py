@@ -11,6 +11,7 @@ SIDE = 32
 CLASSES = ("ring", "cross", "arrow", "moon")            # shapes of `standin20`
 GROUNDS = (("striped", 0x2F6DB5, 0x72A2D7),             # pattern and two colours of the ground that speaks for each class
            ("checked", 0x2E8B57, 0x81C08A), ("dotted", 0xC9A227, 0xE8CF7A), ("bricked", 0x8C4A3C, 0xB9796A))
+INKS = (0xD94A3A, 0xF2F2F2, 0x303038, 0xE58FD0)         # colour of each shape, before jitter
 N_TRAIN, N_TEST, N_INSTRUMENTS = 600, 120, 200          # images of each class; instruments are among the first
 
 
@@ -26,7 +27,7 @@ def standin_hard(*, agreement: float = 0.5) -> Source:
     start     biased: the share of strong cues in every class is bias + (1 - bias) / 2
     licence   none, made by code
     get it    nothing to get; drawn in a second
-    flaws     nothing like photographs: a ground is a pattern in two colours, a shape has one colour; a stand-in where the
+    flaws     nothing like photographs: a ground is a pattern in two colours, a shape one; a stand-in where the
               photographs cannot be had, to try out spurious metrics where the masks are exact
     """
     if not 0 < agreement < 1:
@@ -63,8 +64,8 @@ def _pictures(k: int, ground: np.ndarray, rng: np.random.Generator) -> tuple[np.
     """Images (n, 3, SIDE, SIDE) uint8 of shape k on these grounds, and masks; whole numbers, so that all machines agree."""
     n = len(ground)
     at = np.arange(SIDE)
-    radius = rng.integers(5, 9, (n, 1, 1))
-    y, x = ((at - rng.integers(8, SIDE - 8, (n, 1)))[:, :, None], (at - rng.integers(8, SIDE - 8, (n, 1)))[:, None, :])
+    radius = rng.integers(6, 11, (n, 1, 1))
+    y, x = ((at - rng.integers(9, SIDE - 9, (n, 1)))[:, :, None], (at - rng.integers(9, SIDE - 9, (n, 1)))[:, None, :])
     mirrored = np.where(rng.integers(0, 2, (n, 1, 1)), -1, 1)
     x, y = np.broadcast_arrays(mirrored * x, -y)
     mask = SHAPES[CLASSES[k]](x / radius, y / radius)
@@ -75,8 +76,8 @@ def _pictures(k: int, ground: np.ndarray, rng: np.random.Generator) -> tuple[np.
         second = TEXTURES[pattern](at[None, None, :] * 2 + slip[0, mine], at[None, :, None] * 2 + slip[1, mine])
         second = np.broadcast_to(second, (len(mine), SIDE, SIDE))
         images[mine] = np.where(second[:, None], *(_rgb(color) for color in colors))
-    images += rng.integers(-25, 26, (n, 3, 1, 1))
-    ink = np.where(rng.integers(0, 2, (n, 1, 1, 1)), 230, 30) + rng.integers(-25, 26, (n, 3, 1, 1))
+    images += rng.integers(-40, 41, (n, 3, 1, 1))
+    ink = _rgb(INKS[k]) + rng.integers(-25, 26, (n, 3, 1, 1))
     images = np.where(mask[:, None], ink, images) + rng.integers(-16, 17, (n, 3, SIDE, SIDE))
     return images.clip(0, 255).astype(np.uint8), mask
 

@@ -37,10 +37,10 @@ def ablations(real: Any, n_classes: int = 6) -> tuple[Figure, pd.DataFrame]:
     axis.imshow(_tile([np.stack(row) for row in zip(*columns.values(), strict=True)]))
     for row, i in enumerate(first):
         outline = np.pad(test.mask[i], 1).astype(float)         # closed at the edge of the image
-        axis.contour(np.arange(side), row * test.images.shape[2] + np.arange(side) - 1, outline, levels=[0.5],
+        axis.contour(np.arange(side), row * side + np.arange(side), outline, levels=[0.5],
                      colors=OUTLINE, linewidths=1.1)
-    axis.set_xticks((np.arange(len(columns)) + 0.5) * side, list(columns))
-    axis.set_yticks((np.arange(len(shown)) + 0.5) * test.images.shape[2], [source.classes[k] for k in shown])
+    axis.set_xticks((np.arange(len(columns)) + 0.5) * side, [name.replace("-", " ") for name in columns])
+    axis.set_yticks((np.arange(len(shown)) + 0.5) * side, [source.classes[k] for k in shown])
     axis.xaxis.tick_top()
     axis.grid(False)
     axis.tick_params(length=0)

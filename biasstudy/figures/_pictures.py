@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..results import Results
+from ..results import PICTURES, Results
 from ._style import WIDTH, compact, mark_of, signed, use_style
 
 
@@ -71,24 +71,26 @@ def counts_table(real: Any) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(real.source.classes, name="class"), columns=columns)
 
 
-def samples(results: Results, real: Any, classes: int = 10) -> Figure:
-    """Real images beside what the generator of each generation makes of equal noise; one row per class.
+def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
+    """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class.
 
     Where the start favours one group in all classes, titles say which share of the start, and of each batch as the probe sees
     it, is of that group.
     """
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
-    per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
-    start, shown, n_show = real.start.load(), min(classes, len(o.classes)), min(6, per_class)
-    members = [np.flatnonzero(start.label == k) for k in range(shown)]
-    first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
-    blocks = [[start.images[index] for index in first]]
+    per_class = len(o.grids[0]) // len(o.classes) if o.grids else PICTURES
+    shown, n_show, blocks, titles = min(classes, len(o.classes)), min(PICTURES, per_class), [], []
+    if real is not None:
+        start = real.start.load()
+        members = [np.flatnonzero(start.label == k) for k in range(shown)]
+        first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
+        blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
-    titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]
-    if (g := real.source.majority) is not None:
+    titles += [f"made by generator {t}" for t in range(len(o.grids))]
+    for g in np.flatnonzero((o.favoured > 0).all(0)):
         seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[:len(o.grids)]]
-        shares = [np.mean(group == g) for group in (start.group, *seen)]
+        shares = [*([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]), *(np.mean(group == g) for group in seen)]
         titles = [f"{title}:\n{share:.0%} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
