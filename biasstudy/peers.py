@@ -200,8 +200,8 @@ def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None
 def said(report: Report) -> list[str]:
     """The comparison in sentences."""
     nothing = " (quick: these numbers say nothing)" if report["quick"] else ""
-    lines = [f"models of FairFeedbackLoops' sizes on {report['device']}, {report['precision']}, {report['threads']} thread(s), "
-             f"load of the machine {report['load']:.1f}{nothing}"]
+    lines = [f"models of FairFeedbackLoops' sizes on {report['device']}, {report['precision']}, {report['threads']} "
+             f"thread(s), load of the machine {report['load']:.1f}{nothing}"]
     for name, row in report["models"].items():
         ours, usual = (f"{row[way]['median']:,.0f}" for way in ("ours", "usual"))
         lines.append(f"{name:10} ours {ours} images/s, the usual way {usual}: {row['ratio']:.2f} times "
