@@ -127,8 +127,8 @@ def _combined(results: Any, weights: Mapping[str, int], generation: int) -> Esti
     first = next(iter(arms.values()))
     for arm in arms:
         _check_pairs(first, arms[arm], f"{' and '.join(arms)} are compared: they need results")
-    right = [sum(w * _right(arms[arm][s], generation) for arm, w in weights.items()) for s in range(len(first))]
-    return _estimate(first[0], headline_weights(first) * np.stack(right))
+    right = [sum(w * right_of(arms[arm][s], generation) for arm, w in weights.items()) for s in range(len(first))]
+    return estimate_of(first[0], headline_weights(first) * np.stack(right))
 
 
 def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
@@ -142,7 +142,7 @@ def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     first, second = _arms(results, name)
     parts = [_logits(a, w, generation) - _logits(b, w, generation)
              for a, b, w in zip(first, second, headline_weights(first), strict=True)]
-    return _estimate(first[0], np.stack(parts))
+    return estimate_of(first[0], np.stack(parts))
 
 
 def contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
@@ -166,14 +166,14 @@ def _check_pairs(first: list[Any], second: list[Any], needs: str) -> None:
         raise ValueError("a contrast pairs results of one numerics only")
 
 
-def _right(o: Any, generation: int) -> np.ndarray:
-    """Share of the classifiers that are right about each test image, (N,)."""
+def right_of(o: Any, generation: int) -> np.ndarray:
+    """Share of the classifiers of an outcome that are right about each test image, (N,) in [0, 1]."""
     return o.correct()[generation].mean(0)
 
 
 def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
     """Contribution of each test image to M on the logit scale, (N,): its influence, and an equal part of M itself."""
-    right, cell = _right(o, generation), o.label * o.occurs.shape[1] + o.group
+    right, cell = right_of(o, generation), o.label * o.occurs.shape[1] + o.group
     n, hits = np.bincount(cell), np.bincount(cell, right)
     a = (hits + 0.5) / (n + 1)
     logit, slope = np.log(a / (1 - a)), 1 / (a * (1 - a))
@@ -181,8 +181,12 @@ def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
     return weight * (right - mean[cell]) * slope[cell] + (weight @ logit[cell]) / len(weight)
 
 
-def _estimate(o: Any, per_image: np.ndarray) -> Estimate:
-    """Estimate from the contribution of each test image, (n_seeds, N); `o` tells which images belong together."""
+def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
+    """Estimate from the contribution of each test image to each seed's value.
+
+    o          Outcome whose test images they are; it tells which of them belong together
+    per_image  (n_seeds, N) float
+    """
     unit, stratum = _units(o)
     return two_way_interval(np.stack([np.bincount(unit, x, len(stratum)) for x in per_image]), stratum)
 
