@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..dynamics import SERIES, fixed_point, naive_study, prediction_errors, transfer_map, transfer_table
+from ..conjecture import SERIES, naive_study
+from ..dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
 from ._families import PALETTE, Parts, _mark
 from ._style import WIDTH, signed, use_style
 

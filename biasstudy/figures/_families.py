@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import inference
 from ..experiment import PROTOCOLS
-from ..inference import CONTRASTS, contrasts, headline
+from ..inference import CONTRASTS, contrasts
 from ..results import Results
 from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
