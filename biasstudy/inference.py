@@ -104,9 +104,18 @@ def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     generation  which one; the last by default
     raises      ValueError   if an arm or a seed is missing
     """
-    _arms(results, name)
-    first, second = CONTRASTS[name]
-    return _combined(results, {first: 1, second: -1}, generation)
+    return difference(*_arms(results, name), generation)
+
+
+def difference(first: list[Any], second: list[Any], generation: int = -1) -> Estimate:
+    """Headline metric of one list of outcomes minus that of another, paired by seed: two arms, or two variants of an arm.
+
+    first, second  outcomes of the same seeds and test images; the weights of the headline are those of the first
+    raises         ValueError   if the seeds or the numerics differ
+    """
+    _check_pairs(first, second, "a difference needs two lists of outcomes")
+    right = [right_of(a, generation) - right_of(b, generation) for a, b in zip(first, second, strict=True)]
+    return estimate_of(first[0], headline_weights(first) * np.stack(right))
 
 
 def decomposition(results: Any, generation: int = -1) -> dict[str, Estimate]:

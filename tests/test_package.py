@@ -30,6 +30,8 @@ ALLOWED = {
     "conjecture": {"dynamics", "inference", "intervals"},
     "figures": {"conjecture", "correction", "dynamics", "experiment", "results", "inference", "drift", "floors", "__init__"},
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
+    "summary": {"conjecture", "dynamics", "inference", "intervals", "results"},
+    "ledger": {"conjecture", "inference", "intervals", "metrics", "summary"},
     "execute": set(), "report": {"store"},
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
@@ -38,8 +40,8 @@ ALLOWED = {
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
-    "__main__": {"bench", "datasets", "execute", "figures", "inference", "notebook", "nulls", "report", "results", "sampling",
-                 "store", "sweep", "training", "__init__"},
+    "__main__": {"bench", "datasets", "execute", "figures", "inference", "ledger", "notebook", "nulls", "report", "results",
+                 "sampling", "store", "summary", "sweep", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 
