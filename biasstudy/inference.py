@@ -154,6 +154,40 @@ def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     return estimate_of(first[0], np.stack(parts))
 
 
+def excess(results: Any, generation: int = -1) -> Estimate:
+    """E = M(generated) - M(fewer) at equal mean accuracy: is the contrast wider than that loss of accuracy alone makes it?
+
+    Classifiers of the arm `fewer` saw 1 to 1/8 of the start: points (a_j, M_j), means over seeds. Between the two points
+    around a, the accuracy of the arm `generated`,  c = (1 - l) M_j + l M_(j+1),  l = (a_j - a)/(a_j - a_(j+1)),  and each
+    seed's remaining difference in accuracy counts with the slope between the points:
+
+        E_s = M_s - (1 - l) M_js - l M_(j+1)s - (M_j - M_(j+1))/(a_j - a_(j+1)) (a_s - (1 - l) a_js - l a_(j+1)s)
+
+    which is linear in the test images. The points are used in order of accuracy; above all of them the last slope goes on.
+
+    returns  Estimate   a secondary result: interval only; all nan if a lies below all points: more parts are needed
+    raises   ValueError   if an arm is missing, or the points do not differ in accuracy
+    """
+    first, second = results.of("generated"), results.of("fewer")
+    _check_pairs(first, second, "the excess needs the arms generated and fewer")
+    weights = headline_weights(first)
+    ours, theirs = (np.stack([right_of(o, generation) for o in first]),
+                    np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))]))
+    order = np.argsort(-theirs.mean((1, 2)), kind="stable")
+    points, a = theirs.mean((1, 2))[order], ours.mean()
+    contrast_at = np.einsum("tsi,si->t", theirs[order], weights) / len(first)
+    if points[0] - points[-1] <= 0:
+        raise ValueError(f"the arm fewer has one accuracy, {points[0]:.3f}: there is no curve")
+    if a < points[-1]:
+        nan = float("nan")
+        return Estimate(nan, nan, nan, nan, nan, nan, nan, np.full(len(first), nan))
+    j = max(min(int(np.searchsorted(-points, -a, side="right")), len(points) - 1) - 1, 0)
+    gap = points[j] - points[j + 1]
+    part, slope = ((points[j] - a) / gap, (contrast_at[j] - contrast_at[j + 1]) / gap) if gap > 0 else (0.0, 0.0)
+    mixed = (1 - part) * theirs[order[j]] + part * theirs[order[j + 1]]
+    return estimate_of(first[0], (weights - slope / ours.shape[1]) * (ours - mixed))
+
+
 def contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
     """Those of the contrasts whose arms were run, by name."""
     return {name: contrast(results, name, generation) for name, arms in CONTRASTS.items() if all(map(results.of, arms))}
@@ -296,6 +330,11 @@ def sentence(results: Any, p_adjusted: float | None = None) -> str:
     for name, d in found.items():
         interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if d.n > 1 else "(one seed: no interval)"
         text.append(f"{name} = generated - {CONTRASTS[name][1]} = {d.mean:+.3f} {interval}")
+    if results.of("fewer"):
+        beyond = excess(results)
+        interval = f"{beyond.mean:+.3f} [{beyond.low:+.3f}, {beyond.high:+.3f}]"
+        text.append("accuracy fell below that of the smallest part of the start: no excess over its curve"
+                    if np.isnan(beyond.mean) else f"beyond the loss of accuracy E = {interval}")
     if word == "amplified" and "R" in found:
         text.append("because the images are generated" if found["R"].low > 0 else
                     "not shown to be because the images are generated (R is not above 0)")

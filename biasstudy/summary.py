@@ -14,11 +14,12 @@ import pandas as pd
 
 from .conjecture import Judgement, judgements
 from .dynamics import by_level
-from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, logit_contrast, verdict
+from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, excess, logit_contrast, verdict
 from .intervals import LEVEL, holm
 from .results import is_part, reference_parts, seconds, studies
 
-SETTING = ("dataset", "start", "bias", "n_real", "generator", "classifier", "condition", "ratio", "protocol", "filter")
+SETTING = ("dataset", "start", "bias", "n_real", "generator", "classifier", "condition", "ratio", "protocol", "fresh_share",
+           "filter")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
     returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 % power), because, A_holm, A_all,
               then A, A_low, A_high, A_p and so on for S, R, F, nan where an arm was not run; A_logit, A_logit_low,
-              A_logit_high: A where a uniform loss of accuracy near 1 counts as much as near 1/2; no row without A
+              A_logit_high: A where a uniform loss of accuracy near 1 counts as much as near 1/2; E, E_low, E_high: excess
+              over the accuracy curve; no row without A
     """
     rows, estimates = [], []
     for study, variants in parts.items():
@@ -87,8 +89,12 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 d = c.get(key)
                 row |= {key: d.mean, f"{key}_low": d.low, f"{key}_high": d.high, f"{key}_p": d.p} if d else \
                     dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_p"), float("nan"))
-            logit = logit_contrast(variants[name], "A")
-            rows.append(row | {"A_logit": logit.mean, "A_logit_low": logit.low, "A_logit_high": logit.high})
+            secondary: dict[str, Any] = {"A_logit": logit_contrast(variants[name], "A")}
+            secondary["E"] = excess(variants[name]) if variants[name].of("fewer") else None
+            for key, d in secondary.items():
+                row |= dict(zip((key, f"{key}_low", f"{key}_high"), (d.mean, d.low, d.high) if d else 3 * [float("nan")],
+                                strict=True))
+            rows.append(row)
             estimates.append(c["A"])
     table = pd.DataFrame(rows)
     everything = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
@@ -110,5 +116,5 @@ def answer(found: Stored) -> str:
     return (f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, {len(found.outcomes)} "
             f"experiments), adding generated images amplified the bias of later classifiers in {len(up)} "
             f"({int(up.because.sum())} of them because the images are generated; {int((up.A_all < 1 - LEVEL).sum())} after "
-            f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too), reduced it in "
-            f"{reduced}, changed nothing beyond {MARGIN} in {unchanged}, and {open_} cannot be told.")
+            f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too), reduced it "
+            f"in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and {open_} cannot be told.")

@@ -86,17 +86,18 @@ def test_the_sentence_counts():
                      ("amplified", {"dataset": "standin20"}), ("no verdict with fewer than 6 seeds", {"n": 3})])
     assert answer(found) == (
         "It depends: of 5 settings on 2 data sets (n = 6 seeds each, 7 experiments), adding generated images amplified the "
-        "bias of later classifiers in 2 (1 of them because the images are generated; 1 after correction for all 5; 1 shown on the "
-        "logit scale, too), reduced it in 1, changed nothing beyond 0.02 in 2, and 0 cannot be told.")
+        "bias of later classifiers in 2 (1 of them because the images are generated; 1 after correction for all 5; 1 shown on "
+        "the logit scale, too), reduced it in 1, changed nothing beyond 0.02 in 2, and 0 cannot be told.")
     assert answer(planted([("cannot tell", {})])).startswith("In no setting so far")
 
 
 def test_the_ledger_names_notebooks_that_are_there_and_reasons(shipped):
     named = {name for claim in ledger.LEDGER for name in claim.notebooks}
     assert named <= {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
+    known = ("n = ", "not testable here: ", "not stored", " experiments in ", " settings, ")
     for claim in ledger.LEDGER:
         says = claim.says(shipped)
-        assert any(word in says for word in ("n = ", "not testable here: ", "not stored", " experiments in ", " settings, ")), says
+        assert any(word in says for word in known), says
         assert claim.notebooks or isinstance(claim.result, str)
 
 
