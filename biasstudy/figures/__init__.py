@@ -2,7 +2,8 @@
 
 Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin line is one seed, a
 thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over generations, `_shares` what batches are made
-of, `_families` several variants of a study side by side, `_dynamics` where bias is going.
+of, `_families` several variants of a study side by side, `_dynamics` where bias is going,
+`_summary` all stored results.
 """
 
 from ._curves import cell_accuracy as cell_accuracy
@@ -28,3 +29,8 @@ from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
 from ._style import save as save
 from ._style import use_style as use_style
+from ._summary import calibration as calibration
+from ._summary import dose as dose
+from ._summary import effects as effects
+from ._summary import nearest as nearest
+from ._summary import ways as ways
