@@ -172,6 +172,16 @@ def fixed_point(found: TransferMap) -> FixedPoint:
     return FixedPoint(value, float(x[below[-1]]) if len(below) else -np.inf, float(x[above[0]]) if len(above) else np.inf, n)
 
 
+def fixed_points(parts: Mapping[str, Any]) -> pd.DataFrame:
+    """The level of rest of shares and of contrasts in every setting: setting, of, value, low, high, n, says."""
+    rows = []
+    for setting, table in transfer_table(parts).groupby("setting", sort=False):
+        for what in ("share", "contrast"):
+            rest = fixed_point(transfer_map(table, what))
+            rows.append((setting, what, rest.value, rest.low, rest.high, rest.n, str(rest)))
+    return pd.DataFrame(rows, columns=["setting", "of", "value", "low", "high", "n", "says"])
+
+
 # ---- What the map predicts -------------------------------------------------------------------------------------------
 
 def predicted_shares(found: TransferMap, start: np.ndarray, e: Any, generations: int) -> tuple[np.ndarray, np.ndarray]:
@@ -284,6 +294,14 @@ def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, 
     after["difference"] = after["generated"] - after["none"]
     first = next(iter(levels.values())).of("none")[0]
     return {name: _ratio(first, top, before) for name, top in after.items()}
+
+
+def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
+    """`convergence` of every setting with the arm none: setting, slope (of the arms generated, none, their difference), value,
+    low, high, p, n."""
+    rows = [(setting, name, e.mean, e.low, e.high, e.p, e.n) for setting, levels in by_level(parts).items()
+            if all(results.of("none") for results in levels.values()) for name, e in convergence(levels).items()]
+    return pd.DataFrame(rows, columns=["setting", "slope", "value", "low", "high", "p", "n"])
 
 
 def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .conjecture import Judgement, judgements
 from .dynamics import by_level
-from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, excess, logit_contrast, verdict
+from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, difference, excess, logit_contrast, verdict
 from .intervals import LEVEL, holm
 from .results import is_part, reference_parts, seconds, studies
 
@@ -43,6 +43,14 @@ class Stored:
     def outcomes(self) -> list[Any]:
         """Every experiment once."""
         return list({o.experiment.id: o for parts in self.parts.values() for r in parts.values() for o in r.outcomes}.values())
+
+    @property
+    def mark(self) -> str:
+        """What stands under a figure of everything."""
+        scales = sorted({o.scale for o in self.outcomes})
+        standins = ["stand-in data among them"] * any("standin" in o.experiment.dataset for o in self.outcomes)
+        return " · ".join([f"{len(self.parts)} stud{'ies' if len(self.parts) > 1 else 'y'}",
+                           f"{len(self.outcomes)} experiments", f"scale {', '.join(scales)}", *standins])
 
     @property
     def cost(self) -> pd.DataFrame:
@@ -100,6 +108,20 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     everything = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
     table.insert(list(table).index("A_holm") + 1, "A_all", everything)
     return table
+
+
+def remedies(found: Stored) -> pd.DataFrame:
+    """What the arm rebalance changes: its contrast in the last generation minus that of the arm generated, below 0 it helps.
+
+    returns  study, variant, change, low, high, n: a row per setting that has the arm
+    """
+    rows = []
+    for study, variants in found.parts.items():
+        for name, results in variants.items():
+            if results.of("rebalance"):
+                e = difference(results.of("rebalance"), results.of("generated"))
+                rows.append((study, name, e.mean, e.low, e.high, e.n))
+    return pd.DataFrame(rows, columns=["study", "variant", "change", "low", "high", "n"])
 
 
 def answer(found: Stored) -> str:

@@ -37,7 +37,7 @@ ALLOWED = {
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress", "store"},
-    "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
+    "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference", "summary"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},

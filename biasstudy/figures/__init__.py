@@ -9,6 +9,8 @@ of, `_families` several variants of a study side by side, `_dynamics` where bias
 from ._curves import cell_accuracy as cell_accuracy
 from ._curves import curve_table as curve_table
 from ._curves import curves as curves
+from ._dynamics import convergence as convergence
+from ._dynamics import levels as levels
 from ._dynamics import naive as naive
 from ._dynamics import predictions as predictions
 from ._dynamics import transfer as transfer

@@ -1,14 +1,16 @@
 """Where bias is going: transfer maps, what they predict, and why no series is fitted to its own past."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..conjecture import SERIES, naive_study
+from ..conjecture import MARGIN, SERIES, Judgement, naive_study
 from ..dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
 from ._families import PALETTE, Parts, _mark
-from ._style import WIDTH, signed, use_style
+from ._style import ARM_STYLE, WIDTH, signed, use_style
 
 
 def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
@@ -50,10 +52,12 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     mark     what stands under the figure
     returns  the figure and the table of `dynamics.prediction_errors`
     """
-    if table.empty:
-        raise ValueError("no stored experiment has the setting of a map and later generations: nothing is held out")
     use_style()
     errors = prediction_errors(table)
+    if table.empty:
+        figure = plt.figure(figsize=(WIDTH, 0.8))
+        figure.text(0.5, 0.5, "no experiment has the setting of a map and later generations: nothing is held out", ha="center")
+        return signed(figure, mark), errors
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.3))
     for (name, part), color in zip(table.groupby(["setting", "protocol"], sort=False), PALETTE, strict=False):
         axis.plot(part.predicted, part.measured, ".", color=color, alpha=0.3, markersize=4)
@@ -68,6 +72,58 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.set_ylabel("measured in later batches")
     axis.legend()
     return signed(figure, mark), errors
+
+
+def levels(found: Mapping[tuple[str, ...], Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
+    """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 % interval; drift asks that the
+    lowest lies above 0 and the highest below, growth that all lie above. Grey: within 0.02.
+
+    found    (..., setting, contrast or share) -> Judgement, as of `Stored.judgements`
+    returns  the figure and its table: setting, of, bias, change, low, high, n, judgement
+    """
+    use_style()
+    rows = [(", ".join(name[:-1]), name[-1], level, e.mean, e.low, e.high, e.n, j.word)
+            for name, j in found.items() for level, e in j.levels.items()]
+    table = pd.DataFrame(rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"])
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+    titles = {"contrast": "A: accuracy contrast of classifiers,\ngenerated minus none",
+              "share": "share of favoured cells,\nin the batch minus in the start"}
+    for axis, (what, title) in zip(axes, titles.items(), strict=True):
+        axis.axhspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
+        axis.axhline(0, color="#666666", linewidth=0.9)
+        for i, (setting, part) in enumerate(table[table.of == what].groupby("setting", sort=False)):
+            off = np.abs(part[["low", "high"]].to_numpy().T - part.change.to_numpy())
+            name = str(setting).split(", ", 1)[-1].removeprefix("generator ")
+            axis.errorbar(part.bias + 0.008 * i, part.change, yerr=off, fmt="-o", color=PALETTE[i % len(PALETTE)], capsize=2,
+                          label=f"{name}: {part.judgement.iloc[0]}")
+        axis.set_title(title)
+        axis.set_xlabel("assigned bias")
+        if 0 < table[table.of == what].setting.nunique() <= 7:
+            axis.legend(fontsize=7)
+    return signed(figure, mark), table
+
+
+def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
+    """Slopes of the last contrast on the first: generated below none, starts come together; above, they part.
+
+    table    rows of `dynamics.convergence_table`, with a column study
+    returns  the figure and the table
+    """
+    use_style()
+    names = list(dict.fromkeys(zip(table.study, table.setting, strict=True)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.5 * max(1, len(names))))
+    for i, arm in enumerate(("generated", "none")):
+        mine = table[table.slope == arm]
+        at = np.array([names.index(n) for n in zip(mine.study, mine.setting, strict=True)]) + 0.16 * (2 * i - 1)
+        off = np.abs(np.nan_to_num(mine[["low", "high"]].to_numpy().T - mine.value.to_numpy()))
+        axis.errorbar(mine.value, at, xerr=off, capsize=2, linestyle="none", color=ARM_STYLE[arm]["color"],
+                      marker=ARM_STYLE[arm]["marker"], label=arm)
+    axis.axvline(1, color="#666666", linewidth=0.9)
+    axis.set_yticks(range(len(names)), [f"{study}\n{setting}" for study, setting in names], fontsize=7.5)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel("slope of the last contrast on the first, by assigned bias, 95 % interval")
+    axis.legend()
+    return signed(figure, mark), table
 
 
 def naive(replicates: int = 2000) -> tuple[Figure, pd.DataFrame]:

@@ -64,7 +64,7 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axis.set_ylim(len(part) - 0.4, -0.6)
         axis.set_title(f"{dataset}, {len(part)} setting{'s' * (len(part) > 1)}")
         axis.grid(axis="y", visible=False)
-    axes[-1, 0].set_xlabel("A: change of the accuracy contrast by adding generated images, 95 % interval; grey: within 0.02")
+    axes[-1, 0].set_xlabel("A: change of the accuracy contrast, 95 % interval; grey: within 0.02")
     found = {name: handle for axis in axes[:, 0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=3, fontsize=7.5)
     return signed(figure, mark), table
