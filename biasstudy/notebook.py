@@ -217,6 +217,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.filterwarnings("ignore", message="IProgress not found")  # diffusers asks tqdm for a bar that is never drawn
     use_style()
+    import pandas as pd
+    pd.set_option("display.max_colwidth", 160)  # words of a judgement
 
 
 def output_folder() -> Path:
