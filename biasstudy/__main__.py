@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ledger.add_argument("--write", type=Path, metavar="FILE", help="renew answer and table between their marks in this file")
     ledger.set_defaults(call=_ledger)
 
-    report = commands.add_parser("report", help="write study/index.html from the figures made")
+    report = commands.add_parser("report", help="write study/index.html from all stored results and the figures made")
     report.add_argument("folder", nargs="?", type=Path, help="default: BIASSTUDY_STUDY, else study/")
     report.set_defaults(call=_report)
 

@@ -33,7 +33,7 @@ ALLOWED = {
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
     "summary": {"conjecture", "dynamics", "inference", "intervals", "results"},
     "ledger": {"conjecture", "inference", "intervals", "metrics", "summary"},
-    "execute": set(), "report": {"store"},
+    "execute": set(), "report": {"conjecture", "figures", "ledger", "store", "summary", "__init__"},
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "sweep": {"experiment", "loop", "training", "progress", "store"},

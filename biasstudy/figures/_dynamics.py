@@ -1,6 +1,7 @@
 """Where bias is going: transfer maps, what they predict, and why no series is fitted to its own past."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,7 +75,7 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, mark), errors
 
 
-def levels(found: Mapping[tuple[str, ...], Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
+def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
     """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 % interval; drift asks that the
     lowest lies above 0 and the highest below, growth that all lie above. Grey: within 0.02.
 
