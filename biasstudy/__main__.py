@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | ledger | report | doctor."""
 
 import argparse
 import io
@@ -80,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notebooks.add_argument("files", nargs="+", type=Path)
     notebooks.set_defaults(call=_notebooks)
 
-    report = commands.add_parser("report", help="write study/index.html from the figures made")
+    ledger = commands.add_parser("ledger", help="claims, hypotheses and what the stored results say")
+    ledger.add_argument("--write", type=Path, metavar="FILE", help="renew answer and table between their marks in this file")
+    ledger.set_defaults(call=_ledger)
+
+    report = commands.add_parser("report", help="write study/index.html from all stored results and the figures made")
     report.add_argument("folder", nargs="?", type=Path, help="default: BIASSTUDY_STUDY, else study/")
     report.set_defaults(call=_report)
 
@@ -281,6 +285,17 @@ def _notebooks(asked: argparse.Namespace) -> int:
     from .execute import refresh
     for path in asked.files:
         print(f"{path}: {'rewritten' if refresh(path) else 'outputs unchanged'}")
+    return 0
+
+
+def _ledger(asked: argparse.Namespace) -> int:
+    from .ledger import rewritten, table
+    from .summary import answer, stored
+    found = stored()
+    if asked.write:
+        asked.write.write_text(rewritten(asked.write.read_text(), found))
+    print(answer(found))
+    print("\n".join(f"\n{row.claim}\n  {row.hypothesis}\n  {row.result}" for row in table(found).itertuples()))
     return 0
 
 

@@ -286,6 +286,11 @@ def save_part(folder: Path, study: str, of: str, variant: str, arms: tuple[str, 
     _write_about(folder, study, {"study": study, "part of": of, "variant": variant, "arms": list(arms)})
 
 
+def is_part(study: str, folder: Path | None = None) -> bool:
+    """Whether a stored study is some arms of a variant of another, see `save_part`."""
+    return "part of" in _about(folder or REFERENCE, study)
+
+
 def reference(study: str, folder: Path | None = None) -> Results:
     """Results that ship with the package; FileNotFoundError lists the known ones."""
     folder = folder or REFERENCE

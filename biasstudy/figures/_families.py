@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import inference
 from ..experiment import PROTOCOLS
-from ..inference import CONTRASTS, contrasts, headline
+from ..inference import CONTRASTS, contrasts
 from ..results import Results
 from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
@@ -213,52 +213,6 @@ def batch_table(parts: Parts, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.Da
     table = pd.concat(found, names=["variant"]).reset_index("variant")
     table = table[table.metric.isin(metrics)]
     return table.pivot_table(index=["variant", "metric"], columns="generation", values="value", sort=False)
-
-
-def transfer_table(parts: Parts) -> pd.DataFrame:
-    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and after one generation.
-
-    returns  generator, assigned (bias), seed, share_before (in the start), share_after (in the batch of generation 0, among
-             images with a clear group), contrast_before (generation 0), contrast_after (generation 1)
-    """
-    rows = []
-    for results in parts.values():
-        outcomes = results.of("generated")
-        for o, line in zip(outcomes, headline(outcomes), strict=True):
-            batch, e = o.batches[0], o.experiment
-            clear = batch["group"] >= 0
-            after = np.mean(o.favoured[batch["label"][clear], batch["group"][clear]] > 0)
-            before = o.counts[o.favoured > 0].sum() / o.counts.sum()
-            rows.append((e.generator, e.bias, e.seed, before, after, line[0], line[1]))
-    return pd.DataFrame(rows, columns=["generator", "assigned", "seed", "share_before", "share_after", "contrast_before",
-                                       "contrast_after"])
-
-
-def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation changes nothing; where a
-    line crosses it from above, bias would come to rest.
-
-    parts    variants with starts `biased` at several levels of bias, for one or more generators
-    returns  the figure and its table, see `transfer_table`
-    """
-    use_style()
-    table = transfer_table(parts)
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    for axis, what, title in zip(axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True):
-        before, after = f"{what}_before", f"{what}_after"
-        for (generator, part), color in zip(table.groupby("generator", sort=False), PALETTE, strict=False):
-            means = part.groupby("assigned")[[before, after]].mean()
-            axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
-            axis.plot(means[before], means[after], "-o", color=color, label=generator)
-        low, high = float(table[[before, after]].min().min()), float(table[[before, after]].max().max())
-        axis.axline((low, low), (high, high), color="#999999", linewidth=0.8, linestyle="--")
-        axis.set_title(title)
-    axes[0].set_xlabel("in the start")
-    axes[0].set_ylabel("in what the generator makes of it")
-    axes[1].set_xlabel("of the classifier of generation 0")
-    axes[1].set_ylabel("of generation 1")
-    axes[0].legend()
-    return signed(figure, _mark(parts)), table
 
 
 def share_and_accuracy(results: Results, arms: tuple[str, ...] = ("generated", "real")) -> tuple[Figure, pd.DataFrame]:
