@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Here
 
 from biasstudy import engine, run, sweep
 from biasstudy.__main__ import main
@@ -32,24 +33,6 @@ STARTS = [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}]
 def no_sync(monkeypatch):
     """Nothing dies here, so nothing need wait for the disk."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
-class Here:
-    """An engine in this process, one task at a time; `seen` are the tasks in their order."""
-
-    slots = 1
-
-    def __init__(self):
-        self.seen = []
-
-    def submit(self, task):
-        self.seen.append(task)
-        future = Future()
-        future.set_result(engine._perform(task))
-        return future
-
-    def close(self):
-        pass
 
 
 def written(tmp_path, grid, base=BASE, **keys) -> Path:
@@ -262,6 +245,55 @@ class Poisoned(Mixture):
             raise RuntimeError("bitter almonds")
         return super().sample(state, told, first_index, seed=seed, context=context)
 '''
+
+
+class Deadly:
+    """An engine whose processes end in every task, before or after they finished a stage."""
+
+    def __init__(self, state, then=()):
+        self.slots, self.state, self.then, self.given = 2, state, list(then), 0
+
+    def submit(self, task):
+        self.given += 1
+        future = Future()
+        if self.then:
+            self.then.pop()()
+        future.set_result({"state": self.state, "lines": ["Segmentation fault"]})
+        return future
+
+
+def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
+    pieces = {id: sweep.Piece(tmp_path / "stages" / "kind" / id / "arrays", True, Recipe(id, id, 0)) for id in ("a", "b")}
+    e = study_from(BASE).base
+    one = sweep.Job(e, frozenset(pieces), frozenset(pieces), tmp_path / "record", set(pieces))
+    return one, sweep.Plan({e.id: one}, pieces)
+
+
+def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
+    job, plan = one_job(tmp_path)
+    deadly = Deadly("died")
+    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    assert deadly.given == 3 and report.died == 3
+    assert report.failed == {job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]}
+
+
+def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tmp_path):
+    job, plan = one_job(tmp_path)
+
+    def progress(id, name):
+        path = tmp_path / name / id / "checkpoint" if name == "checkpoints" else plan.pieces[id].file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    deadly = Deadly("died", [lambda: None, lambda: None, lambda: progress("b", "checkpoints"), lambda: progress("a", "kind"),
+                             lambda: None])
+    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    assert deadly.given == 1 + 1 + 3 and list(report.failed) == [job.experiment.id]
+
+
+def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
+    _, plan = one_job(tmp_path)
+    with pytest.raises(ChildProcessError, match="no worker process could be started: Segmentation fault"):
+        Farm(plan, Deadly("unborn"), lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
 
 
 # ---- Clusters --------------------------------------------------------------------------------------------------------
