@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)")
-    fetch.add_argument("name", help="mnist")
+    fetch.add_argument("name", help="mnist or cifar100")
     fetch.set_defaults(call=_fetch)
 
     run = commands.add_parser("run", help="run the experiments of a parameter file")
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                           help="change one parameter (YAML value)")
     sampling.add_argument("--images", type=int, default=500, help="made with each number of steps")
+    sampling.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20, 50, 100, 1000], metavar="N",
+                          help="of the solver, rising; the last is the measure for the others")
+    sampling.add_argument("--seconds", type=float, default=5.0, help="of each of the repeated blocks in which speed is timed")
     sampling.add_argument("--folder", type=Path, help="where table and figure go; default: BIASSTUDY_STUDY, else study/")
     sampling.set_defaults(call=_sampling)
 
@@ -117,8 +121,7 @@ def _run(asked: argparse.Namespace) -> int:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print("\n".join(sentences(study.split(results))))
     if asked.save:
-        command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
-        _save_reference(results, asked.save, command, study.split(results))
+        _save_reference(results, asked.save, command_of(asked), study.split(results))
     return 0
 
 
@@ -211,6 +214,12 @@ def _save_pictures(study: str, folder: Path) -> None:
         Image.open(drawn).convert("RGB").quantize(128).save(packed, optimize=True)
 
 
+def command_of(asked: argparse.Namespace) -> str:
+    """The command as provenance has it: with its parameter file and what -p changed."""
+    return shlex.join(["python", "-m", "biasstudy", asked.command, asked.file.as_posix(),
+                       *(word for change in asked.p for word in ("-p", *change))])
+
+
 def parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the file of a command, with those changed by -p."""
     import yaml
@@ -255,9 +264,9 @@ def _sampling(asked: argparse.Namespace) -> int:
     from .store import home
     from .training import Numerics
     study = study_from(parameters_of(asked))
-    command = f"python -m biasstudy sampling {asked.file.as_posix()} --images {asked.images}"
-    said = write(study.base, asked.images, Numerics(**study.numerics),
-                 asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument", command)
+    command = command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
+    folder = asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument"
+    said = write(study.base, asked.steps, asked.images, asked.seconds, Numerics(**study.numerics), folder, command)
     print("\n".join(said))
     return 0
 

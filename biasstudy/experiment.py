@@ -43,7 +43,6 @@ IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images tha
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
 DRIFTING = ("real-shares", REBALANCE)                          # those that need shares which may drift
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING)
-RECIPE = ("steps", "batch", "rate", "decay", "shift", "flip")  # options that leave the shape of a network as it is
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
 
@@ -157,9 +156,9 @@ class Experiment:
         if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
             raise ValueError(f"pretraining {self.pretraining!r} needs a classifier with weights, the same as the instrument; "
                              f"got classifier {self.classifier!r}, instrument {self.instrument!r}")
-        shape, other = (self.resolved(kind) for kind in ("classifier", "instrument"))
+        shape, other = (getattr(self._model(kind), "shape", self.resolved(kind)) for kind in ("classifier", "instrument"))
         for name in shape:
-            if name not in RECIPE and shape[name] != other[name]:
+            if shape[name] != other[name]:
                 raise ValueError(f"pretraining {self.pretraining!r} needs the network of the instrument: its {name} is "
                                  f"{other[name]!r}; got {shape[name]!r} in classifier_options")
 

@@ -255,9 +255,8 @@ def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | Non
 
 
 def space_of(e: Experiment, real: Draw) -> int:
-    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool;
-    with a
-    filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
+    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool; with
+    a filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
     image = 3 * int(np.prod(real.source.train.images.shape[2:]))
     made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
     return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
-from .registry import checked
+from .registry import DATASETS, checked
 from .store import home
 
 # parameters of a study that are not fields of an experiment
@@ -239,7 +239,15 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     return text
 
 
-def standin_note(dataset: str) -> str:
-    """A sentence for the first output when the data are a stand-in; empty otherwise."""
-    return f"{dataset} is a procedural STAND-IN, not photographs." if "standin" in dataset else f"{dataset}: real images."
+def data_note(dataset: str, name: str) -> str:
+    """Whether the images are real, for the first output; of a stand-in also the two commands that lead to real ones.
+
+    name   of the notebook
+    """
+    real = DATASETS[dataset].traits.get("stands_for")
+    if not real:
+        return f"{dataset}: real images."
+    return (f"{dataset} is a procedural STAND-IN, not photographs. With {real}:\n"
+            f"  python -m biasstudy fetch {DATASETS[real].traits['fetch']}\n"
+            f"  papermill notebooks/{name}.ipynb out.ipynb -p dataset {real}")
 
