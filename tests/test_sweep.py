@@ -354,3 +354,52 @@ def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, ru
     assert len(plan.jobs) == 6 and all(".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values())
     with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
         sweep.read(path, {"device": "auto"}, elsewhere=True)
+
+
+# ---- The table -------------------------------------------------------------------------------------------------------
+
+def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monkeypatch, caplog, capsys):
+    from biasstudy import figures, load, tables
+    monkeypatch.setattr(engine, "local", lambda *_: Here())
+    monkeypatch.setattr(tables, "REFERENCE", tmp_path / "reference")
+    path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]})
+    assert main(["sweep", str(path), "--save", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("no verdict with fewer than 6 seeds") == 4 and "ratio 1.0, bias 0.6, start biased: " in said
+    study = sweep.read(path).study
+    whole = run(study.experiments, numerics=Numerics("float64"), scale=study.scale)
+    keys = ["experiment", "generation", "measured_on", "metric", "label", "group", "replicate"]
+    one, other = (t.sort_values(keys).reset_index(drop=True) for t in (load(), whole.table))
+    assert one.equals(other) and not caplog.records
+
+    stored = load("tiny")
+    plain = whole.table.query("label.isna() and group.isna()")
+    assert list(stored.columns) == list(whole.table.columns) and len(stored) == len(plain) and "commit" in stored.attrs["note"]
+    assert stored.value.to_numpy() == pytest.approx(plain.value.to_numpy(), rel=1e-4, nan_ok=True)
+    assert load(tmp_path / "reference" / "tiny.csv.xz").equals(stored)
+    effects, parts = tables.effects("tiny", tmp_path / "reference"), study.split(whole)
+    assert len(effects) == 4 * 2 and set(effects.contrast) == {"A", "R"}
+    assert effects["mean"].to_numpy() == pytest.approx(figures.forest(parts)[1]["mean"].to_numpy(), rel=1e-4)
+    about = tables.about_sweep("tiny", tmp_path / "reference")
+    assert about["experiments"] == len(study.experiments) and about["stages_computed"] < about["stages_each_by_itself"]
+
+    next(runs.glob("stages/prediction/*/arrays.safetensors")).unlink()
+    fewer = load(runs)
+    assert fewer.experiment.nunique() < one.experiment.nunique() and "are left out, the first because: " in caplog.text
+    assert not list(runs.glob("stages/classifier/*/arrays.safetensors")), "reading trains nothing"
+
+
+def test_what_cannot_be_loaded_is_told_in_one_sentence(tmp_path):
+    from biasstudy import load
+    with pytest.raises(FileNotFoundError, match=r"no folder, file or study 'nothing'; studies: .*colorized_mnist"):
+        load("nothing")
+    with pytest.raises(FileNotFoundError, match="no finished experiment of this version is in"):
+        load(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is no table of results: unknown columns a, b"):
+        load(tmp_path / "other.csv")
+
+
+def test_studies_that_ship_are_loaded_by_name():
+    from biasstudy import load, reference
+    assert load("colorized_mnist").equals(reference("colorized_mnist").table)
