@@ -37,10 +37,11 @@ ALLOWED = {
     "farm": {"cost", "engine", "experiment", "notebook", "store", "sweep", "training"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
+    "peers": {"bench", "drawing", "experiment", "store", "training"},
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
     "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "notebook", "nulls",
-                 "progress", "report", "results", "sampling", "store", "sweep", "tables", "training", "__init__"},
+                 "peers", "progress", "report", "results", "sampling", "store", "sweep", "tables", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "tables", "training"},
 }
 
