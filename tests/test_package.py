@@ -37,6 +37,7 @@ ALLOWED = {
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "cost": {"experiment", "loop"}, "engine": {"experiment", "loop", "training"},
+    "tables": {"drawing", "experiment", "inference", "loop", "results", "store", "training"},
     "cluster": {"engine"}, "sweep": {"cost", "drawing", "experiment", "loop", "notebook", "training"},
     "farm": {"cost", "engine", "experiment", "notebook", "store", "sweep", "training"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference", "summary"},
@@ -46,8 +47,8 @@ ALLOWED = {
                  "store", "training"},
     "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "ledger", "notebook",
                  "nulls", "peers", "progress", "report", "results", "sampling", "store", "summary",
-                 "sweep", "training", "__init__"},
-    "__init__": {"data", "experiment", "loop", "results", "training"},
+                 "sweep", "tables", "training", "__init__"},
+    "__init__": {"data", "experiment", "loop", "results", "tables", "training"},
 }
 
 
