@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | ledger | report | doctor."""
 
 import argparse
 import io
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    sweep.add_argument("--save", metavar="NAME", help="also write the results as a reference table of this name")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
+    bench.add_argument("--peer", action="store_true", help="instead: models of FairFeedbackLoops' sizes, two ways")
     bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
@@ -79,7 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notebooks.add_argument("files", nargs="+", type=Path)
     notebooks.set_defaults(call=_notebooks)
 
-    report = commands.add_parser("report", help="write study/index.html from the figures made")
+    ledger = commands.add_parser("ledger", help="claims, hypotheses and what the stored results say")
+    ledger.add_argument("--write", type=Path, metavar="FILE", help="renew answer and table between their marks in this file")
+    ledger.set_defaults(call=_ledger)
+
+    report = commands.add_parser("report", help="write study/index.html from all stored results and the figures made")
     report.add_argument("folder", nargs="?", type=Path, help="default: BIASSTUDY_STUDY, else study/")
     report.set_defaults(call=_report)
 
@@ -145,9 +151,11 @@ def _sweep(asked: argparse.Namespace) -> int:
 
     import yaml
 
-    from . import sweep
+    from . import sweep, tables
     from .farm import run_by, said
+    from .inference import sentences
     from .progress import Line
+    from .results import Results
     from .store import runs_folder
     from .training import Numerics
     sys.path.insert(0, os.getcwd())
@@ -171,7 +179,17 @@ def _sweep(asked: argparse.Namespace) -> int:
     finally:
         line.end()
     print(said(report, plan, workers))
-    return 1 if report.failed else 0
+    if report.failed:
+        return 1
+    results = Results([tables.read_outcome(e, numerics, grid.study.scale, runs_folder()) for e in grid.study.experiments])
+    parts = grid.study.split(results)
+    print("\n".join(sentences(parts)))
+    if asked.save:
+        command = f"python -m biasstudy sweep {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
+        wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
+                "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
+        tables.save_sweep(results, parts, tables.REFERENCE, asked.save, command, wall)
+    return 0
 
 
 def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
@@ -253,8 +271,13 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 def _bench(asked: argparse.Namespace) -> int:
     from .bench import bench, table
+    from .peers import bench_peer, said
     from .training import Numerics
-    print(table(bench(Numerics(asked.precision, asked.device, asked.threads), asked.only, asked.quick, asked.json)))
+    numerics = Numerics(asked.precision, asked.device, asked.threads)
+    if asked.peer:
+        print("\n".join(said(bench_peer(numerics, asked.quick, asked.json))))
+    else:
+        print(table(bench(numerics, asked.only, asked.quick, asked.json)))
     return 0
 
 
@@ -275,6 +298,17 @@ def _notebooks(asked: argparse.Namespace) -> int:
     from .execute import refresh
     for path in asked.files:
         print(f"{path}: {'rewritten' if refresh(path) else 'outputs unchanged'}")
+    return 0
+
+
+def _ledger(asked: argparse.Namespace) -> int:
+    from .ledger import rewritten, table
+    from .summary import answer, stored
+    found = stored()
+    if asked.write:
+        asked.write.write_text(rewritten(asked.write.read_text(), found))
+    print(answer(found))
+    print("\n".join(f"\n{row.claim}\n  {row.hypothesis}\n  {row.result}" for row in table(found).itertuples()))
     return 0
 
 

@@ -42,7 +42,9 @@ REBALANCE = "rebalance"                            # the generator thinned to th
 IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images that copy one side of the generated batches
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
 DRIFTING = ("real-shares", REBALANCE)                          # those that need shares which may drift
-ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING)
+FEWER = "fewer"                                                # the start alone, fewer images of it each generation
+SMALLEST = 1 / 8                                               # share of the start in the last generation of that arm
+ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, FEWER)
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
 
@@ -96,6 +98,7 @@ class Experiment:
                                "the same generation sees", among=("told", "classifier"))
     imitate: str = knob("nothing", "arms of real images: what they copy from the generated batches, their group shares or the "
                                    "errors of their labels", among=("nothing", *IMITATING.values()))
+    fewer: bool = knob(False, "arm of the accuracy curve: nothing is added, each generation sees a smaller part of the start")
     n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
     instrument: str = knob("lenet", "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
                            among=CLASSIFIERS)
@@ -133,6 +136,8 @@ class Experiment:
         if self.start in PRESETS and (self.bias, self.n_thinned) != (PRESETS[self.start], 2):
             raise ValueError(f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got bias "
                              f"{self.bias}, n_thinned {self.n_thinned}")
+        if self.fewer and self.ratio:
+            raise ValueError(f"fewer: true trains on parts of the start alone: it needs ratio 0; got ratio {self.ratio}")
         if self.ratio > 0 and self.n_batch == 0:
             raise ValueError(f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a larger one")
         if self.labels == "classifier" and self.condition == "group":
@@ -191,6 +196,10 @@ class Experiment:
         """What is registered under the name of the `generator`, `classifier` or `instrument`."""
         return (GENERATORS if kind == "generator" else CLASSIFIERS)[getattr(self, kind)]
 
+    def part(self, t: int) -> float:
+        """Share of the start in the training set of generation t: 1, or in the arm `fewer` SMALLEST^(t / n_generations)."""
+        return SMALLEST ** (t / self.n_generations) if self.fewer else 1.0
+
     def warm(self, model: str) -> bool:
         """Whether the `generator` or `classifier` goes on from its weights of the generation before."""
         return self.warm_start in (model, "both")
@@ -241,7 +250,7 @@ class Experiment:
     def arm(self) -> str:
         """Arm that the fields amount to."""
         if self.n_batch == 0:
-            return "none"
+            return FEWER if self.fewer else "none"
         if self.imitate != "nothing":
             return next(arm for arm, copied in IMITATING.items() if copied == self.imitate)
         if self.filter == REBALANCE and self.generator not in CONTROLS:
@@ -253,7 +262,7 @@ class Experiment:
         """The experiment of another arm with the same seed, sizes, steps and generation 0.
 
         arm      str          generated (itself); real, resample, none; real-filtered (the reserve through the same filter); of
-                              the decomposition real-shares, rebalance, real-noise
+                              the decomposition real-shares, rebalance, real-noise; fewer (parts of the start alone)
         raises   ValueError   for another name, or if this experiment is itself a control
         """
         if arm not in ALL_ARMS:
@@ -269,8 +278,9 @@ class Experiment:
             raise ValueError(f"the arm {FILTERED!r} needs a filter; got filter 'none'")
         changed = self._defaults("generator_steps", "generator_batch", "generator_options", "imitate")
         changed["warm_start"] = "classifier" if self.warm("classifier") else "none"
-        if arm == "none":  # the start under every protocol: what would have been generated does not matter
+        if arm in ("none", FEWER):  # the start under every protocol: what would have been generated does not matter
             changed |= self._defaults("generator", "condition", "protocol", "fresh_share", "labels") | {"ratio": 0.0}
+            changed["fewer"] = arm == FEWER
         else:
             changed["generator"] = "resample" if arm == "resample" else "reserve"
         if arm != FILTERED:
@@ -316,7 +326,7 @@ class Experiment:
 
 
 _OF_THE_ARM = ("generator", "generator_steps", "generator_batch", "generator_options", "condition", "ratio", "protocol",
-               "fresh_share", "filter", "filter_options", "shortfall", "labels", "warm_start", "imitate")
+               "fresh_share", "filter", "filter_options", "shortfall", "labels", "warm_start", "imitate", "fewer")
 
 
 def _default(f: dataclasses.Field) -> Any:

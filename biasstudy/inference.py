@@ -104,9 +104,18 @@ def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     generation  which one; the last by default
     raises      ValueError   if an arm or a seed is missing
     """
-    _arms(results, name)
-    first, second = CONTRASTS[name]
-    return _combined(results, {first: 1, second: -1}, generation)
+    return difference(*_arms(results, name), generation)
+
+
+def difference(first: list[Any], second: list[Any], generation: int = -1) -> Estimate:
+    """Headline metric of one list of outcomes minus that of another, paired by seed: two arms, or two variants of an arm.
+
+    first, second  outcomes of the same seeds and test images; the weights of the headline are those of the first
+    raises         ValueError   if the seeds or the numerics differ
+    """
+    _check_pairs(first, second, "a difference needs two lists of outcomes")
+    right = [right_of(a, generation) - right_of(b, generation) for a, b in zip(first, second, strict=True)]
+    return estimate_of(first[0], headline_weights(first) * np.stack(right))
 
 
 def decomposition(results: Any, generation: int = -1) -> dict[str, Estimate]:
@@ -127,8 +136,8 @@ def _combined(results: Any, weights: Mapping[str, int], generation: int) -> Esti
     first = next(iter(arms.values()))
     for arm in arms:
         _check_pairs(first, arms[arm], f"{' and '.join(arms)} are compared: they need results")
-    right = [sum(w * _right(arms[arm][s], generation) for arm, w in weights.items()) for s in range(len(first))]
-    return _estimate(first[0], headline_weights(first) * np.stack(right))
+    right = [sum(w * right_of(arms[arm][s], generation) for arm, w in weights.items()) for s in range(len(first))]
+    return estimate_of(first[0], headline_weights(first) * np.stack(right))
 
 
 def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
@@ -142,7 +151,41 @@ def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     first, second = _arms(results, name)
     parts = [_logits(a, w, generation) - _logits(b, w, generation)
              for a, b, w in zip(first, second, headline_weights(first), strict=True)]
-    return _estimate(first[0], np.stack(parts))
+    return estimate_of(first[0], np.stack(parts))
+
+
+def excess(results: Any, generation: int = -1) -> Estimate:
+    """E = M(generated) - M(fewer) at equal mean accuracy: is the contrast wider than that loss of accuracy alone makes it?
+
+    Classifiers of the arm `fewer` saw 1 to 1/8 of the start: points (a_j, M_j), means over seeds. Between the two points
+    around a, the accuracy of the arm `generated`,  c = (1 - l) M_j + l M_(j+1),  l = (a_j - a)/(a_j - a_(j+1)),  and each
+    seed's remaining difference in accuracy counts with the slope between the points:
+
+        E_s = M_s - (1 - l) M_js - l M_(j+1)s - (M_j - M_(j+1))/(a_j - a_(j+1)) (a_s - (1 - l) a_js - l a_(j+1)s)
+
+    which is linear in the test images. The points are used in order of accuracy; above all of them the last slope goes on.
+
+    returns  Estimate   a secondary result: interval only; all nan if a lies below all points: more parts are needed
+    raises   ValueError   if an arm is missing, or the points do not differ in accuracy
+    """
+    first, second = results.of("generated"), results.of("fewer")
+    _check_pairs(first, second, "the excess needs the arms generated and fewer")
+    weights = headline_weights(first)
+    ours, theirs = (np.stack([right_of(o, generation) for o in first]),
+                    np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))]))
+    order = np.argsort(-theirs.mean((1, 2)), kind="stable")
+    points, a = theirs.mean((1, 2))[order], ours.mean()
+    contrast_at = np.einsum("tsi,si->t", theirs[order], weights) / len(first)
+    if points[0] - points[-1] <= 0:
+        raise ValueError(f"the arm fewer has one accuracy, {points[0]:.3f}: there is no curve")
+    if a < points[-1]:
+        nan = float("nan")
+        return Estimate(nan, nan, nan, nan, nan, nan, nan, np.full(len(first), nan))
+    j = max(min(int(np.searchsorted(-points, -a, side="right")), len(points) - 1) - 1, 0)
+    gap = points[j] - points[j + 1]
+    part, slope = ((points[j] - a) / gap, (contrast_at[j] - contrast_at[j + 1]) / gap) if gap > 0 else (0.0, 0.0)
+    mixed = (1 - part) * theirs[order[j]] + part * theirs[order[j + 1]]
+    return estimate_of(first[0], (weights - slope / ours.shape[1]) * (ours - mixed))
 
 
 def contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
@@ -166,14 +209,14 @@ def _check_pairs(first: list[Any], second: list[Any], needs: str) -> None:
         raise ValueError("a contrast pairs results of one numerics only")
 
 
-def _right(o: Any, generation: int) -> np.ndarray:
-    """Share of the classifiers that are right about each test image, (N,)."""
+def right_of(o: Any, generation: int) -> np.ndarray:
+    """Share of the classifiers of an outcome that are right about each test image, (N,) in [0, 1]."""
     return o.correct()[generation].mean(0)
 
 
 def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
     """Contribution of each test image to M on the logit scale, (N,): its influence, and an equal part of M itself."""
-    right, cell = _right(o, generation), o.label * o.occurs.shape[1] + o.group
+    right, cell = right_of(o, generation), o.label * o.occurs.shape[1] + o.group
     n, hits = np.bincount(cell), np.bincount(cell, right)
     a = (hits + 0.5) / (n + 1)
     logit, slope = np.log(a / (1 - a)), 1 / (a * (1 - a))
@@ -181,8 +224,12 @@ def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
     return weight * (right - mean[cell]) * slope[cell] + (weight @ logit[cell]) / len(weight)
 
 
-def _estimate(o: Any, per_image: np.ndarray) -> Estimate:
-    """Estimate from the contribution of each test image, (n_seeds, N); `o` tells which images belong together."""
+def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
+    """Estimate from the contribution of each test image to each seed's value.
+
+    o          Outcome whose test images they are; it tells which of them belong together
+    per_image  (n_seeds, N) float
+    """
     unit, stratum = _units(o)
     return two_way_interval(np.stack([np.bincount(unit, x, len(stratum)) for x in per_image]), stratum)
 
@@ -266,6 +313,23 @@ def _columns(name: str, d: Estimate | None) -> dict[str, float]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
 
 
+def contrast_table(parts: Mapping[str, Any]) -> pd.DataFrame:
+    """The contrasts of several results, by name, with the verdict on A after Holm's correction over all that have one.
+
+    returns  variant, contrast, control, mean, low, high, n, p (unadjusted), verdict (of A, else empty)
+    """
+    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n, d.p) for name, results in parts.items()
+            for key, d in contrasts(results).items()]
+    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n", "p"])
+    table["verdict"] = ""
+    found = {name: contrast(results, "A") for name, results in parts.items()
+             if name in set(table.variant[table.contrast == "A"])}
+    adjusted = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in found.values()])
+    for (name, a), p in zip(found.items(), adjusted, strict=True):
+        table.loc[(table.variant == name) & (table.contrast == "A"), "verdict"] = verdict(a, None if np.isnan(p) else float(p))
+    return table
+
+
 def sentence(results: Any, p_adjusted: float | None = None) -> str:
     """The answer of a study in words: the primary contrast A with its verdict, then S, R and F where those arms were run.
 
@@ -283,6 +347,11 @@ def sentence(results: Any, p_adjusted: float | None = None) -> str:
     for name, d in found.items():
         interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if d.n > 1 else "(one seed: no interval)"
         text.append(f"{name} = generated - {CONTRASTS[name][1]} = {d.mean:+.3f} {interval}")
+    if results.of("fewer"):
+        beyond = excess(results)
+        interval = f"{beyond.mean:+.3f} [{beyond.low:+.3f}, {beyond.high:+.3f}]"
+        text.append("accuracy fell below that of the smallest part of the start: no excess over its curve"
+                    if np.isnan(beyond.mean) else f"beyond the loss of accuracy E = {interval}")
     if word == "amplified" and "R" in found:
         text.append("because the images are generated" if found["R"].low > 0 else
                     "not shown to be because the images are generated (R is not above 0)")

@@ -19,7 +19,7 @@ from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment
 from .probes import Fitted, Instruments, Rates, acceptance, tell
 from .progress import Progress
-from .registry import CLASSIFIERS, FILTERS, GENERATORS, seed_for
+from .registry import CLASSIFIERS, FILTERS, GENERATORS, largest_remainder, seed_for
 from .results import Outcome, Results, entries_of
 from .stages import (
     Told,
@@ -84,7 +84,7 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     first: Fitted | None = None
 
     for t in range(e.n_generations + 1):
-        pool = pool_of(e, real, additions)
+        pool = part_of_start(e, real, t) if e.part(t) < 1 else pool_of(e, real, additions)
 
         before = classifiers if e.warm("classifier") and classifiers else [learned] * e.n_classifiers
         classifiers = [store.stage(fit_classifier, **classifier, pool=pool, n_classes=real.source.n_classes,
@@ -139,6 +139,16 @@ def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]]) -> Pool:
     if protocol.drawn and additions:
         kept = drawn_without_replacement(kept, np.bincount(told), seed_for(e.seed, "subsample", len(additions)))
     return Pool(tuple((part.images, part.index) for part in kept))
+
+
+def part_of_start(e: Experiment, real: Draw, t: int) -> Pool:
+    """Training set of the arm `fewer`: e.part(t) of the start, its class x group shares kept by largest remainder."""
+    start, counts = real.start.load(), real.counts
+    kept = largest_remainder(counts.ravel(), round(e.part(t) * len(start)))
+    order = np.random.default_rng(seed_for(e.seed, "fewer")).permutation(len(start))  # a smaller part lies within a larger
+    cell = (start.label * counts.shape[1] + start.group)[order]
+    chosen = np.concatenate([order[cell == c][:n] for c, n in enumerate(kept)])
+    return Pool(((real.start, np.sort(chosen)),))
 
 
 def drawn_without_replacement(parts: list[Addition], counts: np.ndarray, seed: int) -> list[Addition]:
@@ -250,12 +260,12 @@ def record_name(e: Experiment, numerics: str) -> str:
     return f"{e.id}.{numerics}"
 
 
-def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None) -> Store:
+def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None, kind: type[Store] = Store) -> Store:
     """The store in a folder, for these numerics."""
     described = {name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")}
     progress = bar.steps if bar else None
-    return Store(Path(where) if where else runs_folder(), described,
-                 lambda folder: Context(numerics, folder, progress=progress))
+    return kind(Path(where) if where else runs_folder(), described,
+                lambda folder: Context(numerics, folder, progress=progress))
 
 
 def space_of(e: Experiment, real: Draw) -> int:

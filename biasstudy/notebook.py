@@ -77,6 +77,8 @@ class Study:
         from .training import Numerics
         if self.source == "run":
             return run(self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords)
+        if self.source == "reference":
+            raise ValueError("source 'reference' reads all that ships, which is not one study; give reference:NAME or run")
         stored = reference(self.source.removeprefix("reference:"))
         wanted = {e.id for e in self.experiments}
         found = [o for o in stored.outcomes if o.experiment.id in wanted]
@@ -85,6 +87,16 @@ class Study:
             raise ValueError(f"the reference results hold {len(found)} of the {len(wanted)} experiments asked for; "
                              f"they were made at: {'; '.join(settings)}")
         return Results(found, note=stored.note)
+
+    def stored(self, name: str) -> Any:
+        """What a notebook that only reads sums up (summary.Stored): all that ships with the package (source: reference), one
+        study of it (reference:NAME), or, made on the spot, this study under a name (run)."""
+        from .results import reference_parts
+        from .summary import Stored, stored
+        if self.source == "run":
+            return Stored({name: self.split(self.run())})
+        which = self.source.removeprefix("reference").removeprefix(":")
+        return Stored({which: reference_parts(which)}) if which else stored()
 
     def split(self, results: Any) -> dict[str, Any]:
         """Results of each variant, by its name."""
@@ -133,8 +145,8 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
             raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ALL_ARMS)}")
     if s["n_seeds"] < 1 or not s["arms"]:
         raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
-    if s["source"] != "run" and not s["source"].startswith("reference:"):
-        raise ValueError(f"source must be 'run' or 'reference:NAME'; got {s['source']!r}")
+    if s["source"] not in ("run", "reference") and not s["source"].startswith("reference:"):
+        raise ValueError(f"source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got {s['source']!r}")
     variants = _variants({name: value for name, value in parameters.items() if name in own}, s["variants"])
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
@@ -222,6 +234,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.filterwarnings("ignore", message="IProgress not found")  # diffusers asks tqdm for a bar that is never drawn
     use_style()
+    import pandas as pd
+    pd.set_option("display.max_colwidth", 160)  # words of a judgement
 
 
 def output_folder() -> Path:

@@ -229,8 +229,8 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
-        """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read without the
-        package, <study>.csv.xz: the rows of the table that are of no single class or group.
+        """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read
+        without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts   results of each variant, by its name; default: all are one
         """
@@ -297,6 +297,11 @@ def save_part(folder: Path, study: str, of: str, variant: str, arms: tuple[str, 
     """Let the results of some arms of one variant of a stored study be those of another study, too: kept once."""
     reference_parts(of, folder)[variant]  # KeyError if there is none
     _write_about(folder, study, {"study": study, "part of": of, "variant": variant, "arms": list(arms)})
+
+
+def is_part(study: str, folder: Path | None = None) -> bool:
+    """Whether a stored study is some arms of a variant of another, see `save_part`."""
+    return "part of" in _about(folder or REFERENCE, study)
 
 
 def reference(study: str, folder: Path | None = None) -> Results:

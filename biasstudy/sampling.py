@@ -116,7 +116,8 @@ def picture(table: pd.DataFrame, e: Experiment, n: int) -> Figure:
     return signed(figure, f"{e.dataset} · generation 0 · {n} images each · n = 1 fit")
 
 
-def write(e: Experiment, steps: Sequence[int], n: int, fill: float, numerics: Numerics, folder: Path, command: str) -> list[str]:
+def write(e: Experiment, steps: Sequence[int], n: int, fill: float, numerics: Numerics, folder: Path,
+          command: str) -> list[str]:
     """Measure both, write sampling.csv, .json and .png, and say in sentences what was found.
 
     Speed is that of the experiment's own width and side of images; for the other arguments see the two functions.

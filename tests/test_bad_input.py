@@ -26,7 +26,7 @@ def write(tmp_path, **parameters) -> str:
     ({"arms": "[0,1]"}, "arms must be a list; got str '[0,1]'"),
     ({"arms": ["real", "fresh"]}, "unknown arm 'fresh' in arms; known: generated, real, resample, none"),
     ({"n_seeds": 0}, "n_seeds must be at least 1"),
-    ({"source": "web"}, "source must be 'run' or 'reference:NAME'; got 'web'"),
+    ({"source": "web"}, "source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got 'web'"),
     ({"source": "reference:nothing"}, "no reference results 'nothing' ship with the package; known: "),
     ({"device": "cuda"}, "torch finds no CUDA device here"),
     ({"ratio": "1e-3"}, "in YAML write 1.0e-3"),
@@ -78,11 +78,6 @@ def test_doctor_says_where_things_are_and_prunes(tmp_path, runs, capsys):
     assert len(list(runs.glob("stages/*/*/arrays.safetensors"))) < before
     capsys.readouterr()
     assert main(["run", write(tmp_path)]) == 0
-
-
-def test_report_without_figures_says_what_to_do(tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 2
-    assert "run a notebook first" in capsys.readouterr().err
 
 
 def test_a_reference_at_another_setting_lists_what_there_is():

@@ -42,6 +42,16 @@ def test_the_closed_form_equals_brute_resampling_within_strata():
     assert abs(_variance_of_sum(x, stratum) / draws.var() - 1) < 0.04
 
 
+def test_one_level_of_it_is_the_bootstrap_of_scipy():
+    """Test images of one stratum, and seeds: the closed form is the standard error that resampling finds, but for n - 1."""
+    rng = np.random.default_rng(2)
+    images, seeds = rng.standard_normal(40) ** 3, rng.standard_normal(8)
+    for x, closed in ((images, np.sqrt(_variance_of_sum(images, np.zeros(40, int)) / 40**2)),
+                      (seeds, two_way_interval(seeds[:, None], np.zeros(1, int)).se)):
+        found = stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0))
+        assert closed * np.sqrt((len(x) - 1) / len(x)) == pytest.approx(found.standard_error, rel=0.02)
+
+
 def test_without_an_image_effect_the_interval_is_the_t_interval_over_seeds():
     d = np.random.default_rng(1).standard_normal((6, 1))
     found = two_way_interval(d, np.zeros(1, int))

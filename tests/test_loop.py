@@ -118,6 +118,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
     "labels": ("classifier", lambda turns: turns[1].pool.load().label),
     "fresh_share": (0.2, lambda turns: turns[1].pool.load().origin),
+    "fewer": (True, lambda turns: turns[1].pool.load().images),
     "imitate": ("shares", lambda turns: turns[0].batch.load().images),
     "pretraining": ("expert", lambda turns: turns[0].predictions[0].load()["confidence"]),
     "warm_start": ("both", lambda turns: turns[1].predictions[0].load()["confidence"]),
@@ -125,7 +126,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
 }
 BASES = {  # what a field needs to have an effect
     "classifier": {}, "classifier_options": {}, "instrument": {}, "instrument_options": {}, "protocol": {"ratio": 1.0},
-    "fresh_share": {"protocol": "fresh"},
+    "fresh_share": {"protocol": "fresh"}, "fewer": {"ratio": 0.0},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}}, "shortfall": {"filter": "classifier"},
     "filter_options": {"filter": "classifier", "shortfall": "keep", "classifier_options": {"penalty": 3.0}},
     "generator_steps": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},

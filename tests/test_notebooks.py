@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted((ROOT / "params").rglob("*.yaml"))
 DATA_SETS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20", "hard_imagenet")]
-FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS]
+READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]  # of stored results
+FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -128,7 +129,19 @@ def test_siblings_share_their_code():
         assert sum(cell not in others for cell in own) <= 6, f"{stem} has too much code of its own"
 
 
-@pytest.mark.parametrize("path", FAMILIES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", READERS, ids=lambda p: p.stem)
+def test_a_reader_reads_all_that_ships_unless_told(path):
+    declared = parameters(path)
+    assert declared["source"] == "reference" and len(study_from({**declared, "source": "run"}).variants) >= 3
+    text = "\n".join(source(c) for c in cells(path))
+    assert "study.stored(name)" in text and "study.run(" not in text
+    with pytest.raises(ValueError, match="source 'reference' reads all that ships"):
+        study_from(declared).run()
+    codes = [{source(c) for c in cells(p)} for p in READERS]
+    assert len(codes[0] & codes[1]) >= 1, "readers end alike"
+
+
+@pytest.mark.parametrize("path", FAMILIES + READERS, ids=lambda p: p.stem)
 def test_a_family_compares_variants(path):
     study = study_from(parameters(path))
     assert len(study.variants) >= 2 and all(study.variants)
@@ -138,5 +151,6 @@ def test_a_family_compares_variants(path):
 
 def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
     families = {f"colorized_mnist_{family}" for family in ("start", "protocol", "filter", "transfer", "generator")}
-    families |= {"cifar20_condition", "cifar20_start", "hard_imagenet_filter"}
+    families |= {"cifar20_condition", "cifar20_start"}
+    families |= {"conjecture", "summary", "hard_imagenet_filter"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

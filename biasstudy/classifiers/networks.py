@@ -39,7 +39,7 @@ class Network:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Options that decide which network is built: those that are not of the recipe. Its weights fit where they are equal."""
+        """Options that decide which network is built: all but the recipe. Weights fit where these are equal."""
         return {name: value for name, value in asdict(self).items() if name not in self.recipe}
 
     def __post_init__(self) -> None:

@@ -2,13 +2,18 @@
 
 Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin line is one seed, a
 thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over generations, `_shares` what batches are made
-of, `_families` several variants of a study side by side,
-`_masks` what is measured on images with masks.
+of, `_families` several variants of a study side by side, `_dynamics` where bias is going,
+`_masks` what is measured on images with masks, `_summary` all stored results.
 """
 
 from ._curves import cell_accuracy as cell_accuracy
 from ._curves import curve_table as curve_table
 from ._curves import curves as curves
+from ._dynamics import convergence as convergence
+from ._dynamics import levels as levels
+from ._dynamics import naive as naive
+from ._dynamics import predictions as predictions
+from ._dynamics import transfer as transfer
 from ._families import acceptance as acceptance
 from ._families import batch_table as batch_table
 from ._families import decomposition as decomposition
@@ -17,8 +22,6 @@ from ._families import grid as grid
 from ._families import plane as plane
 from ._families import pool_table as pool_table
 from ._families import share_and_accuracy as share_and_accuracy
-from ._families import transfer as transfer
-from ._families import transfer_table as transfer_table
 from ._masks import ablations as ablations
 from ._masks import mask_table as mask_table
 from ._masks import sensitivity as sensitivity
@@ -33,3 +36,8 @@ from ._style import mark_of as mark_of
 from ._style import save as save
 from ._style import signed as signed
 from ._style import use_style as use_style
+from ._summary import calibration as calibration
+from ._summary import dose as dose
+from ._summary import effects as effects
+from ._summary import nearest as nearest
+from ._summary import ways as ways

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import inference
 from ..experiment import PROTOCOLS
-from ..inference import CONTRASTS, contrasts, headline
+from ..inference import CONTRASTS
 from ..results import Results
 from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
@@ -116,13 +116,16 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
     """
-    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
-            for key, d in contrasts(results).items()]
-    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
+    table = inference.contrast_table(parts)[["variant", "contrast", "control", "mean", "low", "high", "n"]]
+    return forest_of(table, _mark(parts)), table
+
+
+def forest_of(table: pd.DataFrame, mark: str) -> Figure:
+    """The same figure from its table; `mark` says where the numbers are from."""
     styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
-    figure, axis = _intervals(parts, table, "contrast", styles)
+    figure, axis = _intervals(table, "contrast", styles)
     axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
-    return signed(figure, _mark(parts)), table
+    return signed(figure, mark)
 
 
 def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
@@ -134,20 +137,21 @@ def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             for key, d in inference.decomposition(results).items()]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
     styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
-    figure, axis = _intervals(parts, table, "part", styles)
+    figure, axis = _intervals(table, "part", styles)
     axis.set_xlabel("difference of accuracy contrasts from the arm real, 95 % interval")
     return signed(figure, _mark(parts)), table
 
 
-def _intervals(parts: Parts, table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
+def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
     """Means with intervals, a row per variant; `styles` (colour, marker, name in the legend) of each value of the column."""
     use_style()
+    parts = list(dict.fromkeys(table.variant))
     shown = [key for key in styles if key in set(table[column])]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + max(0.42, 0.15 * len(shown)) * len(parts)))
     for i, key in enumerate(shown):
         mine = table[table[column] == key]
         color, marker, label = styles[key]
-        at = np.array([list(parts).index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
+        at = np.array([parts.index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
         off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
         axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4, label=label)
     axis.axvline(0, color="#666666", linewidth=0.9)
@@ -178,7 +182,7 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             if lines.shape[1] > 1:
                 axis.plot(lines.index, lines, color=color, linewidth=0.5, alpha=0.35)
             axis.plot(lines.index, lines.mean(axis=1), color=color, marker="osD^vPX*hp"[g % 10], label=group)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xticks(sorted(part.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
     _legend(figure, axes)
@@ -213,52 +217,6 @@ def batch_table(parts: Parts, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.Da
     table = pd.concat(found, names=["variant"]).reset_index("variant")
     table = table[table.metric.isin(metrics)]
     return table.pivot_table(index=["variant", "metric"], columns="generation", values="value", sort=False)
-
-
-def transfer_table(parts: Parts) -> pd.DataFrame:
-    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and after one generation.
-
-    returns  generator, assigned (bias), seed, share_before (in the start), share_after (in the batch of generation 0, among
-             images with a clear group), contrast_before (generation 0), contrast_after (generation 1)
-    """
-    rows = []
-    for results in parts.values():
-        outcomes = results.of("generated")
-        for o, line in zip(outcomes, headline(outcomes), strict=True):
-            batch, e = o.batches[0], o.experiment
-            clear = batch["group"] >= 0
-            after = np.mean(o.favoured[batch["label"][clear], batch["group"][clear]] > 0)
-            before = o.counts[o.favoured > 0].sum() / o.counts.sum()
-            rows.append((e.generator, e.bias, e.seed, before, after, line[0], line[1]))
-    return pd.DataFrame(rows, columns=["generator", "assigned", "seed", "share_before", "share_after", "contrast_before",
-                                       "contrast_after"])
-
-
-def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation changes nothing; where a
-    line crosses it from above, bias would come to rest.
-
-    parts    variants with starts `biased` at several levels of bias, for one or more generators
-    returns  the figure and its table, see `transfer_table`
-    """
-    use_style()
-    table = transfer_table(parts)
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    for axis, what, title in zip(axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True):
-        before, after = f"{what}_before", f"{what}_after"
-        for (generator, part), color in zip(table.groupby("generator", sort=False), PALETTE, strict=False):
-            means = part.groupby("assigned")[[before, after]].mean()
-            axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
-            axis.plot(means[before], means[after], "-o", color=color, label=generator)
-        low, high = float(table[[before, after]].min().min()), float(table[[before, after]].max().max())
-        axis.axline((low, low), (high, high), color="#999999", linewidth=0.8, linestyle="--")
-        axis.set_title(title)
-    axes[0].set_xlabel("in the start")
-    axes[0].set_ylabel("in what the generator makes of it")
-    axes[1].set_xlabel("of the classifier of generation 0")
-    axes[1].set_ylabel("of generation 1")
-    axes[0].legend()
-    return signed(figure, _mark(parts)), table
 
 
 def share_and_accuracy(results: Results, arms: tuple[str, ...] = ("generated", "real")) -> tuple[Figure, pd.DataFrame]:

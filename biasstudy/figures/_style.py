@@ -20,6 +20,7 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "real-filtered": {"color": "#56B4E9", "marker": "v", "linestyle": (0, (4, 1, 1, 1))},
     "real-shares": {"color": "#009E73", "marker": "P", "linestyle": (0, (6, 2))},
     "rebalance": {"color": "#8C6D00", "marker": "X", "linestyle": (0, (3, 1))},
+    "fewer": {"color": "#F0A030", "marker": "p", "linestyle": (0, (2, 2))},
     "real-noise": {"color": "#7B4EA3", "marker": "h", "linestyle": (0, (1, 1.5))},
 }
 STYLE = {

@@ -1,0 +1,121 @@
+"""Summary and ledger: read from stored results, corrected for how many there are, and written into README by machine."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FLOAT64, tiny
+
+from biasstudy import Results, ledger, run
+from biasstudy.inference import contrast, difference, verdict
+from biasstudy.intervals import holm
+from biasstudy.results import studies
+from biasstudy.summary import Stored, answer, effects, stored
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return stored()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two settings of two seeds."""
+    seeds = [tiny(start="biased", bias=bias, n_generations=1, seed=s) for bias in (0.3, 0.8) for s in range(2)]
+    results = run([e.to_arm(arm) for e in seeds for arm in ("generated", "real", "none")], numerics=FLOAT64,
+                  where=tmp_path_factory.mktemp("small"))
+    return {f"bias {bias}": Results([o for o in results.outcomes if o.experiment.bias == bias]) for bias in (0.3, 0.8)}
+
+
+def test_readme_says_what_the_stored_results_say(shipped):
+    text = (ROOT / "README.md").read_text()
+    assert ledger.rewritten(text, shipped) == text, "run: python -m biasstudy ledger --write README.md"
+
+
+def test_every_stored_study_is_in_the_summary(shipped):
+    parts = set(studies()) - set(shipped.parts)
+    assert all(not shipped.parts.get(name) for name in parts) and set(shipped.effects.study) == set(shipped.parts)
+    ids = {o.experiment.id for o in shipped.outcomes}
+    assert len(ids) == len(shipped.outcomes) == sum(shipped.cost.experiments) - repeated(shipped)
+
+
+def repeated(found):
+    ids = [o.experiment.id for parts in found.parts.values()
+           for o in {o.experiment.id: o for r in parts.values() for o in r.outcomes}.values()]
+    return len(ids) - len(set(ids))
+
+
+def test_effects_are_the_contrasts_with_holm_within_and_over_studies(shipped):
+    table = shipped.effects
+    row = table.iloc[-1]
+    a = contrast(shipped.parts[row.study][row.variant], "A")
+    assert (row.A, row.A_low, row.n) == (a.mean, a.low, a.n)
+    counted = table.A_p.where(table.n >= 6)
+    assert np.allclose(table.A_all, holm(counted), equal_nan=True)
+    for _, part in table.groupby("study"):
+        assert np.allclose(part.A_holm, holm(counted[part.index]), equal_nan=True)
+    assert (table.A_all.dropna() >= table.A_holm.dropna() - 1e-12).all(), "more hypotheses, larger p"
+    assert (table.verdict[table.A_holm < 0.05].isin(["amplified", "reduced"])).all()
+
+
+def test_few_seeds_give_no_answer(small):
+    found = Stored({"small": small})
+    assert set(found.effects.verdict) == {"no verdict with fewer than 6 seeds"} and found.effects.A_all.isna().all()
+    assert answer(found) == "No answer: no setting on real data has 6 seeds."
+    assert "cannot tell" in {j.word for j in found.judgements.values()} and len(found.judgements) == 2
+    rows = ledger.table(found)
+    assert rows.result.str.contains("not stored").sum() >= 3 and len(rows) == len(ledger.LEDGER)
+
+
+def planted(effect_by_setting):
+    """Stored results of made-up verdicts: the sentence counts what it is given."""
+    columns = {"n": 6, "dataset": "cifar20", "because": False, "A_all": 0.5, "A_logit_low": -1.0}
+    table = pd.DataFrame([{**columns, "verdict": word, **more} for word, more in effect_by_setting])
+    return SimpleNamespace(effects=table, outcomes=[None] * 7)
+
+
+def test_the_sentence_counts():
+    found = planted([("amplified", {"because": True, "A_all": 0.01}), ("amplified", {"A_logit_low": 0.1}), ("reduced", {}),
+                     ("no change beyond 0.02", {"dataset": "colorized-mnist"}),
+                     ("no change beyond 0.02", {"dataset": "colorized-mnist-5k"}),
+                     ("amplified", {"dataset": "standin20"}), ("no verdict with fewer than 6 seeds", {"n": 3})])
+    assert answer(found) == (
+        "It depends: of 5 settings on 2 data sets (n = 6 seeds each, 7 experiments), adding generated images amplified the "
+        "bias of later classifiers in 2 (1 of them because the images are generated; 1 after correction for all 5; 1 shown on "
+        "the logit scale, too), reduced it in 1, changed nothing beyond 0.02 in 2, and 0 cannot be told.")
+    assert answer(planted([("cannot tell", {})])).startswith("In no setting so far")
+
+
+def test_the_ledger_names_notebooks_that_are_there_and_reasons(shipped):
+    named = {name for claim in ledger.LEDGER for name in claim.notebooks}
+    assert named <= {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
+    known = ("n = ", "not testable here: ", "not stored", " experiments in ", " settings, ")
+    for claim in ledger.LEDGER:
+        says = claim.says(shipped)
+        assert any(word in says for word in known), says
+        assert claim.notebooks or isinstance(claim.result, str)
+
+
+def test_marks_that_are_missing_are_named(shipped):
+    with pytest.raises(ValueError, match="<!-- ledger -->"):
+        ledger.rewritten("<!-- answer -->\n<!-- end -->", shipped)
+
+
+def test_a_difference_is_paired_by_seed(small):
+    one, other = (small[name].of("generated") for name in ("bias 0.3", "bias 0.8"))
+    e = difference(one, one)
+    assert (e.mean, e.low, e.high) == (0, 0, 0) and verdict(e).startswith("no verdict")
+    assert difference(one, other).n == 2
+    with pytest.raises(ValueError, match="a difference needs two lists of outcomes with the same seeds"):
+        difference(one, other[:1])
+
+
+def test_effects_leave_out_what_was_not_run(small):
+    bare = {"alone": Results([dataclasses.replace(o) for o in small["bias 0.3"].of("generated")])}
+    mixed = effects({"bare": bare, "small": small})
+    assert set(mixed.study) == {"small"} and mixed.S.isna().all() and mixed.R.notna().all()
