@@ -191,23 +191,23 @@ def _seconds(call):
 
 # ---- In the loop -----------------------------------------------------------------------------------------------------
 
-HARD = {"dataset": "standin-hard", "start": "biased", "bias": 0.5, "n_real": 80, "n_test": 40, "n_generations": 1}
+HARD = {"dataset": "standin-hard", "start": "biased", "bias": 0.5, "n_real": 80, "n_test": 16, "n_generations": 1}
 
 
 def test_the_loop_measures_the_classifiers_of_every_generation_and_stores_what_it_finds(runs, tmp_path):
-    base = tiny(**HARD, n_classifiers=2, classifier="lenet", classifier_steps=20, instrument="lenet", instrument_steps=20)
+    base = tiny(**HARD, n_classifiers=2, classifier="lenet", classifier_steps=5, instrument="lenet", instrument_steps=5)
     found = run([base, base.to_arm("none")], numerics=FLOAT64)
     o = found.of("generated")[0]
-    assert o.spurious["hits"].shape == (2, 2, 40, len(SIGMAS), 2)
+    assert o.spurious["hits"].shape == (2, 2, 16, len(SIGMAS), 2)
     assert (o.spurious["right"][..., 0] == o.correct()).all(), "the ablation `none` is the image as it is"
     rows = found.table[found.table.metric == "relative-foreground-sensitivity"]
-    assert len(rows) == 2 * 2 * 2 and set(rows.n) == {40} and rows.value.between(-1, 1).all()
+    assert len(rows) == 2 * 2 * 2 and set(rows.n) == {16} and rows.value.between(-1, 1).all()
     same = rows[rows.generation == 0].pivot(index="replicate", columns="arm", values="value")
     assert (same.generated == same.none).all(), "one generation 0, and one noise for all arms"
     whole = found.table.query("metric in ['accuracy', 'ablated-accuracy-none']").pivot_table(
         index=["arm", "generation", "replicate"], columns="metric", values="value")
     assert np.allclose(whole["accuracy"], whole["ablated-accuracy-none"])
-    assert o.confusion.sum() == 40, "the probe's errors are kept"
+    assert o.confusion.sum() == 16, "the probe's errors are kept"
 
     found.save(tmp_path, "hard", "a command")
     again = reference("hard", tmp_path)
