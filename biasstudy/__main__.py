@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)")
-    fetch.add_argument("name", help="mnist or cifar100")
+    fetch.add_argument("name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)")
     fetch.set_defaults(call=_fetch)
 
     run = commands.add_parser("run", help="run the experiments of a parameter file")

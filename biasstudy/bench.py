@@ -41,7 +41,7 @@ LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
          "relabelled": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter", "thinning": "filter",
          "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
-         "feature scale": "quality", "features": "quality", "quality": "quality"}
+         "spurious": "probe", "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON
 State = dict[str, torch.Tensor]

@@ -101,6 +101,11 @@ class Source:
                unclear), exact
     n_instruments   images set aside from `train` for the measuring devices
     presets    starts by name: the groups that such a start thins, whatever the seed
+    majority   of a crossed design: the group that a biased start favours in every class; None: one per class, drawn per seed
+    set_aside  None, or positions in `train` of the images that became instruments when the groups were made: the instruments
+               are drawn from them, and nothing else is
+    caption    what every figure must say about these data, beside their name
+    report     sentences about how the groups were made and what was left out, for the first output of a notebook
     """
 
     train: LabeledImages
@@ -113,6 +118,10 @@ class Source:
     paint: Callable[..., np.ndarray] | None = None
     probe: Callable[[np.ndarray], np.ndarray] | None = None
     presets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    majority: int | None = None
+    set_aside: np.ndarray | None = None
+    caption: str = ""
+    report: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:

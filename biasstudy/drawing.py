@@ -31,8 +31,9 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinne
     """Share of each group in its class in the real training set, and which cells the start favours.
 
     Crossed: P(group = majority | class) = bias + (1 - bias) / n_groups, the others equal; the majority group of class k
-    is pi(k mod n_groups), pi drawn per seed. Nested: inside a class weights 1 and 1 - bias; n_thinned of its groups, drawn
-    per seed or named by the data set, are thinned. Unbiased: all groups of a class equal.
+    is pi(k mod n_groups), pi drawn per seed, or the one that the data set names for all classes. Nested: inside a class
+    weights 1 and 1 - bias; n_thinned of its groups, drawn per seed or named by the data set, are thinned. Unbiased: all
+    groups of a class equal.
 
     returns  shares (n_classes, n_groups) float, rows sum to 1;
              favoured (n_classes, n_groups) int: 1 favoured, -1 not, 0 where the start favours nothing or the group does
@@ -46,6 +47,8 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinne
     _check_start(source, start, n_thinned)
     if start != "unbiased" and source.design == "crossed":
         majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
+        if source.majority is not None:
+            majority = np.full(source.n_classes, source.majority)
         favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
         weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
     elif start != "unbiased":
@@ -194,12 +197,18 @@ class _Stock:
         self.purposes = _PURPOSES if source.probe else _PURPOSES_WITH_PROBE
         lanes = source.train.label if source.paint else source.train.label * source.n_groups + source.train.group
         fixed = np.random.default_rng(seed_for("instruments", source.checksum)).permutation(len(lanes))
+        kept = np.ones(len(lanes), bool)                   # for start and reserve
+        if source.set_aside is not None:
+            kept[source.set_aside] = False
+            fixed = fixed[np.argsort(kept[fixed], kind="stable")]
         members = {lane: fixed[lanes[fixed] == lane] for lane in np.unique(lanes)}
         self.n_set_aside = source.n_instruments // len(members)
+        if source.set_aside is not None:
+            self.n_set_aside = min(self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values()))
         self.set_aside = {lane: index[: self.n_set_aside] for lane, index in members.items()}
         rng = np.random.default_rng(seed_for(e.seed, "real", "order"))
         order = rng.permutation(len(lanes))
-        free = {lane: np.isin(order, index[self.n_set_aside:]) for lane, index in members.items()}
+        free = {lane: np.isin(order, index[self.n_set_aside:]) & kept[order] for lane, index in members.items()}
         self.free = {lane: order[keep] for lane, keep in free.items()}
 
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:

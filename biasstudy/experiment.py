@@ -103,6 +103,7 @@ class Experiment:
     instrument: str = knob("lenet", "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
                            among=CLASSIFIERS)
     instrument_steps: int = knob(0, "optimiser steps of the instruments", low=0)
+    instrument_options: dict = knob({}, "other options of the instruments")
     seed: int = knob(0, "base of every random stream", low=0)
 
     def __post_init__(self) -> None:

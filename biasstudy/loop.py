@@ -27,6 +27,7 @@ from .stages import (
     decisions,
     fit_classifier,
     fit_generator,
+    measure_spurious,
     predict,
     relabel,
     sample_batch,
@@ -49,12 +50,13 @@ class Turn:
     t: int
     pool: Pool
     predictions: list[Stage]
+    spurious: list[Stage]                                    # none where test images have no masks
     batch: Stage | None = None
     kept: dict[str, Stage] = field(default_factory=dict)     # what instruments and filter say of the batch; the sample grid
 
     def results(self) -> list[Stage]:
         """Stages whose values are kept for good."""
-        return [*self.predictions, *self.kept.values()]
+        return [*self.predictions, *self.spurious, *self.kept.values()]
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         fitted = [Fitted(**classifier, state=weights) for weights in classifiers]
         first = first or fitted[0]
         predictions = [store.stage(predict, by=by, images=real.test) for by in fitted]
+        spurious = [store.stage(measure_spurious, by=by, images=real.test) for by in fitted
+                    if real.source.test.mask is not None]
 
         if t == e.n_generations or e.n_batch == 0:
-            yield Turn(t, pool, predictions)
+            yield Turn(t, pool, predictions, spurious)
             continue
 
         needs_reserve = e.generator == "reserve" or e.n_fresh > 0
@@ -123,7 +127,7 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         additions.append([Addition(trained, real.told[e.n_fresh:])])
         if reserve is not None and e.n_fresh:
             additions[-1].insert(0, Addition(reserve, real.told[:e.n_fresh], np.arange(e.n_fresh)))
-        yield Turn(t, pool, predictions, batch, kept)
+        yield Turn(t, pool, predictions, spurious, batch, kept)
 
 
 def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]]) -> Pool:
@@ -320,12 +324,21 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
     return Outcome(
         experiment=e, numerics=numerics.name, scale=scale, classes=source.classes, groups=source.groups, design=source.design,
         occurs=source.occurs, favoured=real.favoured, counts=real.counts, sizes=real.sizes,
-        label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None,
+        label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None, caption=source.caption,
         predicted=np.array([[p["predicted"] for p in row] for row in stacked]),
         confidence=in_steps(np.array([[p["confidence"] for p in row] for row in stacked])),
         batches=list(batches.values()), quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
+        spurious=spurious_of(plan),
         pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
         grids=grids, confusion=confusion, stages=stages, cost=cost, made_with=entries_of(e))
+
+
+def spurious_of(plan: list[Turn]) -> dict[str, np.ndarray]:
+    """What `spurious.responses` found, by generation and classifier; empty where test images have no masks."""
+    found = [[stage.load() for stage in turn.spurious] for turn in plan]
+    names = found[0][0] if found[0] else ()
+    stacked = {name: np.array([[one[name] for one in row] for row in found]) for name in names}
+    return stacked | ({"confidence": in_steps(stacked["confidence"])} if stacked else {})
 
 
 def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from .experiment import Experiment, experiment_from
 from .metrics import Value, applicable, cells, measure
 from .quality import NAMES
 from .registry import FILTERS, METRICS
+from .spurious import values as spurious_values
 
 COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
            "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
@@ -52,12 +53,14 @@ class Outcome:
                                             # candidate_group, accepted
     quality: list[dict[str, np.ndarray]]    # per generation: metric (position in quality.NAMES), value, n, where (label,
                                             # group); empty if the instrument has no features
+    spurious: dict[str, np.ndarray]         # (T + 1, R, N, ...): see `spurious.responses`; empty if the images have no masks
     pools: np.ndarray           # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
     grids: list[np.ndarray]     # per generation: sample grid (n, 3, H, W) uint8, empty for controls
     confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
     stages: dict[str, list[str]]
     cost: dict[str, Any]
     made_with: dict[str, str]   # versions of registry entries, by kind and name
+    caption: str = ""           # what figures must say of the data, beside their name
 
     @property
     def record(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Outcome:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         yield from self._of_predictions(applicable(self.design, self.biased, self.paired))
+        yield from self._of_masks()
         yield from self._of_batches()
 
     def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
@@ -95,6 +99,11 @@ class Outcome:
                     for value in measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased,
                                          paired=self.paired, known=known):
                         yield self._row(t, r, "classifier", "test", metric, value)
+
+    def _of_masks(self) -> Iterator[dict[str, Any]]:
+        for t, r in np.ndindex(self.predicted.shape[:2] if self.spurious else (0, 0)):
+            for metric, value in spurious_values({name: found[t, r] for name, found in self.spurious.items()}, self.label):
+                yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_batches(self) -> Iterator[dict[str, Any]]:
         n_real = int(self.counts.sum())
@@ -241,11 +250,15 @@ class Results:
                 mine |= {f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)}
             if i == 0:                                                 # the test images are those of all
                 mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
+            mine |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
+            if o.spurious:
+                mine["spurious/confidence"] = (o.spurious["confidence"] * CONFIDENCE_STEPS).round().astype(np.uint8)
             if o.confusion is not None:
                 mine["confusion"] = o.confusion
             arrays |= {f"{i}/{name}": value for name, value in mine.items()}
             records.append({**o.record, "classes": o.classes, "groups": o.groups, "design": o.design, "paired": o.paired,
-                            "n_grids": sum(name.startswith("grid") for name in mine), "n_batches": len(o.batches)})
+                            "caption": o.caption, "n_batches": len(o.batches),
+                            "n_grids": sum(name.startswith("grid") for name in mine)})
         buffer = io.BytesIO()  # alike arrays beside each other and compressed as one: a third of a compressed npz
         np.savez(buffer, **dict(sorted(arrays.items(), key=lambda item: item[0].split("/")[::-1])))  # type: ignore[arg-type]
         (folder / f"{study}.npz.xz").write_bytes(lzma.compress(buffer.getvalue(), preset=9))
@@ -331,6 +344,9 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         found = [{name.split("/")[1]: value for name, value in mine.items() if name.startswith(f"{kind}{t}/")}
                  for t in range(record["n_batches"])]
         return found if any(found) else []
+    spurious = {name.split("/")[1]: value for name, value in mine.items() if name.startswith("spurious/")}
+    if spurious:
+        spurious["confidence"] = (spurious["confidence"] / CONFIDENCE_STEPS).astype(np.float32)
     batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
     return Outcome(
         experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
@@ -339,6 +355,6 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         sizes=record["sizes"], paired=record["paired"],
         label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
         predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
-        batches=batches, quality=parts("quality"),
+        batches=batches, quality=parts("quality"), spurious=spurious, caption=record.get("caption", ""),
         grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
         cost=record["cost"], made_with=record["entries"])

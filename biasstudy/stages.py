@@ -9,6 +9,7 @@ import torch
 
 from .data import UNKNOWN, LabeledImages, condition_of
 from .registry import seed_for, spread
+from .spurious import responses
 from .store import kind
 from .training import Context, uniform_of_images
 
@@ -163,3 +164,11 @@ def predict(context: Context, *, by: Any, images: LabeledImages) -> dict:
     probability = by(context, images.images)
     confidence = (probability.max(1) * 65535).round() / 65535     # last bits differ between kinds of CPU
     return {"predicted": probability.argmax(1).astype(np.int16), "confidence": confidence.astype(np.float32)}
+
+
+@kind("spurious", keep=True)
+def measure_spurious(context: Context, *, by: Any, images: LabeledImages) -> dict:
+    """How a classifier answers noise on and around the masked object, and ablations: see `spurious.responses`."""
+    assert images.mask is not None, "only asked for where test images have masks"
+    found = responses(lambda x: by(context, x), images.images, images.mask, images.label, images.unit)
+    return {**found, "confidence": (found["confidence"] * 65535).round() / np.float32(65535)}

@@ -76,4 +76,4 @@ def test_no_mirror_at_all_is_told_in_one_sentence(server, capsys, monkeypatch):
 
 def test_an_unknown_name_lists_the_known_ones(capsys):
     assert main(["fetch", "emnist"]) == 2
-    assert capsys.readouterr().err == "biasstudy: unknown data set 'emnist'; known: mnist, cifar100\n"
+    assert capsys.readouterr().err == "biasstudy: unknown data set 'emnist'; known: mnist, cifar100, hard-imagenet\n"

@@ -112,6 +112,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "n_generations": (3, lambda turns: np.array([len(turns)])),
     "instrument": ("lenet", lambda turns: turns[0].kept["oracle"].load()["told"]),
     "instrument_steps": (40, lambda turns: turns[0].kept["oracle"].load()["told"]),
+    "instrument_options": ({"penalty": 3.0}, lambda turns: turns[0].kept["oracle"].load()["told"]),
     "filter": ("classifier", lambda turns: turns[0].batch.load().images),
     "filter_options": ({"confidence": 0.6}, lambda turns: turns[0].batch.load().images),
     "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
@@ -124,7 +125,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "seed": (1, _start),
 }
 BASES = {  # what a field needs to have an effect
-    "classifier": {}, "classifier_options": {}, "instrument": {}, "protocol": {"ratio": 1.0},
+    "classifier": {}, "classifier_options": {}, "instrument": {}, "instrument_options": {}, "protocol": {"ratio": 1.0},
     "fresh_share": {"protocol": "fresh"}, "fewer": {"ratio": 0.0},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}}, "shortfall": {"filter": "classifier"},
     "filter_options": {"filter": "classifier", "shortfall": "keep", "classifier_options": {"penalty": 3.0}},
@@ -144,7 +145,8 @@ CHANGES = {  # fields that change together
 def test_every_field_changes_what_it_names(store, name):
     """Peers shipped knobs that did nothing."""
     value, of = KNOBS[name]
-    plain = name in ("classifier", "classifier_options", "instrument", "filter", "filter_options", "imitate")
+    plain = name in ("classifier", "classifier_options", "instrument", "instrument_options", "filter", "filter_options",
+                     "imitate")
     base = dataclasses.replace(BASE, **({} if plain else NETWORKS), **BASES.get(name, {}))
     changed = dataclasses.replace(base, **CHANGES.get(name, {name: value}))
     if name == "shortfall":  # three steps recognise nothing: one stops where the other goes on

@@ -1,4 +1,5 @@
-"""Downloads of the real data sets, by the libraries that know them: mirrors, checksums and progress are theirs."""
+"""Downloads of the real data sets, by the libraries that know them: mirrors, checksums and progress are theirs. What may not
+be downloaded by a program is described."""
 
 from ..store import data_folder
 
@@ -23,7 +24,37 @@ def cifar100() -> str:
     return "CIFAR-100: 50,000 + 10,000 photographs"
 
 
-FETCHERS = {"mnist": mnist, "cifar100": cifar100}
+HARD_IMAGENET = """Hard ImageNet is in two parts; get them by hand:
+
+1. Photographs: ImageNet (ILSVRC 2012), train and val, from https://image-net.org (an account there; for non-commercial
+   research), of these classes:
+{classes}
+   Put each class into {images}/train/<wnid>/ and its validation images into {images}/val/<wnid>/.
+2. Masks and ranking: from the authors of Hard ImageNet (Moayeri, Singla, Feizi 2022; CC0), from
+   https://mmoayeri.github.io/HardImageNet or https://umd.box.com/s/ca7qlcfsqlfqul9rzgtuqhb2c6pm62qd (hardImageNet.zip).
+   Put its folders train and val (files <wnid>_<file of the photograph>) and paths_by_rank*.pkl into {masks}/.
+
+A subset of the classes is enough: name them with dataset_options: {{classes: "snorkel, volleyball"}}. Where the folders lie
+elsewhere, name them with dataset_options: {{images: PATH, masks: PATH}}.
+"""
+
+
+def hard_imagenet() -> str:
+    """What to get, and from whom; then the layout of what is here is checked."""
+    from . import hard_imagenet as data_set
+    folders = {kind: data_folder() / "hard-imagenet" / kind for kind in ("images", "masks")}
+    classes = "\n".join(f"   {wnid} {name}" for name, wnid in data_set.WNIDS.items())
+    print(HARD_IMAGENET.format(classes=classes, **folders))
+    here = [name for name, wnid in data_set.WNIDS.items() if (folders["images"] / "train" / wnid).is_dir()]
+    said = []
+    for part in data_set.PARTS:
+        found, masks, without = data_set.check_layout(folders, part, here or data_set.WNIDS)
+        said.append(f"{part} {len(found):,} photographs, {len(masks):,} masks ({without} without a mask, "
+                    f"{len(set(masks) - set(found))} masks without a photograph)")
+    return f"Hard ImageNet: {len(here)} of 15 classes ({', '.join(here)}): {'; '.join(said)}"
+
+
+FETCHERS = {"mnist": mnist, "cifar100": cifar100, "hard-imagenet": hard_imagenet}
 
 
 def fetch(name: str) -> None:

@@ -182,7 +182,7 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             if lines.shape[1] > 1:
                 axis.plot(lines.index, lines, color=color, linewidth=0.5, alpha=0.35)
             axis.plot(lines.index, lines.mean(axis=1), color=color, marker="osD^vPX*hp"[g % 10], label=group)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xticks(sorted(part.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
     _legend(figure, axes)

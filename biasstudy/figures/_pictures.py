@@ -72,7 +72,11 @@ def counts_table(real: Any) -> pd.DataFrame:
 
 
 def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
-    """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class."""
+    """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class.
+
+    Where the start favours one group in all classes, titles say which share of the start, and of each batch as the probe sees
+    it, is of that group.
+    """
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
     per_class = len(o.grids[0]) // len(o.classes) if o.grids else PICTURES
@@ -84,6 +88,10 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
         blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
     titles += [f"made by generator {t}" for t in range(len(o.grids))]
+    for g in np.flatnonzero((o.favoured > 0).all(0)):
+        seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[:len(o.grids)]]
+        shares = [*([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]), *(np.mean(group == g) for group in seen)]
+        titles = [f"{title}:\n{share:.0%} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
     height = lines * WIDTH / columns * shown / n_show * 1.06

@@ -36,7 +36,10 @@ BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
           "equal-opportunity-mean": "mean gap within classes",
           "class-disparity-mean": "variance within classes, without noise", "adjusted-accuracy": "mean of group accuracies",
-          "headline": "accuracy contrast (signed)"}
+          "headline": "accuracy contrast (signed)", "relative-foreground-sensitivity": "relative foreground sensitivity",
+          **{f"ablated-{kind}-{how}": f"{kind}, {said}" for kind in ("accuracy", "confidence") for how, said in
+             (("grey-object", "object grey"), ("grey-box", "box of the object grey"), ("tile", "object tiled over"))}}
+
 
 
 def use_style() -> None:
@@ -50,7 +53,8 @@ def mark_of(results: Results) -> str:
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
     standin = "stand-in data" if "stands_for" in DATASETS[first.experiment.dataset].traits else ""
-    words = [first.experiment.dataset, standin, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}", results.note]
+    words = [first.experiment.dataset, standin, first.caption, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}",
+             results.note]
     return " · ".join(w for w in words if w)
 
 
