@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-FAMILIES := $(filter-out colorized_mnist cifar20, $(basename $(notdir $(NOTEBOOKS))))
+FAMILIES := $(filter-out colorized_mnist, $(basename $(notdir $(NOTEBOOKS))))
 export BIASSTUDY_RUNS ?= $(CURDIR)/runs
 export BIASSTUDY_STUDY ?= $(CURDIR)/study
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level ERROR
@@ -25,7 +25,6 @@ study: install
 	mkdir -p $(BIASSTUDY_STUDY)
 	$(BIN)/python -m biasstudy run params/colorized_mnist/offline.yaml --workers 2
 	$(PAPERMILL) notebooks/colorized_mnist.ipynb $(BIASSTUDY_STUDY)/colorized_mnist.ipynb -f params/colorized_mnist/offline.yaml
-	$(PAPERMILL) notebooks/cifar20.ipynb $(BIASSTUDY_STUDY)/cifar20.ipynb -f params/cifar20/offline.yaml -p source reference:cifar20
 	for name in $(FAMILIES); do $(PAPERMILL) notebooks/$$name.ipynb $(BIASSTUDY_STUDY)/$$name.ipynb || exit 1; done
 	$(BIN)/python -m biasstudy report
 

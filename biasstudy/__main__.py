@@ -1,8 +1,9 @@
-"""Command line: python -m biasstudy fetch | run | nulls | bench | sampling | notebooks | ledger | report | doctor."""
+"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks | ledger | report | doctor."""
 
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     fetch = commands.add_parser("fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)")
-    fetch.add_argument("name", help="mnist")
+    fetch.add_argument("name", help="mnist or cifar100")
     fetch.set_defaults(call=_fetch)
 
     run = commands.add_parser("run", help="run the experiments of a parameter file")
@@ -32,6 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
     run.set_defaults(call=_run)
 
+    sweep = commands.add_parser("sweep", help="run hundreds of experiments: a grid over a parameter file")
+    sweep.add_argument("file", type=Path, help="YAML: base (a parameter file), grid (axis: list of values)")
+    sweep.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                       help="change one parameter of the base (YAML value)")
+    sweep.add_argument("--dry-run", action="store_true", help="show what would be run and what it would cost, and stop")
+    sweep.add_argument("--workers", type=int, help="processes; default: one for each core or GPU")
+    sweep.add_argument("--per-gpu", type=int, default=1, help="processes that share a GPU")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster: tcp://... or tls://...")
+    sweep.add_argument("--tls", type=Path, nargs=3, default=(), metavar=("CA", "CERT", "KEY"), help="files for tls://...")
+    sweep.add_argument("--slurm", type=Path, metavar="FILE", help="start workers as Slurm jobs; YAML for dask_jobqueue")
+    sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
+                       help="import this first: your own data sets, generators, metrics")
+    sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    sweep.set_defaults(call=_sweep)
+
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
     nulls.add_argument("--studies", type=int, default=40, help="A/A studies of six seeds")
     nulls.add_argument("--seeds", type=int, default=20, help="seeds of the experiments in which nothing happens")
@@ -44,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
+    bench.add_argument("--peer", action="store_true", help="instead: models of FairFeedbackLoops' sizes, two ways")
     bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
@@ -53,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                           help="change one parameter (YAML value)")
     sampling.add_argument("--images", type=int, default=500, help="made with each number of steps")
+    sampling.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20, 50, 100, 1000], metavar="N",
+                          help="of the solver, rising; the last is the measure for the others")
+    sampling.add_argument("--seconds", type=float, default=5.0, help="of each of the repeated blocks in which speed is timed")
     sampling.add_argument("--folder", type=Path, help="where table and figure go; default: BIASSTUDY_STUDY, else study/")
     sampling.set_defaults(call=_sampling)
 
@@ -100,16 +120,77 @@ def _run(asked: argparse.Namespace) -> int:
     study = study_from(parameters_of(asked))
     print(study.table().to_string())
     if asked.workers > 1:
-        from .sweep import run_in_processes
-        run_in_processes(study, asked.workers, asked.modules, asked.keep)
+        _in_processes(study, asked)
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print("\n".join(sentences(study.split(results))))
     if asked.save:
-        command = f"python -m biasstudy run {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
-        _save_reference(results, asked.save, command, study.split(results))
+        _save_reference(results, asked.save, command_of(asked), study.split(results))
     return 0
+
+
+def _in_processes(study: Any, asked: argparse.Namespace) -> None:
+    """Run all experiments of a study in processes; a failed one is an error here."""
+    from .engine import Local
+    from .farm import run_by
+    from .progress import Line
+    line = Line()
+    try:
+        failed = run_by(Local(asked.workers), study, asked.modules, asked.keep, say=line).failed
+    finally:
+        line.end()
+    if failed:
+        raise ChildProcessError(f"{len(failed)} of {len(study.experiments)} experiments failed; the first with: "
+                                f"{next(iter(failed.values()))[-1]}")
+
+
+def _sweep(asked: argparse.Namespace) -> int:
+    import importlib
+
+    import yaml
+
+    from . import sweep
+    from .farm import run_by, said
+    from .progress import Line
+    from .store import runs_folder
+    from .training import Numerics
+    sys.path.insert(0, os.getcwd())
+    for module in asked.modules:
+        importlib.import_module(module)
+    line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
+    grid = sweep.read(asked.file, {name: yaml.safe_load(text) for name, text in asked.p}, elsewhere)
+    numerics = (Numerics.elsewhere if elsewhere else Numerics)(**grid.study.numerics)
+    plan = sweep.plan_of(grid.study, runs_folder(), numerics, line)
+    costs, source = plan.costs(numerics, runs_folder())
+    line.end()
+    engine = _engine(asked, numerics)
+    workers = max(1, engine.slots)
+    print(sweep.run_table(grid.study, plan).to_string())
+    print(sweep.cost_table(grid, plan, costs, source, workers).to_string(), flush=True)
+    if asked.dry_run:
+        engine.close()
+        return 0
+    try:
+        report = run_by(engine, grid.study, asked.modules, asked.keep, numerics=numerics, plan=plan, costs=costs, say=line)
+    finally:
+        line.end()
+    print(said(report, plan, workers))
+    return 1 if report.failed else 0
+
+
+def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
+    """What runs the experiments of a sweep."""
+    if sum(map(bool, (asked.workers, asked.scheduler, asked.slurm))) > 1:
+        raise ValueError("choose one of --workers, --scheduler and --slurm")
+    if asked.scheduler or asked.slurm:
+        from .cluster import Cluster, Slurm
+        from .notebook import read_parameters
+        engine = Slurm(read_parameters(asked.slurm)) if asked.slurm else Cluster(asked.scheduler, asked.tls)
+        print(f"dashboard: {engine.dashboard}")
+        return engine
+    from .engine import local
+    return local(asked.workers, numerics, asked.per_gpu)
 
 
 PICTURES = {  # what README shows of reference results: names in `figures`
@@ -138,22 +219,18 @@ def _save_pictures(study: str, folder: Path) -> None:
         Image.open(drawn).convert("RGB").quantize(128).save(packed, optimize=True)
 
 
+def command_of(asked: argparse.Namespace) -> str:
+    """The command as provenance has it: with its parameter file and what -p changed."""
+    return shlex.join(["python", "-m", "biasstudy", asked.command, asked.file.as_posix(),
+                       *(word for change in asked.p for word in ("-p", *change))])
+
+
 def parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the file of a command, with those changed by -p."""
     import yaml
+
+    from .notebook import read_parameters
     return {**read_parameters(asked.file), **{name: yaml.safe_load(text) for name, text in asked.p}}
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
-    import yaml
-    try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} must hold lines 'name: value'")
-    return found
 
 
 def _nulls(asked: argparse.Namespace) -> int:
@@ -181,8 +258,13 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 def _bench(asked: argparse.Namespace) -> int:
     from .bench import bench, table
+    from .peers import bench_peer, said
     from .training import Numerics
-    print(table(bench(Numerics(asked.precision, asked.device, asked.threads), asked.only, asked.quick, asked.json)))
+    numerics = Numerics(asked.precision, asked.device, asked.threads)
+    if asked.peer:
+        print("\n".join(said(bench_peer(numerics, asked.quick, asked.json))))
+    else:
+        print(table(bench(numerics, asked.only, asked.quick, asked.json)))
     return 0
 
 
@@ -192,9 +274,9 @@ def _sampling(asked: argparse.Namespace) -> int:
     from .store import home
     from .training import Numerics
     study = study_from(parameters_of(asked))
-    command = f"python -m biasstudy sampling {asked.file.as_posix()} --images {asked.images}"
-    said = write(study.base, asked.images, Numerics(**study.numerics),
-                 asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument", command)
+    command = command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
+    folder = asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument"
+    said = write(study.base, asked.steps, asked.images, asked.seconds, Numerics(**study.numerics), folder, command)
     print("\n".join(said))
     return 0
 

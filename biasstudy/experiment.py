@@ -45,7 +45,6 @@ DRIFTING = ("real-shares", REBALANCE)                          # those that need
 FEWER = "fewer"                                                # the start alone, fewer images of it each generation
 SMALLEST = 1 / 8                                               # share of the start in the last generation of that arm
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, FEWER)
-RECIPE = ("steps", "batch", "rate", "decay", "shift", "flip")  # options that leave the shape of a network as it is
 CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
 
 
@@ -162,9 +161,9 @@ class Experiment:
         if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
             raise ValueError(f"pretraining {self.pretraining!r} needs a classifier with weights, the same as the instrument; "
                              f"got classifier {self.classifier!r}, instrument {self.instrument!r}")
-        shape, other = (self.resolved(kind) for kind in ("classifier", "instrument"))
+        shape, other = (getattr(self._model(kind), "shape", self.resolved(kind)) for kind in ("classifier", "instrument"))
         for name in shape:
-            if name not in RECIPE and shape[name] != other[name]:
+            if shape[name] != other[name]:
                 raise ValueError(f"pretraining {self.pretraining!r} needs the network of the instrument: its {name} is "
                                  f"{other[name]!r}; got {shape[name]!r} in classifier_options")
 

@@ -4,7 +4,7 @@
 kept, and the store computes what is missing. There is no resume logic: running again is resuming.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,11 +244,16 @@ def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | 
                     bar.now(f"experiment {i + 1} of {len(listed)} ({e.arm}), generation {turn.t}: {stage.kind.name}")
                     stage.load()
             outcomes.append(outcome_of(e, real, plan, numerics, scale, store))
-            store.save_record(f"{e.id}.{numerics.name}", outcomes[-1].record)
+            store.save_record(record_name(e, numerics.name), outcomes[-1].record)
             if keep == "results":
                 store.prune(set(needed_by(plans[i + 1:])))
     store.close()
     return Results(outcomes, dict(store.counts))
+
+
+def record_name(e: Experiment, numerics: str) -> str:
+    """Name of the record of a finished experiment."""
+    return f"{e.id}.{numerics}"
 
 
 def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None) -> Store:
@@ -260,16 +265,18 @@ def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | Non
 
 
 def space_of(e: Experiment, real: Draw) -> int:
-    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool;
-    with a
-    filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
+    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool; with
+    a filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
     image = 3 * int(np.prod(real.source.train.images.shape[2:]))
     made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
     return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
 
 
-def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:
-    """All stages on which these plans rest, by id."""
+def needed_by(plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
+    """All stages on which these plans rest, by id.
+
+    beyond   of a stage: whether to go on to it and to what it rests on
+    """
     found: dict[str, Stage] = {}
 
     def visit(thing: Any) -> None:
@@ -278,7 +285,7 @@ def needed_by(plans: list[list[Turn]]) -> dict[str, Stage]:
                 visit(part)
             return
         if isinstance(thing, Stage):
-            if thing.id in found:
+            if thing.id in found or not beyond(thing):
                 return
             found[thing.id] = thing
         for value in getattr(thing, "inputs", {}).values():

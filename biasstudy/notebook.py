@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
-from .registry import checked
+from .registry import DATASETS, checked
 from .store import home
 
 # parameters of a study that are not fields of an experiment
@@ -45,7 +45,11 @@ class Study:
     @property
     def experiments(self) -> list[Experiment]:
         """All variants, all seeds, all arms of each; what several variants share counts once."""
-        return list({e.id: e for base in self.variants.values() for e in self._experiments(base)}.values())
+        return list({e.id: e for mine in self.by_variant().values() for e in mine}.values())
+
+    def by_variant(self) -> dict[str, list[Experiment]]:
+        """Experiments of each variant, by its name; several variants may have some in common."""
+        return {name: self._experiments(base) for name, base in self.variants.items()}
 
     def _experiments(self, base: Experiment) -> list[Experiment]:
         seeds = [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
@@ -98,8 +102,8 @@ class Study:
         """Results of each variant, by its name."""
         from .results import Results
         parts = {}
-        for name, base in self.variants.items():
-            mine = {e.id for e in self._experiments(base)}
+        for name, experiments in self.by_variant().items():
+            mine = {e.id for e in experiments}
             parts[name] = Results([o for o in results.outcomes if o.experiment.id in mine], note=results.note)
         return parts
 
@@ -123,9 +127,10 @@ def _setting(e: Experiment) -> str:
             f"{e.protocol}")
 
 
-def study_from(parameters: Mapping[str, Any]) -> Study:
+def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     """The study with these parameters: fields of Experiment and SETTINGS.
 
+    elsewhere  other machines compute: the device need not be here
     variants   list of mappings: fields in which the variants differ, for example [{protocol: latest}, {protocol: fresh}]
 
     raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
@@ -146,7 +151,7 @@ def study_from(parameters: Mapping[str, Any]) -> Study:
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
         from .training import Numerics
-        Numerics(**numerics)  # refuses a device that is not there
+        _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)  # refuses a device that is not there
     return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
 
 
@@ -171,6 +176,18 @@ def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
     other = [change.get(field) for change in changes]
     shared = {k for k, v in value.items() if all(isinstance(options, dict) and options.get(k) == v for options in other)}
     return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
+    import yaml
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{path} must hold lines 'name: value'")
+    return found
 
 
 def study(namespace: Mapping[str, Any]) -> Study:
@@ -236,7 +253,15 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     return text
 
 
-def standin_note(dataset: str) -> str:
-    """A sentence for the first output when the data are a stand-in; empty otherwise."""
-    return f"{dataset} is a procedural STAND-IN, not photographs." if "standin" in dataset else f"{dataset}: real images."
+def data_note(dataset: str, name: str) -> str:
+    """Whether the images are real, for the first output; of a stand-in also the two commands that lead to real ones.
+
+    name   of the notebook
+    """
+    real = DATASETS[dataset].traits.get("stands_for")
+    if not real:
+        return f"{dataset}: real images."
+    return (f"{dataset} is a procedural STAND-IN, not photographs. With {real}:\n"
+            f"  python -m biasstudy fetch {DATASETS[real].traits['fetch']}\n"
+            f"  papermill notebooks/{name}.ipynb out.ipynb -p dataset {real}")
 

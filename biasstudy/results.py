@@ -220,8 +220,8 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
-        """Write <study>.npz.xz (predictions, shares, sample grids), <study>.json.xz (provenance) and, to be read without the
-        package, <study>.csv.xz: the rows of the table that are of no single class or group.
+        """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read
+        without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts   results of each variant, by its name; default: all are one
         """
@@ -238,7 +238,7 @@ class Results:
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
             mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
             if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough
-                mine |= {f"grid{t}": grid for t, grid in enumerate(o.grids)}
+                mine |= {f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)}
             if i == 0:                                                 # the test images are those of all
                 mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
             if o.confusion is not None:
@@ -257,6 +257,12 @@ class Results:
 
 
 REFERENCE = Path(__file__).parent / "reference"  # results that ship with the package
+PICTURES = 6                                     # of each class that figures show
+
+
+def _shown(grid: np.ndarray, n_classes: int) -> np.ndarray:
+    """The pictures of each class that figures show; grids lie class after class."""
+    return grid.reshape(n_classes, -1, *grid.shape[1:])[:, :PICTURES].reshape(-1, *grid.shape[1:]) if len(grid) else grid
 
 
 def studies(folder: Path | None = None) -> list[str]:

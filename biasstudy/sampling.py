@@ -16,7 +16,7 @@ from .bench import spread, timed
 from .data import LabeledImages
 from .drawing import draw
 from .experiment import Experiment
-from .figures._style import signed, use_style
+from .figures import signed, use_style
 from .generators.diffusion import Denoiser, Diffusion
 from .loop import open_store, turns
 from .probes import Extractor, Instruments, scale_of_features
@@ -26,10 +26,8 @@ from .stages import tensors
 from .store import environment
 from .training import Context, Numerics
 
-STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 1000)
 
-
-def quality_of_steps(e: Experiment, steps: Sequence[int] = STEPS, n: int = 500, *, numerics: Numerics | None = None,
+def quality_of_steps(e: Experiment, steps: Sequence[int], n: int, *, numerics: Numerics | None = None,
                      where: str | Path | None = None) -> pd.DataFrame:
     """KID of images that generation 0's diffusion model makes from equal noise, by the number of network evaluations.
 
@@ -57,8 +55,8 @@ def quality_of_steps(e: Experiment, steps: Sequence[int] = STEPS, n: int = 500, 
     of_real, model = features(context, real.test.load().images), Diffusion(**e.resolved("generator"))
     rows = []
     for k in steps:
-        images = dataclasses.replace(model, sampling_steps=k).sample(state, told, 0, seed=seed_for(e.seed, "steps"),
-                                                                     context=context)
+        quicker = dataclasses.replace(model, sampling_steps=k)
+        images = quicker.sample(state, told, 0, seed=seed_for(e.seed, "steps"), context=context)
         value, se = kid(of_real, features(context, images))
         rows.append({"steps": k, "kid": value, "kid_se": se, "evaluations": k * (1 if model.guidance == 1 else 2)})
     store.close()
@@ -118,14 +116,20 @@ def picture(table: pd.DataFrame, e: Experiment, n: int) -> Figure:
     return signed(figure, f"{e.dataset} · generation 0 · {n} images each · n = 1 fit")
 
 
-def write(e: Experiment, n: int, numerics: Numerics, folder: Path, command: str) -> list[str]:
-    """Measure both, write sampling.csv, .json and .png, and say in sentences what was found."""
-    table, beside = quality_of_steps(e, n=n, numerics=numerics), against_diffusers(numerics)
+def write(e: Experiment, steps: Sequence[int], n: int, fill: float, numerics: Numerics, folder: Path,
+          command: str) -> list[str]:
+    """Measure both, write sampling.csv, .json and .png, and say in sentences what was found.
+
+    Speed is that of the experiment's own width and side of images; for the other arguments see the two functions.
+    """
+    table = quality_of_steps(e, steps, n, numerics=numerics)
+    side = draw(e).test.load().images.shape[2]
+    beside = against_diffusers(numerics, side=side, channels=e.resolved("generator")["channels"], fill=fill)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "sampling.csv", index=False, float_format="%.6g")
     picture(table, e, n).savefig(folder / "sampling.png")
-    about = {"command": command, "experiment": e.fields(), "images": n, "fewest": fewest(table), "beside diffusers": beside,
-             **environment()}
+    about = {"command": command, "experiment": e.fields(), "images": n, "fewest": fewest(table), "side": side,
+             "beside diffusers": beside, **environment()}
     (folder / "sampling.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     return [table.round(4).to_string(index=False),
             f"fewest steps within 2 standard errors of {table.steps.iloc[-1]}: {about['fewest']}",

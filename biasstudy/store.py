@@ -85,6 +85,11 @@ class Stage:
         return self.store.root / "stages" / self.kind.name / self.id
 
     @property
+    def file(self) -> Path:
+        """Where the value is, if it is on disk."""
+        return self.folder / _ARRAYS
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Seconds, peak memory, versions and hardware of the computation; empty if it is not on disk."""
         found = _read_json(self.folder / "stage.json").get("provenance")
@@ -144,7 +149,7 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether the value is on disk."""
-        return (stage.folder / _ARRAYS).exists()
+        return stage.file.exists()
 
     def _compute(self, stage: Stage) -> Arrays:
         inputs = {name: value.load() if hasattr(value, "load") else value for name, value in stage.inputs.items()}
@@ -187,7 +192,7 @@ class Store:
     def _read(self, stage: Stage) -> Arrays | None:
         """Arrays of a finished stage; None if there is none, or its file is damaged (it is then removed)."""
         try:
-            data = (stage.folder / _ARRAYS).read_bytes()
+            data = stage.file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         record = _read_json(stage.folder / "stage.json")
@@ -218,7 +223,7 @@ class Store:
             if stage.kind.keep or stage.id in needed:
                 kept.append(stage)
             else:
-                (stage.folder / _ARRAYS).unlink(missing_ok=True)
+                stage.file.unlink(missing_ok=True)
                 stage.forget()
         self.computed = kept
 
@@ -232,12 +237,16 @@ class Store:
 
     def save_record(self, name: str, record: dict[str, Any]) -> None:
         """Keep a JSON record of a finished experiment under experiments/<name>.json."""
-        folder = self.root / "experiments"
+        file = self.record_file(name)
         partial = self.root / "tmp" / f"record-{uuid.uuid4().hex}"
         with _explained(self.root):
-            folder.mkdir(exist_ok=True)
+            file.parent.mkdir(exist_ok=True)
             _write(partial, json.dumps(record, indent=1, sort_keys=True).encode())
-            os.replace(partial, folder / f"{name}.json")
+            os.replace(partial, file)
+
+    def record_file(self, name: str) -> Path:
+        """Where the record of a finished experiment is."""
+        return self.root / "experiments" / f"{name}.json"
 
 
 def _identity(value: Any) -> Any:

@@ -61,6 +61,15 @@ class Numerics:
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
 
+    @classmethod
+    def elsewhere(cls, device: str, **others: Any) -> "Numerics":
+        """Numerics of other machines, whose device this one need not have."""
+        if device == "auto":
+            raise ValueError("device is 'auto', but it is other machines that compute; say cuda or cpu")
+        numerics = cls(**others, device="cpu" if device == "cuda" else device)
+        object.__setattr__(numerics, "device", device)
+        return numerics
+
     @property
     def dtype(self) -> torch.dtype:
         return torch.float64 if self.precision == "float64" else torch.float32

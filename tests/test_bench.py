@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
+from biasstudy.__main__ import main
 from biasstudy.data import LabeledImages
+from biasstudy.peers import REPEATS, Autoencoder
 from biasstudy.registry import Entry
 from biasstudy.store import Kind
-from biasstudy.training import Numerics, train
+from biasstudy.training import Context, Numerics, train
 
 NUMERICS = Numerics()
 POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))
@@ -178,3 +180,21 @@ def test_timed_divides_by_the_number_of_calls(monkeypatch):
         calls.append(time.perf_counter())
         CLOCK[0] += 0.5
     assert bench.timed(call, "cpu", 2.0) == [0.5, 0.5, 0.5] and len(calls) == 2 + 3 * 4
+
+
+def test_the_peer_is_measured_beside_ours(tmp_path, capsys):
+    assert main(["bench", "--peer", "--quick", "--json", str(tmp_path / "peer.json")]) == 0
+    assert "the usual way" in capsys.readouterr().out
+    found = json.loads((tmp_path / "peer.json").read_text())["models"]
+    for row in found.values():
+        assert row["ratio"] == row["ours"]["median"] / row["usual"]["median"] and row["usual"]["n"] == REPEATS
+
+
+def test_both_ways_take_the_same_step_of_the_autoencoder():
+    """Equal weights, images and noise: the same loss to the last digits, whatever the layout in memory."""
+    torch.manual_seed(0)
+    model, images, draw = Autoencoder(), torch.randint(0, 256, (4, 3, 28, 28), dtype=torch.uint8), torch.randn(4, 20)
+    usual = model.loss(images / 255, draw)
+    context = Context(Numerics())
+    ours = context.place(model).loss(context.pixels(images).add_(1).div_(2), draw)
+    assert ours.item() == pytest.approx(usual.item(), rel=1e-6)

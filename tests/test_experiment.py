@@ -67,6 +67,12 @@ def test_bad_values_are_refused_with_one_sentence(fields, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_classifiers_may_be_fitted_otherwise_than_the_expert_whose_weights_they_begin_at():
+    recipe = {"rate": 0.1, "smoothing": 0.1, "optimizer": "sgd"}
+    e = tiny(pretraining="expert", classifier="resnet18", instrument="resnet18", classifier_options=recipe)
+    assert e.prior == "instruments"
+
+
 def test_unknown_fields_are_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown parameter 'raito'; known: dataset, .*ratio"):
         experiment_from({"raito": 0.5})

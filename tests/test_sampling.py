@@ -37,7 +37,7 @@ def test_quality_of_steps_measures_what_each_number_of_steps_makes(runs):
 def test_what_cannot_be_measured_is_said_first(changes, n, sentence, runs):
     from dataclasses import replace
     with pytest.raises(ValueError, match=sentence):
-        quality_of_steps(replace(SMALL, **changes), n=n)
+        quality_of_steps(replace(SMALL, **changes), (1, 2), n)
 
 
 def test_speed_beside_the_pipeline_of_diffusers():
@@ -45,14 +45,13 @@ def test_speed_beside_the_pipeline_of_diffusers():
     assert found["ratio"] == found["ours"]["median"] / found["diffusers"]["median"] > 0
 
 
-def test_the_command_writes_table_figure_and_provenance(tmp_path, runs, capsys, monkeypatch):
-    from biasstudy import sampling
-    monkeypatch.setattr(sampling, "STEPS", (1, 2))
-    monkeypatch.setattr(sampling.quality_of_steps, "__defaults__", ((1, 2), 500))
-    monkeypatch.setattr(sampling.against_diffusers, "__defaults__", (1, 2, 16, 8, 0.01))
+def test_the_command_writes_table_figure_and_provenance(tmp_path, runs, capsys):
     file = tmp_path / "a.yaml"
     file.write_text(json.dumps({k: v for k, v in SMALL.fields().items()}))
-    assert main(["sampling", str(file), "--images", "20", "--folder", str(tmp_path / "out")]) == 0
+    asked = ["sampling", str(file), "-p", "n_test", "100", "--steps", "1", "2", "--seconds", "0.01", "--images"]
+    assert main([*asked, "20", "--folder", str(tmp_path / "out")]) == 0
     assert "fewest steps within 2 standard errors of 2" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"sampling.csv", "sampling.json", "sampling.png"}
-    assert main(["sampling", str(file), "--images", "2000"]) == 2
+    about = json.loads((tmp_path / "out" / "sampling.json").read_text())
+    assert f"{file.as_posix()} -p n_test 100 --images 20 --steps 1 2" in about["command"] and about["side"] == 28
+    assert main([*asked, "2000"]) == 2 and "a batch has 50 images" in capsys.readouterr().err

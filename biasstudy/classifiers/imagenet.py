@@ -43,6 +43,7 @@ class Torchvision(Deep):
     enlarge: int = 0
     tuning: float = 0.1
 
+    recipe: ClassVar[tuple[str, ...]] = (*Deep.recipe, "tuning")
     original: ClassVar[str]     # its name in torchvision
     width: ClassVar[int]        # of its features
 

@@ -1,8 +1,8 @@
 """The recipe that all networks share, and two small ones."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +34,13 @@ class Network:
     decay: float = 0.01
     shift: int = 2          # pixels by which training images are moved at random
     flip: bool = False      # half of the training images mirrored
+
+    recipe: ClassVar[tuple[str, ...]] = ("steps", "batch", "rate", "decay", "shift", "flip")
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Options that decide which network is built: all but the recipe. Weights fit where these are equal."""
+        return {name: value for name, value in asdict(self).items() if name not in self.recipe}
 
     def __post_init__(self) -> None:
         at_least(called(self), self, steps=1, batch=1, shift=0)
@@ -131,6 +138,8 @@ class Deep(Network):
 
     smoothing: float = 0.0      # of the labels: the share that all classes divide among them
     optimizer: str = "adamw"    # or sgd: Nesterov momentum 0.9
+
+    recipe: ClassVar[tuple[str, ...]] = (*Network.recipe, "smoothing", "optimizer")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,5 +4,6 @@
     def name(*, option: int = 3) -> Source: ...
 
 The function loads or makes all real images and says what is known about their groups; drawing start, reserve, instruments
-and test from it is `data.draw`'s work. Stand-ins carry "standin" in their name and are never used unless asked for.
+and test from it is `drawing.draw`'s work. Traits: `fetch`, what `python -m biasstudy fetch` calls its files; of a stand-in,
+which is never used unless asked for by its name, `stands_for`, the data set in whose place it is.
 """

@@ -24,7 +24,7 @@ DIM_25 = ("beaver", "otter", "shark", "aquarium_fish", "orchid", "tulip", "bowl"
           "willow_tree", "palm_tree", "bus", "bicycle", "streetcar", "tractor")
 
 
-@DATASETS.register("cifar20", version=1)
+@DATASETS.register("cifar20", version=1, fetch="cifar100")
 def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
     """The 50,000 + 10,000 photographs of CIFAR-100 in 20 coarse classes; the group is the fine class. Nested.
 
@@ -44,7 +44,7 @@ def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
                   presets={"dim-25": thinned})
 
 
-@DATASETS.register("cifar100", version=1)
+@DATASETS.register("cifar100", version=1, fetch="cifar100")
 def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
     """The photographs of CIFAR-100 in 100 fine classes; the group is the coarse class. Grouped: a class has one group.
 

@@ -27,7 +27,7 @@ _MNIST = {  # sha256 of the unpacked files
 _MNIST_5K = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 
 
-@DATASETS.register("colorized-mnist", version=1)
+@DATASETS.register("colorized-mnist", version=1, fetch="mnist")
 def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
     """The 60,000 + 10,000 digits of MNIST with coloured strokes on black.
 

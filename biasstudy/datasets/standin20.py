@@ -13,7 +13,7 @@ CELLS, UNIT = 64, 25       # side of a tile in cells; cells per unit of a shape
 Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@DATASETS.register("standin20", version=1)
+@DATASETS.register("standin20", version=1, stands_for="cifar20")
 def standin20() -> Source:
     """Twenty shapes, each in five looks, on patterned grounds.
 

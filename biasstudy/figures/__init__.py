@@ -30,6 +30,7 @@ from ._shares import shares as shares
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
 from ._style import save as save
+from ._style import signed as signed
 from ._style import use_style as use_style
 from ._summary import calibration as calibration
 from ._summary import dose as dose

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..results import Results
+from ..results import PICTURES, Results
 from ._style import WIDTH, compact, mark_of, signed, use_style
 
 
@@ -71,17 +71,19 @@ def counts_table(real: Any) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(real.source.classes, name="class"), columns=columns)
 
 
-def samples(results: Results, real: Any, classes: int = 10) -> Figure:
-    """Real images beside what the generator of each generation makes of equal noise; one row per class."""
+def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
+    """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class."""
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
-    per_class = len(o.grids[0]) // len(o.classes) if o.grids else 6
-    start, shown, n_show = real.start.load(), min(classes, len(o.classes)), min(6, per_class)
-    members = [np.flatnonzero(start.label == k) for k in range(shown)]
-    first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
-    blocks = [[start.images[index] for index in first]]
+    per_class = len(o.grids[0]) // len(o.classes) if o.grids else PICTURES
+    shown, n_show, blocks, titles = min(classes, len(o.classes)), min(PICTURES, per_class), [], []
+    if real is not None:
+        start = real.start.load()
+        members = [np.flatnonzero(start.label == k) for k in range(shown)]
+        first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
+        blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
-    titles = ["real (the start)", *[f"made by generator {t}" for t in range(len(o.grids))]]
+    titles += [f"made by generator {t}" for t in range(len(o.grids))]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
     height = lines * WIDTH / columns * shown / n_show * 1.06

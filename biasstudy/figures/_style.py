@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..registry import DATASETS
 from ..results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
@@ -48,12 +49,13 @@ def mark_of(results: Results) -> str:
     """What must stand on every figure: where the numbers come from, how many seeds, and the word smoke where it is due."""
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
-    standin = "stand-in data" if "standin" in first.experiment.dataset else ""
+    standin = "stand-in data" if "stands_for" in DATASETS[first.experiment.dataset].traits else ""
     words = [first.experiment.dataset, standin, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}", results.note]
     return " · ".join(w for w in words if w)
 
 
 def signed(figure: Figure, text: str) -> Figure:
+    """The figure with a small line below that says where its numbers come from."""
     figure.supxlabel(text, fontsize=7, color="#777777", x=0.99, ha="right")
     return figure
 

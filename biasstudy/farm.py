@@ -1,0 +1,193 @@
+"""Run the experiments of a plan by an engine until all are finished or have failed.
+
+Workers get experiments that have no unfinished stage in common where there are any (a lock in the store does the rest), and
+weights and batches are deleted when no unfinished experiment rests on them. A process that dies is replaced, and its
+experiment goes on from its last stage.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from .cost import Costs, seconds_of, stored
+from .engine import task_of
+from .experiment import Experiment
+from .notebook import Study
+from .store import runs_folder
+from .sweep import Job, Plan, duration, plan_of
+
+DEATHS = 3  # times that a process may end in an experiment, with no stage or checkpoint finished in between
+
+
+@dataclass
+class Report:
+    """What became of a sweep. `failed`: id -> its last lines; `computed`: stages; `seconds` since the first task."""
+
+    finished: int = 0
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    died: int = 0
+    computed: int = 0
+    stage_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def said(report: Report, plan: Plan, workers: int) -> str:
+    """What became of a sweep, in words; failed experiments with their last lines."""
+    if not report.finished and not report.failed:
+        return f"all {len(plan.jobs)} experiments are finished"
+    n, beside = report.finished, workers * report.seconds - report.stage_seconds
+    lines = [f"{n} experiments finished in {duration(report.seconds)} with {workers} worker{'s' * (workers > 1)}"
+             f" ({n / report.seconds * 3600:.0f} per hour); {report.computed} stages took {duration(report.stage_seconds)}, "
+             f"all else {beside / max(1, n):.2f} s per experiment; {report.died} times a process died and was replaced"]
+    for id, last in report.failed.items():
+        e = plan.jobs[id].experiment
+        lines += [f"failed: {id} (arm {e.arm}, seed {e.seed}, {e.start} start, {e.generator}, ratio {e.ratio}, {e.protocol})"]
+        lines += [f"    {line}" for line in last]
+    if report.failed:
+        lines += [f"{len(report.failed)} failed; run the same command again to try them again"]
+    return "\n".join(lines)
+
+
+class Farm:
+    """The experiments of a plan, given to an engine until all are finished or have failed.
+
+    engine  `slots` tasks at a time; submit(task) -> Future, see `engine`
+    task    experiment -> task
+    price   seconds of a stage by id
+    keep    "all": no scratch is deleted
+    say     gets a line of progress whenever something changed
+    """
+
+    def __init__(self, plan: Plan, engine: Any, task: Callable[[Experiment], dict[str, Any]], price: Mapping[str, float],
+                 keep: str = "results", say: Callable[[str], None] = lambda text: None) -> None:
+        self.plan, self.engine, self.task, self.price, self.keep, self.say = plan, engine, task, price, keep, say
+        self.waiting = {job.experiment.id: job for job in plan.waiting()}
+        self.running: dict[Future[dict[str, Any]], Job] = {}
+        self.left = plan.missing
+        self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
+        self.begun: set[str] = set()        # pairs of which something has run: their scratch is on disk
+        self.report = Report()
+        self.unborn = 0
+        self.full = ""
+
+    def run(self) -> Report:
+        """All of it.
+
+        raises   ChildProcessError   if no process can be started
+                 OSError             if results cannot be written
+        """
+        self.started, self.all = time.perf_counter(), self._cost(self.left)
+        at_first = set(self.left)
+        if self.keep != "all":
+            self._discard(set(self.plan.pieces) - set(self.uses))
+        while self.running or (self.waiting and not self.full):
+            while self.waiting and not self.full and len(self.running) < self.engine.slots:
+                job = self._next()
+                del self.waiting[job.experiment.id]
+                self.begun.add(job.experiment.pair)
+                self.running[self.engine.submit(self.task(job.experiment))] = job
+            self.say(self._line())
+            if not self.running:
+                time.sleep(1)  # no worker is there yet
+            for future in wait(self.running, timeout=5, return_when=FIRST_COMPLETED).done:
+                self._ended(self.running.pop(future), future.result())
+        self.report.seconds = time.perf_counter() - self.started
+        self.say(self._line())
+        made = [self.plan.pieces[id].file.with_name("stage.json") for id in at_first - self.left]
+        self.report.computed, self.report.stage_seconds = len(made), sum(seconds_of(path) for path in made)
+        if self.full:
+            raise OSError(self.full)
+        return self.report
+
+    def _next(self) -> Job:
+        """One sharing least unfinished work with those running; of these one whose pair has begun; of these the longest."""
+        busy = set().union(*(job.missing for job in self.running.values())) & self.left
+
+        def order(job: Job) -> tuple[float, bool, float]:
+            return self._cost(job.missing & busy), job.experiment.pair not in self.begun, -self._cost(job.missing & self.left)
+        return min(self.waiting.values(), key=order)
+
+    def _cost(self, ids: Iterable[str]) -> float:
+        return sum(self.price[id] for id in ids)
+
+    def _ended(self, job: Job, found: dict[str, Any]) -> None:
+        name, state = job.experiment.id, found["state"]
+        self.unborn = self.unborn + 1 if state == "unborn" else 0
+        if state == "done" and self._is_finished(job):
+            self.plan.finished.add(name)
+            self.report.finished += 1
+            self.left -= job.rests_on
+            self.uses.subtract(job.rests_on)
+            if self.keep != "all":
+                self._discard(id for id in job.rests_on if not self.uses[id])
+        elif state == "done":
+            self.report.failed[name] = ["the worker computed other stages or wrote them elsewhere: has it this version of the "
+                                        "package, and the same folder of results?"]
+        elif state == "failed" and found["said"].startswith("cannot write "):  # so could no other
+            self.full = found["said"]
+        elif state == "failed":
+            self.report.failed[name] = found["lines"]
+        elif state == "unborn" and self.unborn >= DEATHS:
+            raise ChildProcessError(f"no worker process could be started: {' '.join(found['lines'][-2:])}")
+        else:
+            self._died(job, found["lines"], state)
+
+    def _died(self, job: Job, lines: list[str], state: str) -> None:
+        """It goes on from its last stage, unless its process always ends at the same place."""
+        mark = self._mark(job)
+        job.deaths = 0 if state == "unborn" else 1 if mark != job.mark else job.deaths + 1
+        job.mark = mark
+        self.report.died += 1
+        if job.deaths >= DEATHS:
+            self.report.failed[job.experiment.id] = [*lines, f"so it was {DEATHS} times at the same stage"]
+        else:
+            self.waiting[job.experiment.id] = job
+
+    def _mark(self, job: Job) -> Any:
+        """What is on disk of an experiment: its finished stages and the times of its checkpoints."""
+        done, checkpoints = 0, []
+        for id in sorted(job.missing):
+            done += self.plan.pieces[id].file.exists()
+            folder = self.plan.pieces[id].file.parents[3] / "checkpoints" / id
+            checkpoints += [path.stat().st_mtime_ns for path in sorted(folder.glob("*"))]
+        return done, checkpoints
+
+    def _is_finished(self, job: Job) -> bool:
+        for _ in range(10):  # a shared folder may show new files late
+            if self.plan.is_finished(job):
+                return True
+            time.sleep(0.5)
+        return False
+
+    def _discard(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            if not self.plan.pieces[id].keep:
+                self.plan.pieces[id].file.unlink(missing_ok=True)
+
+    def _line(self) -> str:
+        passed, made = time.perf_counter() - self.started, self.all - self._cost(self.left)
+        rate = made / passed if made > 0 else float(self.engine.slots)
+        return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
+                f"{len(self.report.failed)} failed, about {duration(self._cost(self.left) / max(rate, 1e-9))} left")
+
+
+def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,
+           plan: Plan | None = None, costs: Costs | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
+    """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is closed.
+
+    modules  imported in every process first
+    keep     see loop.run
+    raises   OSError, ChildProcessError   if results cannot be written or no process can be started; what is finished is kept
+    """
+    from .training import Numerics
+    numerics, where = numerics or Numerics(**study.numerics), runs_folder()
+    try:
+        plan = plan or plan_of(study, where, numerics, say)
+        costs = costs or stored(where, {piece.file.parents[1].name for piece in plan.pieces.values()})
+        price = {id: max(costs.of([piece.recipe]), 1e-3) for id, piece in plan.pieces.items()}
+        return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), price, keep, say).run()
+    finally:
+        engine.close()

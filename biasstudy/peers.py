@@ -1,0 +1,209 @@
+"""The work of a peer, FairFeedbackLoops (Wyllie et al. 2024), at its sizes: by our training loop, and by the usual one.
+
+Its generator is a variational autoencoder with 4 x 4 convolutions of 64 and 128 channels, 20 latent numbers and binary
+cross-entropy, batch 256; its classifier has two 5 x 5 convolutions (6 and 16 channels), three linear layers, two classes, and
+sees batches of 64 that the decoder draws on the fly. *Usual*: pictures as PIL images through a DataLoader, scaled one by one,
+fresh samples for each batch of the classifier, `.item()` of every loss. *Ours*: uint8 images on the device, index tensors,
+channels last, samples drawn once in large batches and stored. Networks, batches, losses and optimiser (Adam) are the same.
+None of the code is theirs.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bench import Report, now, spread
+from .drawing import draw
+from .experiment import Experiment
+from .registry import seed_for
+from .store import environment
+from .training import Batches, Context, Numerics, noise, to_uint8, train
+
+LATENT, SIDE, BATCH, CLASSIFIER_BATCH = 20, 28, 256, 64
+REPEATS = 3
+Steps = Callable[[int], None]    # makes so many optimiser steps
+
+
+class Autoencoder(nn.Module):
+    """Images 0..1 to a mean and log variance of the latent, and back to logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        side = SIDE // 4
+        self.encoder = nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(),
+                                     nn.Flatten(), nn.Linear(128 * side**2, 2 * LATENT))
+        self.decoder = nn.Sequential(nn.Linear(LATENT, 128 * side**2), nn.Unflatten(1, (128, side, side)),
+                                     nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 3, 4, 2, 1))
+
+    def loss(self, x: Tensor, draw: Tensor) -> Tensor:
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        logits = self.decoder(mean + (log_variance / 2).exp() * draw)
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
+        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(x)
+
+
+def two_convolutions() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2))
+
+
+# ---- The usual way ---------------------------------------------------------------------------------------------------
+
+def usual_loader(images: np.ndarray, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless passes of a DataLoader over PIL images, turned into tensors one by one."""
+    from PIL import Image
+    from torchvision.transforms.functional import to_tensor
+    pictures = [(Image.fromarray(image.transpose(1, 2, 0)), i % 2) for i, image in enumerate(images)]
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            return to_tensor(pictures[i][0]), pictures[i][1]
+    while True:
+        yield from torch.utils.data.DataLoader(Pictures(), batch, shuffle=True, drop_last=True)
+
+
+def usual_steps(networks: nn.Module, batches: Iterator[Any], loss: Callable[..., Tensor], device: str) -> Steps:
+    """Steps as they are usually written; one call makes n of them."""
+    networks.to(device)
+    adam = torch.optim.Adam(networks.parameters(), lr=1e-3)
+
+    def steps(n: int) -> None:
+        total = 0.0
+        for _ in range(n):
+            value = loss(*(part.to(device) for part in next(batches)))
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+            total += value.item()
+    return steps
+
+
+def drawn_on_the_fly(model: Autoencoder, judge: nn.Module, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches that the decoder makes, labelled by a classifier."""
+    while True:
+        with torch.no_grad():
+            x = model.decoder(torch.randn(CLASSIFIER_BATCH, LATENT, device=device)).sigmoid()
+            label = judge(x).argmax(1)
+        yield x, label
+
+
+# ---- Our way ---------------------------------------------------------------------------------------------------------
+
+def our_steps(networks: nn.Module, loss: Callable[[int], Tensor], context: Context) -> Steps:
+    """Steps by `training.train`; one call makes n of them."""
+    adam = torch.optim.Adam(networks.parameters(), lr=1e-3, fused=True)
+
+    def step(i: int) -> None:
+        with context.numerics.autocast():
+            value = loss(i)
+        adam.zero_grad(set_to_none=True)
+        value.backward()
+        adam.step()
+    return lambda n: train({}, step, n, context)
+
+
+def our_autoencoder(model: Autoencoder, images: np.ndarray, context: Context) -> Steps:
+    context.place(model)
+    stored, batches = context.tensor(images), Batches(len(images), BATCH, 0, context)
+
+    def loss(i: int) -> Tensor:
+        return model.loss(context.pixels(stored[batches(i)]).add_(1).div_(2), noise((BATCH, LATENT), context, "latent", i))
+    return our_steps(model, loss, context)
+
+
+def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, n: int, context: Context) -> Steps:
+    """n images are drawn and labelled once, within the time that is measured; then steps see them in passes."""
+    for module in (network, model, judge):
+        context.place(module)
+
+    def steps(count: int) -> None:
+        made, label = [], []
+        with torch.inference_mode(), context.numerics.autocast():
+            for low in range(0, n, 1024):
+                x = model.decoder(noise((min(1024, n - low), LATENT), context, "draw", low)).sigmoid().mul(2).sub(1)
+                made.append(to_uint8(x))
+                label.append(judge(context.pixels(made[-1]).add_(1).div_(2)).argmax(1).cpu().numpy())
+        stored, told = context.tensor(np.concatenate(made)), context.tensor(np.concatenate(label))
+        batches = Batches(n, CLASSIFIER_BATCH, seed_for("classifier"), context)
+
+        def loss(i: int) -> Tensor:
+            index = batches(i)
+            return F.cross_entropy(network(context.pixels(stored[index]).add_(1).div_(2)), told[index])
+        our_steps(network, loss, context)(count)
+    return steps
+
+
+# ---- Side by side ----------------------------------------------------------------------------------------------------
+
+def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0, passes: int = 10) -> dict[str, Any]:
+    """Images per second of both ways, blocks of both in turn, so that a busy machine slows both.
+
+    images   (N, 3, 28, 28) uint8
+    fill     seconds of a block, about
+    passes   how often the classifier's steps see each stored image in a block; its peer sees each once
+    returns  {"vae", "classifier"} -> {"usual", "ours": spread in images/s, "ratio": of the medians, "ratios": spread of the
+             ratios of neighbouring blocks}
+    """
+    numerics.apply()
+    context, device = Context(numerics), numerics.device
+    model, judge, network = Autoencoder(), two_convolutions(), two_convolutions()
+
+    def loss(x: Tensor, _: Tensor) -> Tensor:
+        return model.loss(x, torch.randn(len(x), LATENT, device=device))
+    usual = usual_steps(model, usual_loader(images, BATCH), loss, device)
+    found = {"vae": _in_turn(usual, our_autoencoder(Autoencoder(), images, context), BATCH, numerics, fill)}
+    judge.to(device)
+    steps = usual_steps(network, drawn_on_the_fly(model, judge, device), lambda x, y: F.cross_entropy(network(x), y), device)
+    per_block = max(1, round(fill / max(1e-4, _seconds(steps, 20, device)) * 20))
+    n = max(CLASSIFIER_BATCH, per_block * CLASSIFIER_BATCH // passes)
+    mine = our_classifier(two_convolutions(), Autoencoder(), two_convolutions(), n, context)
+    return found | {"classifier": _in_turn(steps, mine, CLASSIFIER_BATCH, numerics, fill, per_block)}
+
+
+def _seconds(steps: Steps, n: int, device: str) -> float:
+    started = now(device)
+    steps(n)
+    return now(device) - started
+
+
+def _in_turn(usual: Steps, ours: Steps, batch: int, numerics: Numerics, fill: float, n: int = 0) -> dict[str, Any]:
+    usual(2)
+    ours(2)
+    n = n or max(1, round(fill / _seconds(usual, 2, numerics.device) * 2))
+    blocks = [[batch * n / _seconds(way, n, numerics.device) for way in (usual, ours)] for _ in range(REPEATS)]
+    theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
+    return {"usual": theirs, "ours": mine, "ratio": mine["median"] / theirs["median"],
+            "ratios": spread([b / a for a, b in blocks])}
+
+
+def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
+    """`beside` on 1,000 coloured digits, with what it was measured on; written to a JSON file if there is a path."""
+    images = draw(Experiment(n_real=BATCH if quick else 1000)).start.load().images
+    report = {"quick": quick, "precision": numerics.precision, "device": numerics.device, "threads": numerics.threads,
+              "environment": dict(environment()), "load": os.getloadavg()[0],
+              "models": beside(images, numerics, 0.001 if quick else 5.0)}
+    if path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def said(report: Report) -> list[str]:
+    """The comparison in sentences."""
+    nothing = " (quick: these numbers say nothing)" if report["quick"] else ""
+    lines = [f"models of FairFeedbackLoops' sizes on {report['device']}, {report['precision']}, {report['threads']} "
+             f"thread(s), load of the machine {report['load']:.1f}{nothing}"]
+    for name, row in report["models"].items():
+        ours, usual = (f"{row[way]['median']:,.0f}" for way in ("ours", "usual"))
+        lines.append(f"{name:10} ours {ours} images/s, the usual way {usual}: {row['ratio']:.2f} times "
+                     f"({row['ratios']['low']:.2f}-{row['ratios']['high']:.2f} over {REPEATS} repeats)")
+    return lines

@@ -1,0 +1,324 @@
+"""Sweeps: what a grid means, what it will cost, and that results depend on nothing but the experiments.
+
+What dies and fills up is in test_faults.py.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from biasstudy import engine, run, sweep
+from biasstudy.__main__ import main
+from biasstudy.cost import Costs, Recipe, recipe_of
+from biasstudy.farm import Farm, run_by
+from biasstudy.notebook import study_from
+from biasstudy.training import Numerics
+
+ROOT = Path(__file__).parents[1]
+BASE = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 2,
+        "precision": "float64", "n_seeds": 2, "arms": ["generated", "none"]}
+STARTS = [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}]
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Nothing dies here, so nothing need wait for the disk."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+class Here:
+    """An engine in this process, one task at a time; `seen` are the tasks in their order."""
+
+    slots = 1
+
+    def __init__(self):
+        self.seen = []
+
+    def submit(self, task):
+        self.seen.append(task)
+        future = Future()
+        future.set_result(engine._perform(task))
+        return future
+
+    def close(self):
+        pass
+
+
+def written(tmp_path, grid, base=BASE, **keys) -> Path:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"base": "base.yaml", "grid": grid, **keys}))
+    return path
+
+
+# ---- The grid --------------------------------------------------------------------------------------------------------
+
+def test_a_grid_is_every_combination_and_equal_experiments_count_once(tmp_path):
+    grid = sweep.read(written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "protocol": ["accumulate", "latest"],
+                                         "arms": ["generated", "real", "none"], "seed": [3, 4, 5]}))
+    found = grid.study.experiments
+    assert len(found) == len({e.id for e in found})
+    arms = [e.arm for e in found]
+    assert arms.count("generated") == arms.count("real") == 2 * 2 * 2 * 3
+    assert arms.count("none") == 2 * 3, "it depends on neither ratio nor protocol"
+    assert grid.written == 2 * 2 * 2 * 3 * 3 and {e.seed for e in found} == {3, 4, 5}
+    assert {(e.start, e.bias) for e in found} == {("unbiased", 0.0), ("biased", 0.6)}
+    assert len(grid.study.variants) == 8
+
+
+def test_seeds_and_arms_are_those_of_the_base_unless_they_are_axes(tmp_path):
+    study = sweep.read(written(tmp_path, {"ratio": [0.5, 1.0]})).study
+    assert (study.n_seeds, study.arms) == (2, ("generated", "none"))
+    assert sweep.read(written(tmp_path, {"ratio": [0.5]}), {"n_test": 30}).study.base.n_test == 30
+    one = sweep.read(written(tmp_path, {"ratio": [0.5, 1.0], "n_real": [80]})).study
+    assert list(one.variants) == ["ratio 0.5", "ratio 1.0"] and one.base.n_real == 80
+
+
+def test_combinations_that_cannot_be_stop_it_or_are_left_out_and_counted(tmp_path):
+    grid = {"ratio": [0.5, 1.0], "protocol": ["latest", "replace"]}
+    with pytest.raises(ValueError, match="protocol 'replace' needs ratio 1"):
+        sweep.read(written(tmp_path, grid))
+    found = sweep.read(written(tmp_path, grid, impossible="skip"))
+    assert list(found.refused.values()) == [1] and "needs ratio 1" in next(iter(found.refused))
+    assert {(e.ratio, e.protocol) for e in found.study.experiments if e.n_batch} == {
+        (0.5, "latest"), (1.0, "latest"), (1.0, "replace")}
+    with pytest.raises(ValueError, match=r"no experiment can have ratio 0.5: protocol 'replace' needs ratio 1"):
+        sweep.read(written(tmp_path, {"ratio": [0.5, 0.6], "protocol": ["replace"]}, impossible="skip"))
+
+
+@pytest.mark.parametrize(("grid", "keys", "sentence"), [
+    ({"raito": [0.5]}, {}, "axis 'raito' is no field of an experiment, so its values must be mappings of fields; known"),
+    ({"ratio": 0.5}, {}, "axis 'ratio' must be a list of values; got 0.5"),
+    ({"ratio": []}, {}, "axis 'ratio' must be a list of values; got []"),
+    ({"ratio": [0.5, 0.5]}, {}, "axis 'ratio' has a value twice"),
+    ({"ratio": [0.5, "high"]}, {}, "ratio must be a number"),
+    ({"ratio": [0.5, "high"]}, {"impossible": "skip"}, "ratio must be a number"),
+    ({"starts": [{"strat": "biased"}, {"start": "unbiased"}]}, {"impossible": "skip"},
+     "no experiment can have starts {'strat': 'biased'}: unknown parameter 'strat'"),
+    ({"seed": [1, 3]}, {}, "axis 'seed' must be consecutive whole numbers; got [1, 3]"),
+    ({"arms": ["generated", "fresh"]}, {}, "unknown arm 'fresh' in arms; known: generated"),
+    ({"ratio": [0.5]}, {"impossible": "maybe"}, "impossible must be stop or skip; got 'maybe'"),
+    ({"ratio": [0.5]}, {"workers": 3}, "unknown key 'workers' in "),
+    ({}, {}, "must hold 'base: parameter file' and 'grid: {axis: [values]}'"),
+])
+def test_a_wrong_grid_is_told_in_one_sentence(grid, keys, sentence, tmp_path, runs, capsys):
+    assert main(["sweep", str(written(tmp_path, grid, **keys))]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(("name", "generator"), [("colorized_mnist", "mixture"), ("colorized_mnist-gan", "gan")])
+def test_the_sweeps_that_come_along_are_hundreds_of_distinct_experiments(name, generator):
+    grid = sweep.read(ROOT / "params" / "sweeps" / f"{name}.yaml")
+    assert len({e.id for e in grid.study.experiments}) == 264
+    assert {e.generator for e in grid.study.experiments if e.arm == "generated"} == {generator}
+    mixture = sweep.read(ROOT / "params" / "sweeps" / "colorized_mnist.yaml").study.experiments
+    controls = {e.id for e in mixture if e.arm != "generated"}
+    assert controls <= {e.id for e in grid.study.experiments}, "the GAN's controls are trained once"
+
+
+# ---- What it will cost -----------------------------------------------------------------------------------------------
+
+def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(tmp_path, runs, capsys):
+    path = written(tmp_path, {"ratio": [0.5, 1.0], "protocol": ["accumulate", "latest"]})
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "distinct experiments" in said and "a probe of 1 short experiment" in said and not list(runs.glob("stages/*/*"))
+    run(study_from(BASE).experiments[:1], numerics=Numerics("float64"))
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    lines = [line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line]
+    row = {name.strip(): value for name, value in lines}
+    assert row["estimated from"] == "times of stored stages" and row["finished already"] == "1" and row["to run"] == "9"
+
+
+def test_shared_stages_are_counted_once(tmp_path, runs):
+    grid = sweep.read(written(tmp_path, {"protocol": ["accumulate", "latest"]}))
+    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
+    kinds = [piece.file.parents[1].name for piece in plan.pieces.values()]
+    # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both protocols, t = 2 is not
+    assert kinds.count("classifier") == 2 * (1 + 2 + 1 + 2) and kinds.count("generator") == 2 * 2
+    assert plan.missing == set(plan.pieces) and not plan.finished
+
+
+def test_costs_grow_with_steps_and_prefer_what_was_stored():
+    described = {"kind": "classifier", "numerics": {}, "inputs": {"model": ["classifier", "lenet", "1"], "seed": 5,
+                                                                    "options": {"steps": 500, "rate": 0.1}}}
+    one, other = recipe_of(described), recipe_of({**described, "inputs": {**described["inputs"], "seed": 6}})
+    assert one == other and one.steps == 500
+    shorter = recipe_of({**described, "inputs": {**described["inputs"], "options": {"steps": 100, "rate": 0.1}}})
+    assert shorter.family == one.family and shorter.name != one.name
+    probed = Costs(probed={one.family: (2.0, 0.01)})
+    assert probed.of([one, shorter]) == pytest.approx(2 + 5 + 2 + 1) and probed.knows(one)
+    assert Costs(seconds={one.name: 30.0}, probed=probed.probed).of([one, shorter]) == pytest.approx(30 + 3)
+    unknown = Recipe("x", "x", 0)
+    assert not probed.knows(unknown) and probed.of([unknown]) == 0
+
+
+def test_a_probe_is_about_right(tmp_path, runs):
+    base = {**BASE, "classifier": "lenet", "classifier_steps": 150, "classifier_batch": 4, "n_seeds": 1, "n_generations": 1,
+            "arms": ["none"]}
+    grid = sweep.read(written(tmp_path, {"ratio": [0.5]}, base))
+    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
+    costs, source = plan.costs(Numerics("float64"), runs)
+    assert source == "a probe of 1 short experiment" and not list(runs.glob("stages/*/*"))
+    guess = costs.of(plan.pieces[id].recipe for id in plan.missing)
+    report = run_by(Here(), grid.study, plan=plan, costs=costs)
+    assert report.computed == len(plan.pieces)
+    assert 1 / 5 < guess / report.stage_seconds < 5, "the machine may be busy with other things"
+
+
+# ---- Running it ------------------------------------------------------------------------------------------------------
+
+def test_results_do_not_depend_on_engine_workers_or_order(tmp_path, runs, monkeypatch, capsys):
+    path = written(tmp_path, {"starts": STARTS, "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]},
+                   {**BASE, "n_seeds": 1})
+    study = sweep.read(path).study
+    assert main(["sweep", str(path), "--workers", "2"]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(study.experiments)} experiments finished" in said and "0 times a process died" in said
+    shuffled = study.experiments
+    random.Random(1).shuffle(shuffled)
+    alone = run(shuffled, numerics=Numerics("float64"), where=tmp_path / "alone")
+    by_sweep = run(shuffled, numerics=Numerics("float64"))
+    assert not any(how == "computed" for how, _ in by_sweep.counts)
+    assert by_sweep.table.equals(alone.table.assign(scale=by_sweep.table.scale))
+    for a, b in zip(alone.outcomes, by_sweep.outcomes, strict=True):
+        assert (a.predicted == b.predicted).all() and (a.confidence == b.confidence).all()
+    scratch = {path.parents[1].name for path in runs.glob("stages/*/*/arrays.safetensors")}
+    assert not scratch & {"classifier", "generator", "batch"}, "weights and batches are deleted when no experiment needs them"
+    assert main(["sweep", str(path), "--workers", "2"]) == 0
+    assert f"all {len(study.experiments)} experiments are finished" in capsys.readouterr().out
+
+
+def test_running_again_does_what_is_missing(tmp_path, runs):
+    small, large = ({"ratio": [0.5, *more]} for more in ([], [1.0]))
+    first, then = Here(), Here()
+    run_by(first, sweep.read(written(tmp_path, small)).study)
+    study = sweep.read(written(tmp_path, large)).study
+    run_by(then, study)
+    assert len(first.seen) == 4 and len(then.seen) == 2 and {task["fields"]["ratio"] for task in then.seen} == {1.0}
+    victim = next(runs.glob("stages/prediction/*/arrays.safetensors"))
+    victim.unlink()
+    plan = sweep.plan_of(study, runs, Numerics("float64"))
+    assert len(plan.waiting()) >= 1, "an experiment with a lost value is not finished"
+
+
+def job(name, pair, missing) -> sweep.Job:
+    e = study_from(BASE).base
+    return sweep.Job(replace(e, seed=pair, n_test=20 + name), frozenset(missing), frozenset(), Path(), set(missing))
+
+
+def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_comes_first():
+    jobs = [job(0, 1, {"a0", "a1"}), job(1, 1, {"a0", "a2", "a3"}), job(2, 2, {"b0"}), job(3, 2, {"b0", "b1"})]
+    pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
+    plan = sweep.Plan({j.experiment.id: j for j in jobs}, pieces)
+    farm = Farm(plan, Here(), lambda e: {}, dict.fromkeys(pieces, 1.0))
+    order = []
+    for _ in jobs:
+        order.append(farm._next())
+        del farm.waiting[order[-1].experiment.id]
+        farm.running[Future()] = order[-1]
+    assert order[0] is jobs[1] and order[1] is jobs[3], "the longest, then the longest that shares nothing with it"
+
+
+def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):
+    monkeypatch.setattr(engine, "local", lambda *_: Here())
+    (tmp_path / "poison.py").write_text(POISON)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
+    path = written(tmp_path, {"arms": ["generated", "none"], "ratio": [0.5, 1.0]}, {**BASE, "generator": "poisoned"})
+    try:
+        assert main(["sweep", str(path), "--import", "poison"]) == 1
+        said = capsys.readouterr().out
+        assert "4 experiments finished" in said and "2 failed; run the same command again" in said
+        assert said.count("RuntimeError: bitter almonds") == 2 and "raise RuntimeError" in said
+        assert len(list(runs.glob("experiments/*.json"))) == 4
+    finally:
+        from biasstudy import GENERATORS
+        GENERATORS._entries.pop("poisoned", None)
+        __import__("sys").modules.pop("poison", None)
+
+
+POISON = '''
+from dataclasses import dataclass
+from biasstudy import GENERATORS
+from biasstudy.generators.mixture import Mixture
+
+@GENERATORS.register("poisoned")
+@dataclass(frozen=True)
+class Poisoned(Mixture):
+    """The mixture, but it cannot make the 100 images of ratio 1."""
+    def sample(self, state, told, first_index, *, seed, context):
+        if len(told) == 100:
+            raise RuntimeError("bitter almonds")
+        return super().sample(state, told, first_index, seed=seed, context=context)
+'''
+
+
+# ---- Clusters --------------------------------------------------------------------------------------------------------
+
+def test_a_dask_cluster_gives_the_same_and_a_dead_worker_costs_a_stage(tmp_path, runs, capsys):
+    """Two workers on loopback; the first that holds a task is killed."""
+    from distributed import LocalCluster
+    path = written(tmp_path, {"arms": ["generated", "none"]})
+    study = sweep.read(path).study
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        killer = threading.Thread(target=kill_when_there, args=(cluster, runs))
+        killer.start()
+        assert main(["sweep", str(path), "--scheduler", cluster.scheduler_address]) == 0
+        killer.join()
+    said = capsys.readouterr().out
+    assert "dashboard: http://127.0.0.1:" in said and "4 experiments finished" in said
+    there = run(study.experiments, numerics=Numerics("float64"))
+    alone = run(study.experiments, numerics=Numerics("float64"), where=tmp_path / "alone")
+    assert there.table.equals(alone.table) and not any(how == "computed" for how, _ in there.counts)
+
+
+def kill_when_there(cluster, runs) -> None:
+    while not list(runs.glob("stages/prediction/*")):
+        time.sleep(0.05)
+    os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
+
+
+def test_no_scheduler_is_told_in_one_sentence(tmp_path, runs, capsys):
+    path = str(written(tmp_path, {"ratio": [0.5]}))
+    run(study_from(BASE).experiments, numerics=Numerics("float64"))  # nothing to probe
+    assert main(["sweep", path, "--scheduler", "tls://127.0.0.1:9"]) == 2
+    assert "an address tls://... needs --tls CA CERT KEY" in capsys.readouterr().err
+    assert main(["sweep", path, "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"]) == 2
+    assert "choose one of --workers, --scheduler and --slurm" in capsys.readouterr().err
+
+
+def test_slurm_jobs_are_what_the_file_says(tmp_path):
+    from biasstudy.cluster import slurm_cluster
+    options = {"jobs": 64, "interface": "lo", "queue": "gpu", "job_extra_directives": ["--gres=gpu:1"], "walltime": "04:00:00",
+               "tls": True, "shared_temp_directory": str(tmp_path)}
+    with slurm_cluster(options) as cluster:
+        script = cluster.job_script()
+        assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script and "#SBATCH -t 04:00:00" in script
+        assert "tls://127.0.0.1:" in script and "--nthreads 1" in script and "--tls-key" in script
+        assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    with pytest.raises(ValueError, match="must say interface: the network on which jobs reach this machine"):
+        slurm_cluster({"jobs": 64})
+    with pytest.raises(ValueError, match="must say jobs: how many at most; got None"):
+        slurm_cluster({"interface": "lo"})
+    with pytest.raises(ValueError, match=r"does not take the Slurm file: .*'quue'"):
+        slurm_cluster({"jobs": 1, "interface": "lo", "quue": "gpu"})
+
+
+def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, runs):
+    path = written(tmp_path, {"ratio": [0.5, 1.0]}, {**BASE, "device": "cuda"})
+    study = sweep.read(path, elsewhere=True).study
+    plan = sweep.plan_of(study, runs, Numerics.elsewhere(**study.numerics))
+    assert len(plan.jobs) == 6 and all(".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values())
+    with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
+        sweep.read(path, {"device": "auto"}, elsewhere=True)
