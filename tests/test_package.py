@@ -45,7 +45,8 @@ ALLOWED = {
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
     "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "ledger", "notebook",
-                 "nulls", "peers", "progress", "report", "results", "sampling", "store", "summary", "sweep", "training", "__init__"},
+                 "nulls", "peers", "progress", "report", "results", "sampling", "store", "summary", "sweep", "training",
+                 "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "training"},
 }
 
