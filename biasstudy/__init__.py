@@ -18,9 +18,10 @@ _HOME = {  # public name -> module; loaded when first used, so that the import i
     "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "registry",
     "GENERATORS": "registry", "CLASSIFIERS": "registry", "FILTERS": "registry", "METRICS": "registry",
     "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results",
-    "reference": "results",
+    "reference": "results", "load": "tables",
 }
-_MODULES = ("data", "drawing", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store")
+_MODULES = ("data", "drawing", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store",
+            "tables")
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .registry import METRICS as METRICS
     from .results import Results as Results
     from .results import reference as reference
+    from .tables import load as load
     from .training import Numerics as Numerics
 
 

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    sweep.add_argument("--save", metavar="NAME", help="also write the results as a reference table of this name")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -150,9 +151,11 @@ def _sweep(asked: argparse.Namespace) -> int:
 
     import yaml
 
-    from . import sweep
+    from . import sweep, tables
     from .farm import run_by, said
+    from .inference import sentences
     from .progress import Line
+    from .results import Results
     from .store import runs_folder
     from .training import Numerics
     sys.path.insert(0, os.getcwd())
@@ -176,7 +179,17 @@ def _sweep(asked: argparse.Namespace) -> int:
     finally:
         line.end()
     print(said(report, plan, workers))
-    return 1 if report.failed else 0
+    if report.failed:
+        return 1
+    results = Results([tables.read_outcome(e, numerics, grid.study.scale, runs_folder()) for e in grid.study.experiments])
+    parts = grid.study.split(results)
+    print("\n".join(sentences(parts)))
+    if asked.save:
+        command = f"python -m biasstudy sweep {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
+        wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
+                "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
+        tables.save_sweep(results, parts, tables.REFERENCE, asked.save, command, wall)
+    return 0
 
 
 def _engine(asked: argparse.Namespace, numerics: Any) -> Any:

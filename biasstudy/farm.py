@@ -6,7 +6,7 @@ experiment goes on from its last stage.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -68,6 +68,12 @@ class Farm:
         self.running: dict[Future[dict[str, Any]], Job] = {}
         self.left = plan.missing
         self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
+        self.users: dict[str, list[str]] = defaultdict(list)    # of each stage to compute, the experiments that need it
+        for name, job in self.waiting.items():
+            for id in job.missing:
+                self.users[id].append(name)
+        self.cost = {name: sum(price[id] for id in job.missing) for name, job in self.waiting.items()}     # what is left of it
+        self.all = self.ahead = sum(price[id] for id in self.left)
         self.begun: set[str] = set()        # pairs of which something has run: their scratch is on disk
         self.report = Report()
         self.unborn = 0
@@ -79,7 +85,7 @@ class Farm:
         raises   ChildProcessError   if no process can be started
                  OSError             if results cannot be written
         """
-        self.started, self.all = time.perf_counter(), self._cost(self.left)
+        self.started = time.perf_counter()
         at_first = set(self.left)
         if self.keep != "all":
             self._discard(set(self.plan.pieces) - set(self.uses))
@@ -87,7 +93,7 @@ class Farm:
             while self.waiting and not self.full and len(self.running) < self.engine.slots:
                 job = self._next()
                 del self.waiting[job.experiment.id]
-                self.begun.add(job.experiment.pair)
+                self.begun.add(job.pair)
                 self.running[self.engine.submit(self.task(job.experiment))] = job
             self.say(self._line())
             if not self.running:
@@ -104,14 +110,15 @@ class Farm:
 
     def _next(self) -> Job:
         """One sharing least unfinished work with those running; of these one whose pair has begun; of these the longest."""
-        busy = set().union(*(job.missing for job in self.running.values())) & self.left
+        shared: dict[str, float] = defaultdict(float)
+        for id in set().union(*(job.missing for job in self.running.values())) & self.left:
+            for name in self.users[id]:
+                shared[name] += self.price[id]
 
-        def order(job: Job) -> tuple[float, bool, float]:
-            return self._cost(job.missing & busy), job.experiment.pair not in self.begun, -self._cost(job.missing & self.left)
-        return min(self.waiting.values(), key=order)
-
-    def _cost(self, ids: Iterable[str]) -> float:
-        return sum(self.price[id] for id in ids)
+        def order(item: tuple[str, Job]) -> tuple[float, bool, float]:
+            name, job = item
+            return shared.get(name, 0.0), job.pair not in self.begun, -self.cost[name]
+        return min(self.waiting.items(), key=order)[1]
 
     def _ended(self, job: Job, found: dict[str, Any]) -> None:
         name, state = job.experiment.id, found["state"]
@@ -119,7 +126,7 @@ class Farm:
         if state == "done" and self._is_finished(job):
             self.plan.finished.add(name)
             self.report.finished += 1
-            self.left -= job.rests_on
+            self._computed(job.missing & self.left)
             self.uses.subtract(job.rests_on)
             if self.keep != "all":
                 self._discard(id for id in job.rests_on if not self.uses[id])
@@ -134,6 +141,13 @@ class Farm:
             raise ChildProcessError(f"no worker process could be started: {' '.join(found['lines'][-2:])}")
         else:
             self._died(job, found["lines"], state)
+
+    def _computed(self, ids: set[str]) -> None:
+        self.left -= ids
+        for id in ids:
+            self.ahead -= self.price[id]
+            for name in self.users[id]:
+                self.cost[name] -= self.price[id]
 
     def _died(self, job: Job, lines: list[str], state: str) -> None:
         """It goes on from its last stage, unless its process always ends at the same place."""
@@ -168,10 +182,10 @@ class Farm:
                 self.plan.pieces[id].file.unlink(missing_ok=True)
 
     def _line(self) -> str:
-        passed, made = time.perf_counter() - self.started, self.all - self._cost(self.left)
+        passed, made = time.perf_counter() - self.started, self.all - self.ahead
         rate = made / passed if made > 0 else float(self.engine.slots)
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
-                f"{len(self.report.failed)} failed, about {duration(self._cost(self.left) / max(rate, 1e-9))} left")
+                f"{len(self.report.failed)} failed, about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left")
 
 
 def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,

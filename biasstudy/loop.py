@@ -256,12 +256,12 @@ def record_name(e: Experiment, numerics: str) -> str:
     return f"{e.id}.{numerics}"
 
 
-def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None) -> Store:
+def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None, kind: type[Store] = Store) -> Store:
     """The store in a folder, for these numerics."""
     described = {name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")}
     progress = bar.steps if bar else None
-    return Store(Path(where) if where else runs_folder(), described,
-                 lambda folder: Context(numerics, folder, progress=progress))
+    return kind(Path(where) if where else runs_folder(), described,
+                lambda folder: Context(numerics, folder, progress=progress))
 
 
 def space_of(e: Experiment, real: Draw) -> int:

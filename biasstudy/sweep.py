@@ -3,6 +3,7 @@
 What is finished is what the store holds, so whatever dies loses no finished stage, and running again does what is missing.
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -127,6 +128,10 @@ class Job:
     missing: set[str] = field(default_factory=set)
     deaths: int = 0
     mark: Any = None            # what was on disk when its process ended the last time
+
+    @functools.cached_property
+    def pair(self) -> str:
+        return self.experiment.pair
 
 
 @dataclass

@@ -4,11 +4,12 @@ import functools
 import http.server
 import os
 import threading
+from concurrent.futures import Future
 
 import pytest
 import torch
 
-from biasstudy import Experiment, Numerics
+from biasstudy import Experiment, Numerics, engine
 from biasstudy.loop import open_store
 
 torch.set_num_threads(1)
@@ -19,6 +20,24 @@ TINY = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixtur
 def tiny(**fields) -> Experiment:
     """An experiment of a second."""
     return Experiment(**{**TINY, **fields})
+
+
+class Here:
+    """An engine in this process, one task at a time; `seen` are the tasks in their order."""
+
+    slots = 1
+
+    def __init__(self):
+        self.seen = []
+
+    def submit(self, task):
+        self.seen.append(task)
+        future = Future()
+        future.set_result(engine._perform(task))
+        return future
+
+    def close(self):
+        pass
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import tiny
+from conftest import Here, tiny
 from tiny_models import from_disk
 
-from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, loop, run
+from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, engine, loop, run, sweep
 from biasstudy.__main__ import main
 from biasstudy.drawing import _source, draw
 from biasstudy.engine import Local
@@ -75,6 +75,29 @@ def hook(event, arguments):
 
 if sys.argv[0] == "-c":                                     # a worker
     VICTIM = os.getppid() if os.path.exists("kill-the-parent") else os.getpid()
+    sys.addaudithook(hook)
+'''
+
+
+MORTAL = '''
+"""Writes down every stage that a worker finishes; every worker is killed in its tenth, three times in all."""
+import os, signal, sys
+finished = 0
+
+def hook(event, arguments):
+    global finished
+    if event != "os.rename" or "/stages/" not in str(arguments[1]):
+        return
+    finished += 1
+    deaths = len([name for name in os.listdir() if name.startswith("death")])
+    if finished == 10 and deaths < 3:
+        open(f"death-{os.getpid()}", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    handle = os.open("log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(handle, f"{arguments[1]}\\n".encode())
+    os.close(handle)
+
+if sys.argv[0] == "-c":                                     # a worker
     sys.addaudithook(hook)
 '''
 
@@ -328,6 +351,87 @@ def test_workers_write_where_the_environment_says_now(place, monkeypatch):
         monkeypatch.setenv("BIASSTUDY_RUNS", str(place / name))
         run_by(Local(2), study, ["blobs"])
     assert finished(place / "here") == finished(place / "there") != Counter()
+
+
+# ---- Sweeps that are disturbed ---------------------------------------------------------------------------------------
+
+def write_sweep(place, **parameters):
+    """A sweep file, and the experiments in it."""
+    write_study(place / "base.yaml", precision="float64", n_generations=2, **parameters)
+    grid = {"starts": [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}],
+            "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]}
+    (place / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "grid": grid}))
+    return sweep.read(place / "sweep.yaml").study
+
+
+def test_a_sweep_whose_workers_and_driver_are_killed_loses_and_repeats_nothing(place):
+    study = write_sweep(place)
+    (place / "mortal.py").write_text(MORTAL)
+    whole = study.run(where=place / "whole")
+    command = [sys.executable, "-m", "biasstudy", "sweep", "sweep.yaml", "--workers", "2", "--import", "blobs",
+               "--import", "mortal"]
+
+    def start():
+        return subprocess.Popen(command, env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"},
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = start()
+    while len(list(place.glob("death-*"))) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL, "the sweep was over before its driver could be killed"
+    before = finished(place / "runs")
+    said, err = (last := start()).communicate()
+    assert last.returncode == 0, err
+    assert before.total() >= 10 and len(list(place.glob("death-*"))) == 3
+    assert "failed" not in said.splitlines()[-1]
+    results = study.run(where=place / "runs")
+    assert not computed(results) and bits(results) == bits(whole)
+    made = Counter((place / "log").read_text().split())
+    kept = {path: n for path, n in made.items() if (place / path / "arrays.safetensors").exists()}
+    assert set(kept.values()) == {1} and len(kept) == finished(place / "runs").total(), "a finished stage was made again"
+
+
+def test_two_sweeps_on_one_store_share_the_work(place, monkeypatch, no_sync):
+    study = write_sweep(place)
+    whole = study.run(where=place / "whole")
+    monkeypatch.setenv("BIASSTUDY_RUNS", str(place / "shared"))
+    monkeypatch.setattr(engine, "local", lambda *_: Here())
+    hold, go = os.pipe()
+
+    def child(name):
+        os.close(go)
+        os.read(hold, 1)                                                     # until the parent lets both go
+        made = []
+        sys.addaudithook(lambda event, a: made.append(str(a[1])) if event == "os.rename" and "/stages/" in str(a[1]) else None)
+        with open(place / f"{name}.txt", "w") as out, contextlib.redirect_stdout(out):
+            assert main(["sweep", "sweep.yaml"]) == 0
+        (place / name).write_text("\n".join(made))
+    pids = [fork(lambda name=name: child(name)) for name in ("first", "second")]
+    os.close(hold)
+    os.close(go)
+    assert [ended(pid) for pid in pids] == [0, 0]
+    results = study.run(where=place / "shared")
+    assert not computed(results) and bits(results) == bits(whole)
+    made = Counter(path for name in ("first", "second") for path in (place / name).read_text().split())
+    kept = [n for path, n in made.items() if path.split("/")[-2] in ("prediction", "telling", "instrument", "grid")]
+    assert set(kept) == {1}, "a stage whose value is kept was computed twice"
+
+
+def test_a_disk_that_fills_up_ends_a_sweep_in_one_sentence_and_running_again_goes_on(place, runs):
+    study = write_sweep(place, ratio=1.5)
+    whole = study.run(where=place / "whole")
+
+    def child():
+        limited(26_000)                                                      # of this process and its workers
+        with open(place / "said", "w") as said, contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            assert main(["sweep", "sweep.yaml", "--workers", "1", "--import", "blobs"]) == 2
+    assert ended(fork(child)) == 0
+    said = (place / "said").read_text().splitlines()
+    assert said[-1].startswith(f"biasstudy: cannot write results to {runs}: File too large; free space there"), said
+    assert finished(runs).total() > 0 and not list((runs / "tmp").iterdir())
+    run_by(Here(), study)
+    results = study.run()
+    assert not computed(results) and bits(results) == bits(whole)
 
 
 # ---- Checkpoints -----------------------------------------------------------------------------------------------------

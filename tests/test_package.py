@@ -37,6 +37,7 @@ ALLOWED = {
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "cost": {"experiment", "loop"}, "engine": {"experiment", "loop", "training"},
+    "tables": {"drawing", "experiment", "inference", "loop", "results", "store", "training"},
     "cluster": {"engine"}, "sweep": {"cost", "drawing", "experiment", "loop", "notebook", "training"},
     "farm": {"cost", "engine", "experiment", "notebook", "store", "sweep", "training"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference", "summary"},
@@ -45,9 +46,9 @@ ALLOWED = {
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
     "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "ledger", "notebook",
-                 "nulls", "peers", "progress", "report", "results", "sampling", "store", "summary", "sweep", "training",
-                 "__init__"},
-    "__init__": {"data", "experiment", "loop", "results", "training"},
+                 "nulls", "peers", "progress", "report", "results", "sampling", "store", "summary",
+                 "sweep", "tables", "training", "__init__"},
+    "__init__": {"data", "experiment", "loop", "results", "tables", "training"},
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Here
 
 from biasstudy import engine, run, sweep
 from biasstudy.__main__ import main
@@ -32,24 +33,6 @@ STARTS = [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}]
 def no_sync(monkeypatch):
     """Nothing dies here, so nothing need wait for the disk."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
-class Here:
-    """An engine in this process, one task at a time; `seen` are the tasks in their order."""
-
-    slots = 1
-
-    def __init__(self):
-        self.seen = []
-
-    def submit(self, task):
-        self.seen.append(task)
-        future = Future()
-        future.set_result(engine._perform(task))
-        return future
-
-    def close(self):
-        pass
 
 
 def written(tmp_path, grid, base=BASE, **keys) -> Path:
@@ -264,6 +247,55 @@ class Poisoned(Mixture):
 '''
 
 
+class Deadly:
+    """An engine whose processes end in every task, before or after they finished a stage."""
+
+    def __init__(self, state, then=()):
+        self.slots, self.state, self.then, self.given = 2, state, list(then), 0
+
+    def submit(self, task):
+        self.given += 1
+        future = Future()
+        if self.then:
+            self.then.pop()()
+        future.set_result({"state": self.state, "lines": ["Segmentation fault"]})
+        return future
+
+
+def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
+    pieces = {id: sweep.Piece(tmp_path / "stages" / "kind" / id / "arrays", True, Recipe(id, id, 0)) for id in ("a", "b")}
+    e = study_from(BASE).base
+    one = sweep.Job(e, frozenset(pieces), frozenset(pieces), tmp_path / "record", set(pieces))
+    return one, sweep.Plan({e.id: one}, pieces)
+
+
+def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
+    job, plan = one_job(tmp_path)
+    deadly = Deadly("died")
+    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    assert deadly.given == 3 and report.died == 3
+    assert report.failed == {job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]}
+
+
+def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tmp_path):
+    job, plan = one_job(tmp_path)
+
+    def progress(id, name):
+        path = tmp_path / name / id / "checkpoint" if name == "checkpoints" else plan.pieces[id].file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    deadly = Deadly("died", [lambda: None, lambda: None, lambda: progress("b", "checkpoints"), lambda: progress("a", "kind"),
+                             lambda: None])
+    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    assert deadly.given == 1 + 1 + 3 and list(report.failed) == [job.experiment.id]
+
+
+def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
+    _, plan = one_job(tmp_path)
+    with pytest.raises(ChildProcessError, match="no worker process could be started: Segmentation fault"):
+        Farm(plan, Deadly("unborn"), lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+
+
 # ---- Clusters --------------------------------------------------------------------------------------------------------
 
 def test_a_dask_cluster_gives_the_same_and_a_dead_worker_costs_a_stage(tmp_path, runs, capsys):
@@ -322,3 +354,52 @@ def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, ru
     assert len(plan.jobs) == 6 and all(".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values())
     with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
         sweep.read(path, {"device": "auto"}, elsewhere=True)
+
+
+# ---- The table -------------------------------------------------------------------------------------------------------
+
+def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monkeypatch, caplog, capsys):
+    from biasstudy import figures, load, tables
+    monkeypatch.setattr(engine, "local", lambda *_: Here())
+    monkeypatch.setattr(tables, "REFERENCE", tmp_path / "reference")
+    path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]})
+    assert main(["sweep", str(path), "--save", "tiny"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("no verdict with fewer than 6 seeds") == 4 and "ratio 1.0, bias 0.6, start biased: " in said
+    study = sweep.read(path).study
+    whole = run(study.experiments, numerics=Numerics("float64"), scale=study.scale)
+    keys = ["experiment", "generation", "measured_on", "metric", "label", "group", "replicate"]
+    one, other = (t.sort_values(keys).reset_index(drop=True) for t in (load(), whole.table))
+    assert one.equals(other) and not caplog.records
+
+    stored = load("tiny")
+    plain = whole.table.query("label.isna() and group.isna()")
+    assert list(stored.columns) == list(whole.table.columns) and len(stored) == len(plain) and "commit" in stored.attrs["note"]
+    assert stored.value.to_numpy() == pytest.approx(plain.value.to_numpy(), rel=1e-4, nan_ok=True)
+    assert load(tmp_path / "reference" / "tiny.csv.xz").equals(stored)
+    effects, parts = tables.effects("tiny", tmp_path / "reference"), study.split(whole)
+    assert len(effects) == 4 * 2 and set(effects.contrast) == {"A", "R"}
+    assert effects["mean"].to_numpy() == pytest.approx(figures.forest(parts)[1]["mean"].to_numpy(), rel=1e-4)
+    about = tables.about_sweep("tiny", tmp_path / "reference")
+    assert about["experiments"] == len(study.experiments) and about["stages_computed"] < about["stages_each_by_itself"]
+
+    next(runs.glob("stages/prediction/*/arrays.safetensors")).unlink()
+    fewer = load(runs)
+    assert fewer.experiment.nunique() < one.experiment.nunique() and "are left out, the first because: " in caplog.text
+    assert not list(runs.glob("stages/classifier/*/arrays.safetensors")), "reading trains nothing"
+
+
+def test_what_cannot_be_loaded_is_told_in_one_sentence(tmp_path):
+    from biasstudy import load
+    with pytest.raises(FileNotFoundError, match=r"no folder, file or study 'nothing'; studies: .*colorized_mnist"):
+        load("nothing")
+    with pytest.raises(FileNotFoundError, match="no finished experiment of this version is in"):
+        load(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is no table of results: unknown columns a, b"):
+        load(tmp_path / "other.csv")
+
+
+def test_studies_that_ship_are_loaded_by_name():
+    from biasstudy import load, reference
+    assert load("colorized_mnist").equals(reference("colorized_mnist").table)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import inference
 from ..experiment import PROTOCOLS
-from ..inference import CONTRASTS, contrasts
+from ..inference import CONTRASTS
 from ..results import Results
 from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
@@ -116,13 +116,16 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
     """
-    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
-            for key, d in contrasts(results).items()]
-    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
+    table = inference.contrast_table(parts)[["variant", "contrast", "control", "mean", "low", "high", "n"]]
+    return forest_of(table, _mark(parts)), table
+
+
+def forest_of(table: pd.DataFrame, mark: str) -> Figure:
+    """The same figure from its table; `mark` says where the numbers are from."""
     styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
-    figure, axis = _intervals(parts, table, "contrast", styles)
+    figure, axis = _intervals(table, "contrast", styles)
     axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
-    return signed(figure, _mark(parts)), table
+    return signed(figure, mark)
 
 
 def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
@@ -134,20 +137,21 @@ def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             for key, d in inference.decomposition(results).items()]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
     styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
-    figure, axis = _intervals(parts, table, "part", styles)
+    figure, axis = _intervals(table, "part", styles)
     axis.set_xlabel("difference of accuracy contrasts from the arm real, 95 % interval")
     return signed(figure, _mark(parts)), table
 
 
-def _intervals(parts: Parts, table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
+def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
     """Means with intervals, a row per variant; `styles` (colour, marker, name in the legend) of each value of the column."""
     use_style()
+    parts = list(dict.fromkeys(table.variant))
     shown = [key for key in styles if key in set(table[column])]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + max(0.42, 0.15 * len(shown)) * len(parts)))
     for i, key in enumerate(shown):
         mine = table[table[column] == key]
         color, marker, label = styles[key]
-        at = np.array([list(parts).index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
+        at = np.array([parts.index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
         off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
         axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4, label=label)
     axis.axvline(0, color="#666666", linewidth=0.9)
