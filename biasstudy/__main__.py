@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
     bench.add_argument("--peer", action="store_true", help="instead: models of FairFeedbackLoops' sizes, two ways")
+    bench.add_argument("--scaling", action="store_true", help="instead: cost by images, generations and stored results")
     bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
@@ -270,12 +271,14 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
+    from . import peers, scaling
     from .bench import bench, table
-    from .peers import bench_peer, said
     from .training import Numerics
     numerics = Numerics(asked.precision, asked.device, asked.threads)
     if asked.peer:
-        print("\n".join(said(bench_peer(numerics, asked.quick, asked.json))))
+        print("\n".join(peers.said(peers.bench_peer(numerics, asked.quick, asked.json))))
+    elif asked.scaling:
+        print("\n".join(scaling.said(scaling.scaling(numerics, asked.quick, asked.json))))
     else:
         print(table(bench(numerics, asked.only, asked.quick, asked.json)))
     return 0

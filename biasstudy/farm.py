@@ -19,6 +19,7 @@ from .notebook import Study
 from .store import runs_folder
 from .sweep import Job, Plan, duration, plan_of
 
+UNKNOWN = 1e-3  # seconds that a stage counts which was never timed
 DEATHS = 3  # times that a process may end in an experiment, with no stage or checkpoint finished in between
 
 
@@ -184,8 +185,10 @@ class Farm:
     def _line(self) -> str:
         passed, made = time.perf_counter() - self.started, self.all - self.ahead
         rate = made / passed if made > 0 else float(self.engine.slots)
+        known = made > 0 or max(self.price.values(), default=0.0) > UNKNOWN
+        left = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left" if known else ""
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
-                f"{len(self.report.failed)} failed, about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left")
+                f"{len(self.report.failed)} failed{left}")
 
 
 def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,
@@ -201,7 +204,7 @@ def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "
     try:
         plan = plan or plan_of(study, where, numerics, say)
         costs = costs or stored(where, {piece.file.parents[1].name for piece in plan.pieces.values()})
-        price = {id: max(costs.of([piece.recipe]), 1e-3) for id, piece in plan.pieces.items()}
+        price = {id: max(costs.of([piece.recipe]), UNKNOWN) for id, piece in plan.pieces.items()}
         return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), price, keep, say).run()
     finally:
         engine.close()

@@ -28,8 +28,9 @@ figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,.small{{fon
 .reference{{background:#f5eee0;color:#543}} .answer{{border-left:4px solid #D55E00;padding:.3rem 1rem;background:#fbf6f2}}
 .table{{overflow-x:auto}} table{{border-collapse:collapse;font-size:.8rem;overflow-wrap:normal}}
 th,td{{text-align:left;padding:.15rem .5rem;border-bottom:1px solid #ddd;vertical-align:top}} th{{border-color:#777}}
-td.n{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}} dd{{margin:0 0 .3rem 1rem}}
+td{{white-space:nowrap}} td.n{{text-align:right;font-variant-numeric:tabular-nums}} dd{{margin:0 0 .3rem 1rem}}
 footer{{margin-top:3rem;font-size:.8rem;color:#666}}
+@media screen and (max-width:40rem){{.wide img{{width:46rem;max-width:none}}}}
 @media print{{body{{margin:0;max-width:none;font-size:10pt}} .table{{overflow:visible}} table{{font-size:6.5pt}}
 td,th{{padding:.05rem .2rem}} figure,dl>div{{break-inside:avoid}} a{{color:inherit;text-decoration:none}}}}
 </style></head><body>
@@ -66,14 +67,15 @@ def _across(found: Stored) -> Iterable[str]:
     yield "<h2>Across data sets</h2>"
     yield _drawn(figures.effects(found.effects, found.mark)[0],
                  "A, the change of the accuracy contrast that adding generated images makes in the last generation, with its "
-                 "95 % interval for new seeds and new test images, in every setting.")
+                 "95 % interval for new seeds and new test images, in every setting.", wide=True)
     yield _drawn(figures.ways(found.parts, found.mark)[0],
                  "The way of every setting through the plane of accuracy and contrast, generated minus retraining alone.")
     yield _drawn(figures.dose(found.effects, found.parts, found.mark)[0],
                  "A against the ratio and against the share of fresh real images, where settings differ in nothing else.")
     yield ('<p class="small">A: generated minus none. R: generated minus real. T: generations. n: seeds. detectable: smallest '
            "change found with 80 % power. Verdicts after Holm's correction within a study.</p>")
-    yield _table(found.effects[list(_COLUMNS)].rename(columns=_COLUMNS))
+    chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}  # given, not measured
+    yield _table(found.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS))
 
 
 def _dynamics(found: Stored) -> Iterable[str]:
@@ -116,13 +118,16 @@ def _table(table: pd.DataFrame) -> str:
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _drawn(figure: Figure, claim: str) -> str:
-    """A figure in the page, in few colours: a third of the size."""
+def _drawn(figure: Figure, claim: str, wide: bool = False) -> str:
+    """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone, not shrunk."""
     from PIL import Image
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, dpi=150)
     Image.open(drawn).convert("RGB").quantize(128).save(packed, "PNG", optimize=True)
-    return _picture(packed.getvalue(), claim, html.escape(claim))
+    shown = _picture(packed.getvalue(), claim, html.escape(claim))
+    if wide:
+        shown = shown.replace("<img", '<div class="table wide"><img', 1).replace("<figcaption>", "</div><figcaption>", 1)
+    return shown
 
 
 def _picture(png: bytes, claim: str, caption: str) -> str:

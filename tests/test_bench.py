@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
+from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, scaling, stages
 from biasstudy.__main__ import main
 from biasstudy.data import LabeledImages
 from biasstudy.peers import REPEATS, Autoencoder
@@ -198,3 +198,13 @@ def test_both_ways_take_the_same_step_of_the_autoencoder():
     context = Context(Numerics())
     ours = context.place(model).loss(context.pixels(images).add_(1).div_(2), draw)
     assert ours.item() == pytest.approx(usual.item(), rel=1e-6)
+
+
+def test_growth_is_measured_and_its_exponent_is_that_of_the_seconds(tmp_path, capsys):
+    assert main(["bench", "--scaling", "--quick", "--json", str(tmp_path / "scaling.json")]) == 0
+    assert "generations" in capsys.readouterr().out
+    found = json.loads((tmp_path / "scaling.json").read_text())["growth"]
+    assert len(found) == 3 and all(len(growth["seconds"]) == 2 for growth in found.values())
+    linear = scaling._growth((10, 100), lambda n: 0.5 * n)
+    assert linear["exponent"] == pytest.approx(1) and linear["per_unit"] == pytest.approx(0.5)
+    assert scaling._growth((10, 100), lambda n: 3.0)["exponent"] == 0

@@ -12,7 +12,7 @@ from biasstudy.results import reference, studies
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FILES = sorted((ROOT / "params").rglob("*.yaml"))
+FILES = sorted(p for p in (ROOT / "params").rglob("*.yaml") if p.parent.name != "sweeps")  # grids are no notebook's
 DATA_SETS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20", "hard_imagenet")]
 READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]  # of stored results
 FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]

@@ -162,8 +162,8 @@ def test_a_probe_is_about_right(tmp_path, runs):
 # ---- Running it ------------------------------------------------------------------------------------------------------
 
 def test_results_do_not_depend_on_engine_workers_or_order(tmp_path, runs, monkeypatch, capsys):
-    path = written(tmp_path, {"starts": STARTS, "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]},
-                   {**BASE, "n_seeds": 1})
+    grid = {"starts": STARTS[1:], "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]}
+    path = written(tmp_path, grid, {**BASE, "n_seeds": 1})
     study = sweep.read(path).study
     assert main(["sweep", str(path), "--workers", "2"]) == 0
     said = capsys.readouterr().out
@@ -218,7 +218,8 @@ def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, 
     (tmp_path / "poison.py").write_text(POISON)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
-    path = written(tmp_path, {"arms": ["generated", "none"], "ratio": [0.5, 1.0]}, {**BASE, "generator": "poisoned"})
+    path = written(tmp_path, {"arms": ["generated", "none"], "ratio": [0.5, 1.0]},
+                   {**BASE, "generator": "poisoned", "n_generations": 1})
     try:
         assert main(["sweep", str(path), "--import", "poison"]) == 1
         said = capsys.readouterr().out
@@ -301,7 +302,7 @@ def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
 def test_a_dask_cluster_gives_the_same_and_a_dead_worker_costs_a_stage(tmp_path, runs, capsys):
     """Two workers on loopback; the first that holds a task is killed."""
     from distributed import LocalCluster
-    path = written(tmp_path, {"arms": ["generated", "none"]})
+    path = written(tmp_path, {"arms": ["generated", "none"]}, {**BASE, "n_generations": 1})
     study = sweep.read(path).study
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
         killer = threading.Thread(target=kill_when_there, args=(cluster, runs))
@@ -362,7 +363,8 @@ def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monke
     from biasstudy import figures, load, tables
     monkeypatch.setattr(engine, "local", lambda *_: Here())
     monkeypatch.setattr(tables, "REFERENCE", tmp_path / "reference")
-    path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]})
+    path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]},
+                   {**BASE, "n_generations": 1})
     assert main(["sweep", str(path), "--save", "tiny"]) == 0
     said = capsys.readouterr().out
     assert said.count("no verdict with fewer than 6 seeds") == 4 and "ratio 1.0, bias 0.6, start biased: " in said
