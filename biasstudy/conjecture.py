@@ -1,4 +1,4 @@
-"""Which hypothesis about the dynamics of bias? Ours, its rivals, and tests that were stated beforehand.
+"""Which hypothesis about the dynamics of bias? Ours, its rivals, and how each is claimed or refuted.
 
 The wording of the paper's conjecture is not known to us. The hypothesis under test is ours, and so are its rivals. The
 evidence are changes at several assigned levels of bias (`dynamics`). By symmetry an assigned level of 0 favours nobody in the
@@ -40,7 +40,10 @@ class Judgement:
 
 
 def judge(levels: Mapping[float, Estimate]) -> Judgement:
-    """Which of the hypotheses the changes at the assigned levels above 0 support, by tests stated beforehand.
+    """Which of the hypotheses the changes at the assigned levels above 0 support.
+
+    What claims a hypothesis was stated before any result was seen; what refutes one was added after the first look at the
+    transfer maps that ship with the package, so that their refutations are exploratory until new data confirm them.
 
     A hypothesis is *claimed* if all its parts are shown, and *refuted* if one part is shown to be false:
 
