@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
-    sweep.add_argument("--save", metavar="NAME", help="also write the results as a reference table of this name")
+    sweep.add_argument("--save", metavar="NAME", help="also write a reference table of this name")
+    sweep.add_argument("--predictions", action="store_true", help="with --save: all that `run --save` keeps, but pictures")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -189,7 +190,10 @@ def _sweep(asked: argparse.Namespace) -> int:
         command = f"python -m biasstudy sweep {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
         wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
                 "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
-        tables.save_sweep(results, parts, tables.REFERENCE, asked.save, command, wall)
+        if asked.predictions:
+            results.save(tables.REFERENCE, asked.save, command, parts, pictures=False)
+        else:
+            tables.save_sweep(results, parts, tables.REFERENCE, asked.save, command, wall)
     return 0
 
 

@@ -228,11 +228,13 @@ class Results:
 
     # -- reference results
 
-    def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None) -> None:
+    def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None,
+             pictures: bool = True) -> None:
         """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read
         without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
-        parts   results of each variant, by its name; default: all are one
+        parts     results of each variant, by its name; default: all are one
+        pictures  whether those of the first seed are kept
         """
         folder.mkdir(parents=True, exist_ok=True)
         plain = self.table.query("label.isna() and group.isna()").drop(columns=["numerics", "prior", "label", "group"])
@@ -246,7 +248,7 @@ class Results:
                 "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
             mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
             mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
-            if o.experiment.seed == self.outcomes[0].experiment.seed:  # pictures of one seed are enough
+            if pictures and o.experiment.seed == self.outcomes[0].experiment.seed:  # those of one seed are enough
                 mine |= {f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)}
             if i == 0:                                                 # the test images are those of all
                 mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
@@ -293,14 +295,18 @@ def _write_about(folder: Path, study: str, about: dict[str, Any]) -> None:
     (folder / f"{study}.json.xz").write_bytes(lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9))
 
 
-def save_part(folder: Path, study: str, of: str, variant: str, arms: tuple[str, ...]) -> None:
-    """Let the results of some arms of one variant of a stored study be those of another study, too: kept once."""
-    reference_parts(of, folder)[variant]  # KeyError if there is none
-    _write_about(folder, study, {"study": study, "part of": of, "variant": variant, "arms": list(arms)})
+def save_part(folder: Path, study: str, of: str, variants: Mapping[str, str], arms: tuple[str, ...]) -> None:
+    """Let the results of some arms of some variants of a stored study be those of another study, too: kept once.
+
+    variants   name in the new study -> name in the stored one; KeyError if there is none
+    """
+    whole = reference_parts(of, folder)
+    _ = [whole[name] for name in variants.values()]
+    _write_about(folder, study, {"study": study, "part of": of, "variants": dict(variants), "arms": list(arms)})
 
 
 def is_part(study: str, folder: Path | None = None) -> bool:
-    """Whether a stored study is some arms of a variant of another, see `save_part`."""
+    """Whether a stored study is a part of another, see `save_part`."""
     return "part of" in _about(folder or REFERENCE, study)
 
 
@@ -309,8 +315,7 @@ def reference(study: str, folder: Path | None = None) -> Results:
     folder = folder or REFERENCE
     about = _about(folder, study)
     if "part of" in about:
-        whole = reference_parts(about["part of"], folder)[about["variant"]]
-        return _noted([o for o in whole.outcomes if o.experiment.arm in about["arms"]])
+        return _noted(list({o.experiment.id: o for mine in _part(about, folder).values() for o in mine}.values()))
     with np.load(io.BytesIO(lzma.decompress((folder / f"{study}.npz.xz").read_bytes()))) as file:
         arrays = dict(file)
     return _noted([_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])])
@@ -328,9 +333,20 @@ def _noted(outcomes: list[Outcome]) -> Results:
 def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:
     """Results of each variant of a study that ships with the package, by the name of the variant."""
     folder = folder or REFERENCE
+    about = _about(folder, study)
+    if "part of" in about:
+        note = reference(study, folder).note
+        return {name: Results(mine, note=note) for name, mine in _part(about, folder).items()}
     stored = reference(study, folder)
-    variants = _about(folder, study).get("variants", [{"name": "", "outcomes": range(len(stored.outcomes))}])
+    variants = about.get("variants", [{"name": "", "outcomes": range(len(stored.outcomes))}])
     return {v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note) for v in variants}
+
+
+def _part(about: dict[str, Any], folder: Path) -> dict[str, list[Outcome]]:
+    """Outcomes of each variant of a study that is a part of another."""
+    whole = reference_parts(about["part of"], folder)
+    return {name: [o for o in whole[old].outcomes if o.experiment.arm in about["arms"]]
+            for name, old in about["variants"].items()}
 
 
 def seconds(outcomes: list[Outcome]) -> float:

@@ -265,7 +265,7 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
     study = study_from({**BASE.fields(), "variants": [{"ratio": 0.5}, {"ratio": 1.0}], "arms": ["generated", "real", "none"]})
     found = study.run()
     found.save(tmp_path, "whole", "a command", study.split(found))
-    save_part(tmp_path, "part", "whole", "ratio 1.0", ("generated", "none"))
+    save_part(tmp_path, "part", "whole", {"": "ratio 1.0"}, ("generated", "none"))
     assert studies(tmp_path) == ["part", "whole"]
     part = reference("part", tmp_path)
     assert {(o.experiment.ratio, o.experiment.arm) for o in part.outcomes} == {(1.0, "generated"), (0.0, "none")}
@@ -273,7 +273,7 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
     minutes = [float(r.note.split(" process")[0].split()[-1]) for r in (part, reference("whole", tmp_path))]
     assert minutes[0] <= minutes[1], "its cost is its own"
     with pytest.raises(KeyError):
-        save_part(tmp_path, "other", "whole", "ratio 9", ARMS)
+        save_part(tmp_path, "other", "whole", {"": "ratio 9"}, ARMS)
 
 
 def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatch):
