@@ -35,7 +35,7 @@ lint: install
 	$(BIN)/mypy
 
 unit: install
-	$(BIN)/pytest tests --ignore tests/test_faults.py --durations 10
+	$(BIN)/pytest tests --ignore tests/test_faults.py -n 2 --dist loadfile --durations 10
 
 faults: install
 	$(BIN)/pytest tests/test_faults.py --durations 5

@@ -127,7 +127,9 @@ def write(e: Experiment, steps: Sequence[int], n: int, fill: float, numerics: Nu
     beside = against_diffusers(numerics, side=side, channels=e.resolved("generator")["channels"], fill=fill)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "sampling.csv", index=False, float_format="%.6g")
-    picture(table, e, n).savefig(folder / "sampling.png")
+    drawn = picture(table, e, n)
+    drawn.savefig(folder / "sampling.png")
+    plt.close(drawn)
     about = {"command": command, "experiment": e.fields(), "images": n, "fewest": fewest(table), "side": side,
              "beside diffusers": beside, **environment()}
     (folder / "sampling.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")

@@ -24,23 +24,23 @@ BASE = Experiment(dataset="colorized-mnist-5k", generator="mixture", generator_o
 IMAGES, GENERATIONS, STORED = (20, 200, 2000), (1, 10, 100), (1, 10, 100)
 
 
-def cost_of_images(numerics: Numerics, sizes: Sequence[int]) -> Report:
+def cost_of_images(numerics: Numerics, sizes: Sequence[int], repeats: int) -> Report:
     """Seconds of an experiment by its images in the start; a batch has half as many."""
-    return _growth(sizes, lambda n: _computed(replace(BASE, n_real=n), numerics))
+    return _growth(sizes, lambda n: _computed(replace(BASE, n_real=n), numerics), repeats)
 
 
-def cost_of_generations(numerics: Numerics, turns: Sequence[int]) -> Report:
+def cost_of_generations(numerics: Numerics, turns: Sequence[int], repeats: int) -> Report:
     """Seconds of an experiment by its generations."""
-    return _growth(turns, lambda t: _computed(replace(BASE, n_generations=t), numerics))
+    return _growth(turns, lambda t: _computed(replace(BASE, n_generations=t), numerics), repeats)
 
 
-def cost_beside_stored(numerics: Numerics, stored: Sequence[int]) -> Report:
+def cost_beside_stored(numerics: Numerics, stored: Sequence[int], repeats: int) -> Report:
     """Seconds to read one finished experiment again, by the number of experiments that the store holds."""
     with tempfile.TemporaryDirectory() as folder:
         def again(n: int) -> float:
             run([replace(BASE, seed=s) for s in range(n)], numerics=numerics, where=folder, progress=False)
             return _timed(BASE, numerics, folder)
-        return _growth(stored, again)
+        return _growth(stored, again, repeats)
 
 
 def _computed(e: Experiment, numerics: Numerics) -> float:
@@ -54,14 +54,14 @@ def _timed(e: Experiment, numerics: Numerics, folder: str) -> float:
     return time.perf_counter() - started
 
 
-def _growth(sizes: Sequence[int], seconds: Any) -> Report:
-    """Seconds by size, each size REPEATS times, and how they grow.
+def _growth(sizes: Sequence[int], seconds: Any, repeats: int) -> Report:
+    """Seconds by size, each size `repeats` times, and how they grow.
 
     exponent   of seconds ~ size^exponent between the largest two sizes: 1 linear, 0 flat
     per_unit   seconds of one more, between the largest two
     """
     seconds(sizes[0])   # data are read and modules imported
-    found = {n: [seconds(n) for _ in range(REPEATS)] for n in sizes}
+    found = {n: [seconds(n) for _ in range(repeats)] for n in sizes}
     (a, b), (s, r) = sizes[-2:], (np.median(found[n]) for n in sizes[-2:])
     return {"seconds": {n: spread(values) for n, values in found.items()}, "exponent": float(np.log(r / s) / np.log(b / a)),
             "per_unit": float((r - s) / (b - a))}
@@ -70,11 +70,12 @@ def _growth(sizes: Sequence[int], seconds: Any) -> Report:
 def scaling(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
     """All three, and what they were measured on; written to a JSON file if there is a path."""
     numerics.apply()
+    repeats = 1 if quick else REPEATS
+    growth = {"images in the start": cost_of_images(numerics, (20, 40) if quick else IMAGES, repeats),
+              "generations": cost_of_generations(numerics, (1, 2) if quick else GENERATIONS, repeats),
+              "experiments in the store, reading one": cost_beside_stored(numerics, (1, 2) if quick else STORED, repeats)}
     report = {"quick": quick, "precision": numerics.precision, "device": numerics.device, "threads": numerics.threads,
-              "environment": dict(environment()), "load": os.getloadavg()[0], "experiment": BASE.fields(), "growth": {
-                  "images in the start": cost_of_images(numerics, (20, 40) if quick else IMAGES),
-                  "generations": cost_of_generations(numerics, (1, 2) if quick else GENERATIONS),
-                  "experiments in the store, reading one": cost_beside_stored(numerics, (1, 2) if quick else STORED)}}
+              "environment": dict(environment()), "load": os.getloadavg()[0], "experiment": BASE.fields(), "growth": growth}
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
     return report

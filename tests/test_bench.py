@@ -205,6 +205,6 @@ def test_growth_is_measured_and_its_exponent_is_that_of_the_seconds(tmp_path, ca
     assert "generations" in capsys.readouterr().out
     found = json.loads((tmp_path / "scaling.json").read_text())["growth"]
     assert len(found) == 3 and all(len(growth["seconds"]) == 2 for growth in found.values())
-    linear = scaling._growth((10, 100), lambda n: 0.5 * n)
+    linear = scaling._growth((10, 100), lambda n: 0.5 * n, 1)
     assert linear["exponent"] == pytest.approx(1) and linear["per_unit"] == pytest.approx(0.5)
-    assert scaling._growth((10, 100), lambda n: 3.0)["exponent"] == 0
+    assert scaling._growth((10, 100), lambda n: 3.0, 2)["exponent"] == 0
