@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from biasstudy import sweep
 from biasstudy.notebook import SETTINGS, study_from
 from biasstudy.results import reference, studies
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted(p for p in (ROOT / "params").rglob("*.yaml") if p.parent.name != "sweeps")  # grids are no notebook's
 DATA_SETS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20", "hard_imagenet")]
+SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]  # of stored results
 FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -106,8 +108,9 @@ def test_a_parameter_file_says_all_that_its_notebook_would(path):
 def test_results_that_ship_are_those_of_a_parameter_file(study):
     """So the command beside them makes them again."""
     shipped = {o.experiment.id for o in reference(study).outcomes}
-    files = [path for path in FILES if yaml.safe_load(path.read_text())["name"] == study]
-    assert any(shipped == {e.id for e in study_from(yaml.safe_load(path.read_text())).experiments} for path in files)
+    files = [path for path in (*FILES, *SWEEPS) if yaml.safe_load(path.read_text())["name"] == study]
+    made = (sweep.read(path).study if path in SWEEPS else study_from(yaml.safe_load(path.read_text())) for path in files)
+    assert any(shipped == {e.id for e in mine.experiments} for mine in made)
 
 
 @name
