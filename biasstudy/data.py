@@ -182,17 +182,38 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Training set of one generation: parts in order, each whole or at given positions. Its id hashes that list."""
+    """Training set of one generation: parts in order, each whole or at given positions, which may be known only later. Its id
+    hashes that list."""
 
-    parts: tuple[tuple[Lazy, np.ndarray | None], ...]
+    parts: tuple[tuple[Lazy, Any], ...]         # index: (n,) int, something that loads as such, or None for all
 
     @property
     def id(self) -> str:
-        return digest([[part.id, None if index is None else digest(index.tolist())] for part, index in self.parts])
+        return digest([[part.id, None if index is None else index.id if hasattr(index, "id") else digest(index.tolist())]
+                       for part, index in self.parts])
 
     def load(self) -> LabeledImages:
-        loaded = [part.load() if index is None else part.load()[index] for part, index in self.parts]
+        loaded = [part.load() if index is None else part.load()[positions(index)] for part, index in self.parts]
         return loaded[0] if len(loaded) == 1 else concatenate(loaded)
+
+
+def positions(index: Any) -> Any:
+    """Where the images of a part are that a pool takes: (n,) int, or a slice of all."""
+    return slice(None) if index is None else index.load() if hasattr(index, "load") else index
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Group of each image of several parts, one after another: as its data say or, where there is one, as a probe says."""
+
+    parts: tuple[tuple[Lazy, Lazy | None], ...]     # images, and what the probe said of them: "told"
+
+    @property
+    def id(self) -> str:
+        return digest([[images.id, said and said.id] for images, said in self.parts])
+
+    def load(self) -> np.ndarray:
+        return np.concatenate([said.load()["told"] if said else images.load().group for images, said in self.parts])
 
 
 def condition_of(images: LabeledImages, condition: str, n_groups: int) -> np.ndarray:

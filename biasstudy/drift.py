@@ -17,12 +17,12 @@ REPLICATES = 10_000
 
 # ---- Drift null: one told condition ----------------------------------------------------------------------------------
 
-_KNOWN = ("accumulate", "latest", "replace", "subsample", "fresh")
+KNOWN = ("accumulate", "latest", "replace", "subsample", "fresh")   # not balanced: it sets the shares of its pools itself
 
 
 def _checked(protocol: str, k: Any, fresh: Any) -> None:
-    if protocol not in _KNOWN:
-        raise ValueError(f"no drift null for protocol {protocol!r}; known: {', '.join(_KNOWN)}")
+    if protocol not in KNOWN:
+        raise ValueError(f"no drift null for protocol {protocol!r}; known: {', '.join(KNOWN)}")
     if protocol != "fresh" and np.any(fresh):
         raise ValueError(f"protocol {protocol!r} takes no fresh images; got {fresh}")
     if np.any(np.less(k, fresh)):

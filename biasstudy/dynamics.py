@@ -216,12 +216,13 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
 
     parts    variants at several levels, see `by_level`; their generation 0 makes the maps
     others   Results whose experiments have the same data, sizes and generator, later generations and any protocol
+             but `balanced`, which sets the shares of its pools itself
     returns  setting, protocol, ratio, bias, seed, generation (from 1), start, predicted, unchanged (the share that generation
              0 made: what no further change predicts), measured; each seed by its own map
     """
     rows: list[tuple] = []
     outcomes = [o for results in others for o in results.of("generated")
-                if o.experiment.start == "biased" and len(o.batches) > 1]
+                if o.experiment.start == "biased" and len(o.batches) > 1 and not PROTOCOLS[o.experiment.protocol].balanced]
     for setting, levels in by_level(parts).items():
         table = transfer_table({f"{setting}, bias {level}": results for level, results in levels.items()})
         found = transfer_map(table)

@@ -23,6 +23,7 @@ class Protocol:
     batches: str                # "all" batches made so far, or the "newest"
     full_batch: bool = False    # a batch must be as large as the start (ratio 1)
     drawn: bool = False         # of all that, n images drawn without replacement, per told condition, each time anew
+    balanced: bool = False      # of all that, n images drawn, in every class as many of each group as the probe sees
     fresh: bool = False         # the first round(fresh_share q) images of each batch come from the reserve
 
 
@@ -32,6 +33,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "replace": Protocol(start=False, batches="newest", full_batch=True),
     "subsample": Protocol(start=True, batches="all", drawn=True),
     "fresh": Protocol(start=True, batches="all", fresh=True),
+    "balanced": Protocol(start=True, batches="all", balanced=True),  # a remedy: the probe decides what enters the pool
 }
 
 PRESETS = {"dim-25": 0.75}  # starts that thin groups which the data set names, and their bias: a weight of 25 %

@@ -13,7 +13,7 @@ import numpy as np
 
 from .clip import Clip
 from .correction import told_counts
-from .data import LabeledImages, Lazy, Pool, condition_of, in_steps
+from .data import Groups, Lazy, Pool, condition_of, in_steps, positions
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .drawing import SPARE, Draw, draw
 from .experiment import PROTOCOLS, Experiment
@@ -25,6 +25,7 @@ from .stages import (
     Told,
     accepted_batch,
     decisions,
+    draw_balanced,
     fit_classifier,
     fit_generator,
     measure_spurious,
@@ -56,7 +57,8 @@ class Turn:
 
     def results(self) -> list[Stage]:
         """Stages whose values are kept for good."""
-        return [*self.predictions, *self.spurious, *self.kept.values()]
+        drawn = [index for _, index in self.pool.parts if isinstance(index, Stage)]
+        return [*drawn, *self.predictions, *self.spurious, *self.kept.values()]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Addition:
     images: Lazy
     told: np.ndarray
     index: np.ndarray | None = None
+    said: Stage | None = None           # by the probe, of their groups; None: the data say
 
 
 def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
@@ -84,7 +87,7 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
     first: Fitted | None = None
 
     for t in range(e.n_generations + 1):
-        pool = part_of_start(e, real, t) if e.part(t) < 1 else pool_of(e, real, additions)
+        pool = part_of_start(e, real, t) if e.part(t) < 1 else pool_of(e, real, additions, store)
 
         before = classifiers if e.warm("classifier") and classifiers else [learned] * e.n_classifiers
         classifiers = [store.stage(fit_classifier, **classifier, pool=pool, n_classes=real.source.n_classes,
@@ -124,13 +127,13 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
             kept["grid"] = store.stage(sample_grid, **generator, state=state, told=grid_told(e, real),
                                        seed=seed_for(e.seed, "grid"))
         trained = store.stage(relabel, batch=batch, seen=kept["seen"]) if "seen" in kept else batch
-        additions.append([Addition(trained, real.told[e.n_fresh:])])
+        additions.append([Addition(trained, real.told[e.n_fresh:], said=kept["probe"])])
         if reserve is not None and e.n_fresh:
             additions[-1].insert(0, Addition(reserve, real.told[:e.n_fresh], np.arange(e.n_fresh)))
         yield Turn(t, pool, predictions, spurious, batch, kept)
 
 
-def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]]) -> Pool:
+def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]], store: Store) -> Pool:
     """Training set of the next generation: what the protocol keeps of the start and of what was added so far."""
     protocol = PROTOCOLS[e.protocol]
     told = condition_of(real.start.load(), e.condition, real.source.n_groups) if protocol.drawn else np.empty(0, np.int64)
@@ -138,7 +141,13 @@ def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]]) -> Pool:
     kept += [part for added in (additions if protocol.batches == "all" else additions[-1:]) for part in added]
     if protocol.drawn and additions:
         kept = drawn_without_replacement(kept, np.bincount(told), seed_for(e.seed, "subsample", len(additions)))
-    return Pool(tuple((part.images, part.index) for part in kept))
+    pool = Pool(tuple((part.images, part.index) for part in kept))
+    if protocol.balanced and additions:
+        groups, counts = Groups(tuple((part.images, part.said) for part in kept)), real.counts.sum(1).tolist()
+        index = store.stage(draw_balanced, pool=pool, groups=groups, counts=counts, n_groups=real.source.n_groups,
+                            seed=seed_for(e.seed, "balanced", len(additions)))
+        pool = Pool(((pool, index),))
+    return pool
 
 
 def part_of_start(e: Experiment, real: Draw, t: int) -> Pool:
@@ -285,8 +294,14 @@ def needed_by(plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda 
 
     def visit(thing: Any) -> None:
         if isinstance(thing, Pool):
-            for part, _ in thing.parts:
+            for part, index in thing.parts:
                 visit(part)
+                visit(index)
+            return
+        if isinstance(thing, Groups):
+            for images, said in thing.parts:
+                visit(images)
+                visit(said)
             return
         if isinstance(thing, Stage):
             if thing.id in found or not beyond(thing):
@@ -358,10 +373,17 @@ def composition(pool: Pool, real: Draw, batches: dict[str, dict[str, np.ndarray]
     """Images of a pool by training label and group, the probed one of generated images; (n_classes, n_groups + 1), the last
     column: group unclear."""
     table = np.zeros((real.source.n_classes, real.source.n_groups + 1), np.int64)
-    for part, index in pool.parts:
-        made = part.inputs.get("batch", part) if isinstance(part, Stage) else None     # a relabelled batch, or the batch
-        found = part.load() if made is None else batches[made.id]
-        label, group = (found.label, found.group) if isinstance(found, LabeledImages) else (found["trained"], found["group"])
-        chosen = slice(None) if index is None else index
-        np.add.at(table, (label[chosen], group[chosen]), 1)                            # UNKNOWN is -1: the last column
+    np.add.at(table, membership(pool, batches), 1)                                     # UNKNOWN is -1: the last column
     return table
+
+
+def membership(thing: Any, batches: dict[str, dict[str, np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Training label and group of every image of a pool or part."""
+    if isinstance(thing, Pool):
+        found = [[values[positions(index)] for values in membership(part, batches)] for part, index in thing.parts]
+        return tuple(np.concatenate(values) for values in zip(*found, strict=True))
+    if isinstance(thing, Stage):
+        batch = batches[thing.inputs.get("batch", thing).id]                           # a relabelled batch, or the batch
+        return batch["trained"], batch["group"]
+    images = thing.load()
+    return images.label, images.group

@@ -19,8 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .drift import drift_of, names_of_shares
-from .experiment import PROTOCOLS, Experiment
+from .drift import KNOWN, drift_of, names_of_shares
+from .experiment import Experiment
 from .figures import WIDTH, use_style
 from .inference import SEEDS_FOR_VERDICT, contrasts, curve, verdict
 from .intervals import LEVEL
@@ -131,7 +131,7 @@ def alarms(studies: pd.DataFrame) -> int:
 
 # ---- Drift -----------------------------------------------------------------------------------------------------------
 
-def drifts(base: Experiment, n_seeds: int, protocols: tuple[str, ...] = tuple(PROTOCOLS), run: Run = run) -> pd.DataFrame:
+def drifts(base: Experiment, n_seeds: int, protocols: tuple[str, ...] = KNOWN, run: Run = run) -> pd.DataFrame:
     """How far the shares of groups wander in the arm `resample`, against the formulas.
 
     returns  protocol, metric, group, generation, n, shift (mean over seeds of share minus its expectation), sd (root mean

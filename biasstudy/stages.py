@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .data import UNKNOWN, LabeledImages, condition_of
-from .registry import seed_for, spread
+from .registry import largest_remainder, seed_for, spread
 from .spurious import responses
 from .store import kind
 from .training import Context, uniform_of_images
@@ -149,6 +149,22 @@ def _in_order(candidates: Candidates, told: Told) -> tuple[np.ndarray, np.ndarra
 def relabel(context: Context, *, batch: LabeledImages, seen: dict) -> dict:
     """The batch with the class that the classifier sees as its training label."""
     return LabeledImages(batch.images, seen["told"], batch.group, batch.origin).arrays()
+
+
+@kind("balanced", keep=True, decode=lambda arrays: arrays["index"])
+def draw_balanced(context: Context, *, pool: LabeledImages, groups: np.ndarray, counts: list[int], n_groups: int,
+                  seed: int) -> dict:
+    """Positions of counts[y] images of every class y, equally many of each of its groups that there are, in random order
+    without replacement; of a group with too few images each is taken equally often, up to one. Images of unclear group are
+    left out."""
+    rng, chosen = np.random.default_rng(seed), []
+    for y, n in enumerate(counts):
+        members = [np.flatnonzero((pool.label == y) & (groups == g)) for g in range(n_groups)]
+        there = [index for index in members if len(index)]
+        for index, quota in zip(there, largest_remainder(np.ones(len(there)), n), strict=True):
+            rounds = [rng.permutation(index) for _ in range(-(-int(quota) // len(index)))]
+            chosen += [np.concatenate(rounds)[:quota]] if rounds else []
+    return {"index": np.sort(np.concatenate(chosen))}
 
 
 # ---- Classifiers -----------------------------------------------------------------------------------------------------

@@ -111,17 +111,35 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def remedies(found: Stored) -> pd.DataFrame:
-    """What the arm rebalance changes: its contrast in the last generation minus that of the arm generated, below 0 it helps.
+    """What a remedy changes: the contrast of the last generation with it minus without it, below 0 it helps.
 
-    returns  study, variant, change, low, high, n: a row per setting that has the arm
+    rebalance   the arm of that name: generated images thinned to the start's shares, against the arm generated
+    balanced    the protocol of that name: pools with as many images of every group, against `subsample`, as many at random
+
+    returns  remedy, study, variant, change, low, high, n: a row per setting that has both sides
     """
-    rows = []
+    rows: list[tuple] = []
     for study, variants in found.parts.items():
+        plain = {_but_protocol(results): results for results in variants.values() if _protocol(results) == "subsample"}
         for name, results in variants.items():
-            if results.of("rebalance"):
-                e = difference(results.of("rebalance"), results.of("generated"))
-                rows.append((study, name, e.mean, e.low, e.high, e.n))
-    return pd.DataFrame(rows, columns=["study", "variant", "change", "low", "high", "n"])
+            pairs = {"rebalance": (results.of("rebalance"), results.of("generated"))}
+            if _protocol(results) == "balanced" and _but_protocol(results) in plain:
+                pairs["balanced"] = results.of("generated"), plain[_but_protocol(results)].of("generated")
+            for remedy, (first, second) in pairs.items():
+                if first and second:
+                    e = difference(first, second)
+                    rows.append((remedy, study, name, e.mean, e.low, e.high, e.n))
+    return pd.DataFrame(rows, columns=["remedy", "study", "variant", "change", "low", "high", "n"])
+
+
+def _protocol(results: Any) -> str:
+    return results.of("generated")[0].experiment.protocol if results.of("generated") else ""
+
+
+def _but_protocol(results: Any) -> str:
+    """What a setting is, its protocol apart."""
+    fields = results.of("generated")[0].experiment.fields()
+    return str({name: value for name, value in fields.items() if name not in ("protocol", "seed")})
 
 
 def answer(found: Stored) -> str:

@@ -72,6 +72,28 @@ def test_subsample_draws_uniformly_without_replacement():
     assert abs(hits / 4000 - 0.6).max() < 4.5 * np.sqrt(0.24 / 4000)
 
 
+def test_balanced_has_as_many_of_every_group_of_a_class_as_the_probe_sees(store):
+    e, pools, start, batches = made("balanced", store, ratio=1.0, start="biased", bias=0.6)
+    assert (pools[0].images == start.images).all(), "generation 0 sees the start as it is"
+    probe = draw(e).source.probe
+    for t in range(1, T + 1):
+        available = np.concatenate([start.images, *[b.images for b in batches[:t]]])
+        label = np.concatenate([start.label, *[b.label for b in batches[:t]]])
+        group = np.concatenate([start.group, *[probe(b.images) for b in batches[:t]]])
+        copies = keys(available)
+        assert not keys(pools[t].images).keys() - copies.keys() and len(pools[t]) == N
+        said = probe(pools[t].images)
+        said[pools[t].origin == REAL] = pools[t].group[pools[t].origin == REAL]
+        for y in range(10):
+            n = np.bincount(said[pools[t].label == y], minlength=5)
+            there = np.bincount(group[(label == y) & (group >= 0)], minlength=5)
+            assert n.sum() == N // 10 and np.ptp(n[there > 0]) <= 1 and not n[there == 0].any()
+            for g in np.flatnonzero(there):
+                often = keys(pools[t].images[(pools[t].label == y) & (said == g)])
+                times = -(-n[g] // there[g])
+                assert all(k <= times * copies[image] for image, k in often.items()), "repeated no more than must be"
+
+
 @pytest.mark.parametrize("arm", ["generated", "real", "resample"])
 def test_fresh_takes_the_first_part_of_each_batch_from_the_reserve_in_every_arm(store, arm):
     e = tiny(protocol="fresh", fresh_share=0.3, n_generations=2, start="biased", bias=0.6).to_arm(arm)
@@ -103,11 +125,11 @@ def test_counts_of_classes_are_exact_under_every_protocol_and_the_same_in_every_
     assert (pools["none"] == pools["none"][0]).all(), "the arm none keeps the start"
     counts = draw(e).counts
     shares = pools["real"][..., :-1] / pools["real"].sum((1, 2))[:, None, None]
-    if protocol != "subsample":
+    if protocol not in ("subsample", "balanced"):
         assert np.allclose(shares, counts / counts.sum()), "the reserve has the shares of the start"
 
 
-@pytest.mark.parametrize("protocol", ["accumulate", "subsample", "fresh"])
+@pytest.mark.parametrize("protocol", ["accumulate", "subsample", "fresh", "balanced"])
 def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, protocol):
     e = tiny(protocol=protocol, ratio=1.0, condition="group", start="biased", bias=0.5, generator="resample")
     found, real = run(e, numerics=FLOAT64).outcomes[0], draw(e)

@@ -13,7 +13,7 @@ from biasstudy import Results, ledger, run
 from biasstudy.inference import contrast, difference, verdict
 from biasstudy.intervals import holm
 from biasstudy.results import studies
-from biasstudy.summary import Stored, answer, effects, stored
+from biasstudy.summary import Stored, answer, effects, remedies, stored
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +48,17 @@ def repeated(found):
     ids = [o.experiment.id for parts in found.parts.values()
            for o in {o.experiment.id: o for r in parts.values() for o in r.outcomes}.values()]
     return len(ids) - len(set(ids))
+
+
+def test_a_remedy_is_compared_with_the_same_setting_without_it(tmp_path):
+    base = tiny(start="biased", bias=0.6, ratio=1.0, n_generations=1)
+    settings = {f"{protocol}, {ratio}": dataclasses.replace(base, protocol=protocol, ratio=ratio)
+                for protocol, ratio in (("subsample", 1.0), ("balanced", 1.0), ("balanced", 0.5))}
+    parts = {name: run(e, numerics=FLOAT64, where=tmp_path) for name, e in settings.items()}
+    found = remedies(Stored({"study": parts}))
+    expected = difference(parts["balanced, 1.0"].of("generated"), parts["subsample, 1.0"].of("generated"))
+    assert found[["remedy", "variant", "n"]].values.tolist() == [["balanced", "balanced, 1.0", 1]]
+    assert found.change[0] == expected.mean
 
 
 def test_effects_are_the_contrasts_with_holm_within_and_over_studies(shipped):

@@ -201,8 +201,10 @@ def pool_table(parts: Parts) -> pd.DataFrame:
 
 
 def _real_images(e: Any, n_real: int, t: int) -> str:
-    """Real images in the pool of generation t, "about" where they are drawn at random."""
+    """Real images in the pool of generation t, "about" where they are drawn at random, "?" where the groups decide."""
     protocol = PROTOCOLS[e.protocol]
+    if protocol.balanced:
+        return "?"
     real = (n_real if protocol.start else 0) + t * e.n_fresh
     return f"about {round(n_real * n_real / (n_real + t * e.n_batch))}" if protocol.drawn else str(real)
 

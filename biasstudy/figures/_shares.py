@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..correction import favoured_share, told_counts
-from ..drift import drift_band
+from ..drift import KNOWN, drift_band
 from ..results import Results
 from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, signed, use_style
 
@@ -73,6 +73,8 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
 
 def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
     """Grey band: where the share of one seed would lie by sampling alone; of group shares the widest, around the start's."""
+    if outcomes[0].experiment.protocol not in KNOWN:    # its pools do not drift by sampling alone
+        return
     band = drift_band(outcomes)
     band = band[band.metric == metric].assign(zero=0.0 if metric == "favoured-share" else lambda b: b.start)
     edges = band.assign(low=band.low - band.zero, high=band.high - band.zero).groupby("generation")
