@@ -1,6 +1,5 @@
 """Spurious metrics, on classifiers whose answer is known: of the object alone, of the background alone, of nothing."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -171,22 +170,6 @@ def test_tile_takes_the_largest_adjacent_patch():
     assert (tile(image, np.ones((10, 10), bool)) == GREY).all(), "no room on any side"
     assert (tile(image, np.zeros((10, 10), bool)) == image).all()
 
-
-def test_a_thousand_images_take_under_a_second_on_two_cores_beyond_the_forward_passes():
-    rng = np.random.default_rng(0)
-    images, mask = rng.integers(0, 256, (250, 3, 64, 64)).astype(np.uint8), np.zeros((250, 64, 64), bool)
-    mask[:, 20:45, 15:40] = True
-    label, answer = np.zeros(250, int), np.full((1, 4), 0.25)
-    responses(lambda x: np.repeat(answer, len(x), 0), images[:20], mask[:20], label[:20], np.arange(20))
-    best = min(_seconds(lambda: responses(lambda x: np.repeat(answer, len(x), 0), images, mask, label, np.arange(250)))
-               for _ in range(3))
-    assert best * 4 < 2.0, f"{best * 4:.2f} s of one core per 1,000 images: more than a second on two"
-
-
-def _seconds(call):
-    started = time.process_time()
-    call()
-    return time.process_time() - started
 
 
 # ---- In the loop -----------------------------------------------------------------------------------------------------
