@@ -302,7 +302,7 @@ def save_part(folder: Path, study: str, of: str, variants: Mapping[str, str], ar
     """
     whole = reference_parts(of, folder)
     _ = [whole[name] for name in variants.values()]
-    _write_about(folder, study, {"study": study, "part of": of, "variants": dict(variants), "arms": list(arms)})
+    _write_about(folder, study, {"study": study, "part of": of, "variants": list(variants.items()), "arms": list(arms)})
 
 
 def is_part(study: str, folder: Path | None = None) -> bool:
@@ -346,7 +346,7 @@ def _part(about: dict[str, Any], folder: Path) -> dict[str, list[Outcome]]:
     """Outcomes of each variant of a study that is a part of another."""
     whole = reference_parts(about["part of"], folder)
     return {name: [o for o in whole[old].outcomes if o.experiment.arm in about["arms"]]
-            for name, old in about["variants"].items()}
+            for name, old in about["variants"]}
 
 
 def seconds(outcomes: list[Outcome]) -> float:

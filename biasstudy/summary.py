@@ -157,6 +157,6 @@ def answer(found: Stored) -> str:
     return (f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, {len(found.outcomes)} "
             f"experiments), adding generated images amplified the bias of later classifiers in {len(up)} "
             f"({int(up.because.sum())} of them because the images are generated; {int((up.A_all < 1 - LEVEL).sum())} after "
-            f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too; of the "
-            f"{int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} shown beyond the loss of accuracy), "
-            f"reduced it in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and {open_} cannot be told.")
+            f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too; "
+            f"of the {int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} shown beyond the loss of "
+            f"accuracy), reduced it in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and {open_} cannot be told.")

@@ -85,17 +85,17 @@ def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str)
         mine = table if what == "ratio" else table[table.protocol.isin(["accumulate", "fresh"])].assign(
             fresh_share=lambda t: np.where(t.protocol == "fresh", t.fresh_share, 0.0), protocol="accumulate")
         keys = ["study", *(name for name in SETTING if name != field), "generation"]
-        for _, part in mine.groupby(keys, sort=False):
-            line = f"{part.dataset.iloc[0]}, {names_of(part.iloc[:1])[0]}"
-            found = [(getattr(r, field), r.A, r.A_low, r.A_high, r.n) for r in part.sort_values(field).itertuples()]
+        doses = [part.sort_values(field) for _, part in mine.groupby(keys, sort=False) if len(part) > 1]
+        lines = names_of(pd.concat([part.iloc[:1] for part in doses])) if doses else []
+        for part, line in zip(doses, lines, strict=True):
+            found = [(getattr(r, field), r.A, r.A_low, r.A_high, r.n) for r in part.itertuples()]
             results = parts[part.study.iloc[0]][part.variant.iloc[0]]
-            if what == "fresh share" and len(part) > 1 and results.of("real"):
+            if what == "fresh share" and results.of("real"):
                 e = difference(results.of("real"), results.of("none"))
                 found.append((1.0, e.mean, e.low, e.high, e.n))
-            if len(part) > 1:
-                rows += [(what, line, *point) for point in found]
+            rows += [(what, f"{part.dataset.iloc[0]}, {line}", *point) for point in found]
     drawn = pd.DataFrame(rows, columns=["dose", "line", "value", "A", "low", "high", "n"])
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
     for axis, what in zip(axes, ("ratio", "fresh share"), strict=True):
         mine = drawn[drawn.dose == what]
         for (line, part), color in zip(mine.groupby("line", sort=False), 40 * PALETTE, strict=False):
@@ -107,7 +107,7 @@ def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str)
             axis.text(0.5, 0.5, f"no stored study varies\nthe {what} alone", ha="center", transform=axis.transAxes)
             axis.set_xticks([])
         elif mine.line.nunique() <= 8:
-            axis.legend(fontsize=6.5)
+            axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     axes[0].set_ylabel("A in the last generation")
     return signed(figure, mark), drawn
 
