@@ -39,9 +39,9 @@ ROUND = 16      # a block of many steps is a multiple of this: `gan` adds its gr
 N_POOL, N_SAMPLE = 1000, 512
 LOOP = "loop"   # how --only names the whole experiment
 PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
-         "relabelled": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter", "thinning": "filter",
-         "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe", "prediction": "probe",
-         "spurious": "probe", "feature scale": "quality", "features": "quality", "quality": "quality"}
+         "relabelled": "sample", "balanced": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter",
+         "thinning": "filter", "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe",
+         "prediction": "probe", "spurious": "probe", "feature scale": "quality", "features": "quality", "quality": "quality"}
 
 Report = dict[str, Any]  # JSON
 State = dict[str, torch.Tensor]

@@ -85,20 +85,21 @@ def test_few_seeds_give_no_answer(small):
 
 def planted(effect_by_setting):
     """Stored results of made-up verdicts: the sentence counts what it is given."""
-    columns = {"n": 6, "dataset": "cifar20", "because": False, "A_all": 0.5, "A_logit_low": -1.0}
+    columns = {"n": 6, "dataset": "cifar20", "because": False, "A_all": 0.5, "A_logit_low": -1.0, "E": np.nan, "E_low": np.nan}
     table = pd.DataFrame([{**columns, "verdict": word, **more} for word, more in effect_by_setting])
     return SimpleNamespace(effects=table, outcomes=[None] * 7)
 
 
 def test_the_sentence_counts():
-    found = planted([("amplified", {"because": True, "A_all": 0.01}), ("amplified", {"A_logit_low": 0.1}), ("reduced", {}),
+    found = planted([("amplified", {"because": True, "A_all": 0.01, "E": 0.03, "E_low": 0.01}),
+                     ("amplified", {"A_logit_low": 0.1, "E": 0.0, "E_low": -0.1}), ("reduced", {}),
                      ("no change beyond 0.02", {"dataset": "colorized-mnist"}),
                      ("no change beyond 0.02", {"dataset": "colorized-mnist-5k"}),
                      ("amplified", {"dataset": "standin20"}), ("no verdict with fewer than 6 seeds", {"n": 3})])
     assert answer(found) == (
         "It depends: of 5 settings on 2 data sets (n = 6 seeds each, 7 experiments), adding generated images amplified the "
         "bias of later classifiers in 2 (1 of them because the images are generated; 1 after correction for all 5; 1 shown on "
-        "the logit scale, too), reduced it in 1, changed nothing beyond 0.02 in 2, and 0 cannot be told.")
+        "the logit scale, too; of the 2 with an accuracy curve 1 shown beyond the loss of accuracy), reduced it in 1, changed nothing beyond 0.02 in 2, and 0 cannot be told.")
     assert answer(planted([("cannot tell", {})])).startswith("In no setting so far")
 
 
