@@ -1,6 +1,7 @@
 """The style of all figures, what stands on them, and how they are saved."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def mark_of(results: Results) -> str:
 
 def signed(figure: Figure, text: str) -> Figure:
     """The figure with a small line below that says where its numbers come from."""
+    text = textwrap.fill(text, int(16 * figure.get_figwidth()))     # characters of this size that fit
     figure.supxlabel(text, fontsize=7, color="#777777", x=0.99, ha="right")
     return figure
 
