@@ -83,8 +83,8 @@ def _dynamics(found: Stored) -> Iterable[str]:
         return
     yield "<h2>Dynamics</h2><p>Three hypotheses, all ours:</p><dl>"
     yield "".join(f"<div><dt><b>{name}</b></dt><dd>{html.escape(says)}</dd></div>" for name, says in HYPOTHESES.items())
-    yield ("</dl><p class='small'>What refutes a hypothesis was defined after the first look at these results: exploratory until "
-           "new data confirm it.</p>")
+    yield ("</dl><p class='small'>What refutes a hypothesis was defined after the first look at these results: exploratory "
+           "until new data confirm it.</p>")
     yield _drawn(figures.levels(found.judgements, found.mark)[0],
                  "Change at each assigned level of bias, with 95 % intervals: of the classifiers' contrast, and of the shares "
                  "that the first generator makes.")
