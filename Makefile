@@ -41,7 +41,7 @@ faults: install
 	$(BIN)/pytest tests/test_faults.py --durations 5
 
 nbval: install
-	$(BIN)/pytest --nbval notebooks
+	$(BIN)/pytest --nbval notebooks -n 2 --dist loadfile
 
 notebooks: install
 	$(BIN)/python -m biasstudy notebooks $(NOTEBOOKS)
