@@ -46,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
-    sweep.add_argument("--save", metavar="NAME", help="also write a reference table of this name")
-    sweep.add_argument("--predictions", action="store_true", help="with --save: all that `run --save` keeps, but pictures")
+    sweep.add_argument("--save", metavar="NAME", help="also write the results as reference results, without pictures")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -61,9 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--device", default="auto", help="cpu, cuda or auto")
     bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
     bench.add_argument("--threads", type=int, default=1)
-    bench.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
-    bench.add_argument("--peer", action="store_true", help="instead: models of FairFeedbackLoops' sizes, two ways")
-    bench.add_argument("--scaling", action="store_true", help="instead: cost by images, generations and stored results")
+    what = bench.add_mutually_exclusive_group()
+    what.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")
+    what.add_argument("--peer", action="store_true", help="instead: models of FairFeedbackLoops' sizes, two ways")
+    what.add_argument("--scaling", action="store_true", help="instead: cost by images, generations and stored results")
     bench.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
@@ -113,14 +113,10 @@ def _fetch(asked: argparse.Namespace) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    import importlib
-
     from .inference import sentences
-    from .notebook import study_from
-    sys.path.insert(0, os.getcwd())
-    for module in asked.modules:
-        importlib.import_module(module)
-    study = study_from(parameters_of(asked))
+    from .notebook import read_parameters, study_from
+    _import(asked.modules)
+    study = study_from({**read_parameters(asked.file), **changes_of(asked)})
     print(study.table().to_string())
     if asked.workers > 1:
         _in_processes(study, asked)
@@ -149,22 +145,16 @@ def _in_processes(study: Any, asked: argparse.Namespace) -> None:
 
 
 def _sweep(asked: argparse.Namespace) -> int:
-    import importlib
-
-    import yaml
-
     from . import sweep, tables
     from .farm import run_by, said
     from .inference import sentences
     from .progress import Line
-    from .results import Results
+    from .results import REFERENCE, Results
     from .store import runs_folder
     from .training import Numerics
-    sys.path.insert(0, os.getcwd())
-    for module in asked.modules:
-        importlib.import_module(module)
+    _import(asked.modules)
     line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
-    grid = sweep.read(asked.file, {name: yaml.safe_load(text) for name, text in asked.p}, elsewhere)
+    grid = sweep.read(asked.file, changes_of(asked), elsewhere)
     numerics = (Numerics.elsewhere if elsewhere else Numerics)(**grid.study.numerics)
     plan = sweep.plan_of(grid.study, runs_folder(), numerics, line)
     costs, source = plan.costs(numerics, runs_folder())
@@ -187,13 +177,9 @@ def _sweep(asked: argparse.Namespace) -> int:
     parts = grid.study.split(results)
     print("\n".join(sentences(parts)))
     if asked.save:
-        command = f"python -m biasstudy sweep {asked.file.as_posix()}" + "".join(f" -p {n} {v}" for n, v in asked.p)
         wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
                 "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
-        if asked.predictions:
-            results.save(tables.REFERENCE, asked.save, command, parts, pictures=False)
-        else:
-            tables.save_sweep(results, parts, tables.REFERENCE, asked.save, command, wall)
+        results.save(REFERENCE, asked.save, command_of(asked), parts, pictures=False, measured=wall)
     return 0
 
 
@@ -243,12 +229,18 @@ def command_of(asked: argparse.Namespace) -> str:
                        *(word for change in asked.p for word in ("-p", *change))])
 
 
-def parameters_of(asked: argparse.Namespace) -> dict[str, Any]:
-    """Parameters of the file of a command, with those changed by -p."""
+def changes_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """Parameters that -p changes."""
     import yaml
+    return {name: yaml.safe_load(text) for name, text in asked.p}
 
-    from .notebook import read_parameters
-    return {**read_parameters(asked.file), **{name: yaml.safe_load(text) for name, text in asked.p}}
+
+def _import(modules: Sequence[str]) -> None:
+    """Import the user's own modules, which may lie in the current folder."""
+    import importlib
+    sys.path.insert(0, os.getcwd())
+    for module in modules:
+        importlib.import_module(module)
 
 
 def _nulls(asked: argparse.Namespace) -> int:
@@ -275,8 +267,8 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
-    from . import peers, scaling
-    from .bench import bench, table
+    from .bench import bench, peers, scaling
+    from .bench.words import table
     from .training import Numerics
     numerics = Numerics(asked.precision, asked.device, asked.threads)
     if asked.peer:
@@ -289,11 +281,11 @@ def _bench(asked: argparse.Namespace) -> int:
 
 
 def _sampling(asked: argparse.Namespace) -> int:
-    from .notebook import study_from
+    from .notebook import read_parameters, study_from
     from .sampling import write
     from .store import home
     from .training import Numerics
-    study = study_from(parameters_of(asked))
+    study = study_from({**read_parameters(asked.file), **changes_of(asked)})
     command = command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
     folder = asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument"
     said = write(study.base, asked.steps, asked.images, asked.seconds, Numerics(**study.numerics), folder, command)

@@ -313,23 +313,6 @@ def _columns(name: str, d: Estimate | None) -> dict[str, float]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p}
 
 
-def contrast_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """The contrasts of several results, by name, with the verdict on A after Holm's correction over all that have one.
-
-    returns  variant, contrast, control, mean, low, high, n, p (unadjusted), verdict (of A, else empty)
-    """
-    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n, d.p) for name, results in parts.items()
-            for key, d in contrasts(results).items()]
-    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n", "p"])
-    table["verdict"] = ""
-    found = {name: contrast(results, "A") for name, results in parts.items()
-             if name in set(table.variant[table.contrast == "A"])}
-    adjusted = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in found.values()])
-    for (name, a), p in zip(found.items(), adjusted, strict=True):
-        table.loc[(table.variant == name) & (table.contrast == "A"), "verdict"] = verdict(a, None if np.isnan(p) else float(p))
-    return table
-
-
 def sentence(results: Any, p_adjusted: float | None = None) -> str:
     """The answer of a study in words: the primary contrast A with its verdict, then S, R and F where those arms were run.
 

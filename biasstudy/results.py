@@ -229,12 +229,13 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None,
-             pictures: bool = True) -> None:
+             pictures: bool = True, measured: Mapping[str, Any] | None = None) -> None:
         """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read
         without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts     results of each variant, by its name; default: all are one
         pictures  whether those of the first seed are kept
+        measured  of the run that made them, into the provenance: wall time, workers and the like
         """
         folder.mkdir(parents=True, exist_ok=True)
         plain = self.table.query("label.isna() and group.isna()").drop(columns=["numerics", "prior", "label", "group"])
@@ -267,7 +268,7 @@ class Results:
         ids = [o.experiment.id for o in self.outcomes]
         variants = [{"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
                     for name, part in (parts or {"": self}).items()]
-        about = {"study": study, "command": command, "outcomes": records, "variants": variants}
+        about = {"study": study, "command": command, "outcomes": records, "variants": variants, **(measured or {})}
         _write_about(folder, study, about)
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, scaling, stages
+from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
 from biasstudy.__main__ import main
+from biasstudy.bench import scaling
+from biasstudy.bench.peers import Autoencoder
+from biasstudy.bench.words import table
 from biasstudy.data import LabeledImages
-from biasstudy.peers import REPEATS, Autoencoder
 from biasstudy.registry import Entry
 from biasstudy.store import Kind
 from biasstudy.training import Context, Numerics, train
@@ -75,11 +77,11 @@ def test_every_kind_of_stage_has_a_part():
 
 def test_json_holds_the_whole_table(report):
     stored = json.loads(report[1].read_text())
-    assert stored == report[0] and bench.table(stored) == bench.table(report[0])
+    assert stored == report[0] and table(stored) == table(report[0])
 
 
 def test_the_table_says_where_and_what(report):
-    text = bench.table(report[0])
+    text = table(report[0])
     assert "on cpu, float32, 1 thread (quick: these numbers say nothing)" in text
     assert max(map(len, text.splitlines())) <= 127
     for name in [m["name"] for m in report[0]["models"]] + list(report[0]["loop"]["seconds"]):
@@ -187,7 +189,7 @@ def test_the_peer_is_measured_beside_ours(tmp_path, capsys):
     assert "the usual way" in capsys.readouterr().out
     found = json.loads((tmp_path / "peer.json").read_text())["models"]
     for row in found.values():
-        assert row["ratio"] == row["ours"]["median"] / row["usual"]["median"] and row["usual"]["n"] == REPEATS
+        assert row["ratio"] == row["ours"]["median"] / row["usual"]["median"] and row["usual"]["n"] == bench.REPEATS
 
 
 def test_both_ways_take_the_same_step_of_the_autoencoder():

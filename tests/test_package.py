@@ -42,12 +42,10 @@ ALLOWED = {
     "farm": {"cost", "engine", "experiment", "notebook", "store", "sweep", "training"},
     "notebook": {"experiment", "store", "drawing", "loop", "results", "training", "figures", "inference", "summary"},
     "bench": {"data", "drawing", "experiment", "loop", "progress", "stages", "store", "training"},
-    "peers": {"bench", "drawing", "experiment", "store", "training"},
-    "scaling": {"bench", "experiment", "loop", "store", "training"},
     "sampling": {"bench", "data", "drawing", "experiment", "figures", "generators", "loop", "probes", "quality", "stages",
                  "store", "training"},
     "__main__": {"bench", "cluster", "datasets", "engine", "execute", "farm", "figures", "inference", "ledger", "notebook",
-                 "nulls", "peers", "progress", "report", "results", "sampling", "scaling", "store",
+                 "nulls", "progress", "report", "results", "sampling", "store",
                  "summary", "sweep", "tables", "training", "__init__"},
     "__init__": {"data", "experiment", "loop", "results", "tables", "training"},
 }

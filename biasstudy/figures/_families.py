@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import inference
 from ..experiment import PROTOCOLS
-from ..inference import CONTRASTS
+from ..inference import CONTRASTS, contrasts
 from ..results import Results
 from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
@@ -116,16 +116,13 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
     """
-    table = inference.contrast_table(parts)[["variant", "contrast", "control", "mean", "low", "high", "n"]]
-    return forest_of(table, _mark(parts)), table
-
-
-def forest_of(table: pd.DataFrame, mark: str) -> Figure:
-    """The same figure from its table; `mark` says where the numbers are from."""
+    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
+            for key, d in contrasts(results).items()]
+    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
     styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
     figure, axis = _intervals(table, "contrast", styles)
     axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
-    return signed(figure, mark)
+    return signed(figure, _mark(parts)), table
 
 
 def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:

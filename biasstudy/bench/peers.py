@@ -9,7 +9,6 @@ None of the code is theirs.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .bench import Report, now, spread
-from .drawing import draw
-from .experiment import Experiment
-from .registry import seed_for
-from .store import environment
-from .training import Batches, Context, Numerics, noise, to_uint8, train
+from ..drawing import draw
+from ..experiment import Experiment
+from ..registry import seed_for
+from ..training import Batches, Context, Numerics, noise, to_uint8, train
+from . import REPEATS, Report, begin, now, spread
+from .words import place
 
 LATENT, SIDE, BATCH, CLASSIFIER_BATCH = 20, 28, 256, 64
-REPEATS = 3
 Steps = Callable[[int], None]    # makes so many optimiser steps
 
 
@@ -188,10 +186,9 @@ def _in_turn(usual: Steps, ours: Steps, batch: int, numerics: Numerics, fill: fl
 
 def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
     """`beside` on 1,000 coloured digits, with what it was measured on; written to a JSON file if there is a path."""
+    report = begin(numerics, quick, path)
     images = draw(Experiment(n_real=BATCH if quick else 1000)).start.load().images
-    report = {"quick": quick, "precision": numerics.precision, "device": numerics.device, "threads": numerics.threads,
-              "environment": dict(environment()), "load": os.getloadavg()[0],
-              "models": beside(images, numerics, 0.001 if quick else 5.0)}
+    report["models"] = beside(images, numerics, 0.001 if quick else 5.0)
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
     return report
@@ -199,9 +196,7 @@ def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None
 
 def said(report: Report) -> list[str]:
     """The comparison in sentences."""
-    nothing = " (quick: these numbers say nothing)" if report["quick"] else ""
-    lines = [f"models of FairFeedbackLoops' sizes on {report['device']}, {report['precision']}, {report['threads']} "
-             f"thread(s), load of the machine {report['load']:.1f}{nothing}"]
+    lines = [f"models of FairFeedbackLoops' sizes on {place(report)}; load of the machine {report['load']:.1f}"]
     for name, row in report["models"].items():
         ours, usual = (f"{row[way]['median']:,.0f}" for way in ("ours", "usual"))
         lines.append(f"{name:10} ours {ours} images/s, the usual way {usual}: {row['ratio']:.2f} times "

@@ -24,15 +24,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .data import LabeledImages
-from .drawing import draw
-from .experiment import Experiment, experiment_from
-from .loop import needed_by, open_store, run, turns
-from .progress import Progress
-from .registry import CLASSIFIERS, GENERATORS, Entry, listed
-from .stages import tensors
-from .store import Stage, environment, peak_memory_mb
-from .training import Context, Numerics, noise
+from ..data import LabeledImages
+from ..drawing import draw
+from ..experiment import Experiment, experiment_from
+from ..loop import needed_by, open_store, run, turns
+from ..progress import Progress
+from ..registry import CLASSIFIERS, GENERATORS, Entry, listed
+from ..stages import tensors
+from ..store import Stage, environment, peak_memory_mb
+from ..training import Context, Numerics, noise
 
 REPEATS = 3
 ROUND = 16      # a block of many steps is a multiple of this: `gan` adds its gradient penalty every 16th step
@@ -308,12 +308,23 @@ def loop_speed(e: Experiment, numerics: Numerics) -> Report:
 def import_seconds(n: int = 5) -> Report:
     """Seconds of `import biasstudy` in a fresh process each."""
     code = "import time; t = time.perf_counter(); import biasstudy; print(time.perf_counter() - t)"
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return spread([float(subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
                                         capture_output=True, text=True, check=True).stdout) for _ in range(n)])
 
 
 # ---- The report ------------------------------------------------------------------------------------------------------
+
+def begin(numerics: Numerics, quick: bool, path: Path | None) -> Report:
+    """Where something is measured, the beginning of its report; sets the process to the numerics. ValueError, before anything
+    is measured, if the folder of its JSON file is not there."""
+    if path and not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} for the JSON file {path.name}")
+    numerics.apply()
+    device = f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
+    return {"quick": quick, "device": device, "precision": numerics.precision, "threads": numerics.threads,
+            "load": os.getloadavg()[0], "environment": dict(environment()), "repeats": REPEATS}
+
 
 def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, path: Path | None = None) -> Report:
     """Measure everything, or only what is named.
@@ -323,15 +334,10 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     path     a JSON file for the report
     raises   ValueError   with one sentence, before anything is measured
     """
-    if path and not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for the JSON file {path.name}")
     chosen, fill, loop = entries(only), 0.001 if quick else 0.5, not only or LOOP in only
-    numerics.apply()
+    report = begin(numerics, quick, path)
     pool = draw(Experiment(n_real=100 if quick else N_POOL)).start.load()
-    device = f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
-    report: Report = {"quick": quick, "device": device, "precision": numerics.precision, "threads": numerics.threads,
-                      "load": os.getloadavg()[0], "environment": dict(environment()), "repeats": REPEATS, "pool": len(pool),
-                      "image": list(pool.images.shape[1:]), "sample": 4 if quick else N_SAMPLE, "models": []}
+    report |= {"pool": len(pool), "image": list(pool.images.shape[1:]), "sample": 4 if quick else N_SAMPLE, "models": []}
     bar = Progress()
     with bar.over([*chosen, "matmul", *([LOOP] if loop else [])]):
         bar.now("matmul, memory")
@@ -349,52 +355,3 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
     return report
-
-
-def table(report: Report) -> str:
-    """The report as aligned text."""
-    found, n = report["environment"], report["threads"]
-    where = f"{report['device']}, {report['precision']}, {n} thread{'s' * (n > 1)}"
-    said = " (quick: these numbers say nothing)" if report["quick"] else ""
-    lines = [f"biasstudy {found.get('biasstudy', '')} bench on {where}{said}",
-             f"{found['processor']}; torch {found.get('torch', '')}; load of the machine {report['load']:.1f}; median (lowest-"
-             f"highest) of {report['repeats']} repeats", ""]
-    for kind, rate in report["matmul"].items():
-        lines.append(f"{f'matrix product, {kind}':27} {_said(rate)} GFLOP/s, best size {rate['size']}")
-    lines += [f"{'memory copy':27} {_said(report['bandwidth'])} GB/s, read and written", ""]
-    if report["models"]:
-        lines += _models(report)
-    if "loop" in report:
-        lines += _loop(report)
-    return "\n".join(lines)
-
-
-def _models(report: Report) -> list[str]:
-    rows = [f"images/s at {'x'.join(map(str, report['image']))}; fitting: {report['pool']} in the pool; sampling, predicting: "
-            f"{report['sample']} at a time",
-            f"{'':26} {'batch':>5}  {'fitting':26} {'MFLOP/image':>11} {'of peak':>11} {'MB':>5}  sampling, predicting"]
-    for model in report["models"]:
-        flops, share = model["flops_per_image"], model["share"]
-        counted = f"{flops / 1e6:11.1f} {share:11.1%}" if flops else f"{'not counted':>11} {'not counted':>11}"
-        rows.append(f"{model['kind']:10} {model['name']:15} {model['fit']['batch'] or 'all':>5}  "
-                    f"{_said(model['fit']['images/s']):26} {counted} {model['memory_mb']:5.0f}  {_said(model['sample'])}")
-    return [*rows, "batch all: the whole fit, which has no steps. MFLOP: products and convolutions of an optimiser step.",
-            f"MB: most memory of a process of its own during the fit ({report['memory_mb']:.0f} before it).", ""]
-
-
-def _loop(report: Report) -> list[str]:
-    loop, e = report["loop"], report["loop"]["experiment"]
-    rows = [f"one experiment: {e['generator']} {e['generator_steps']} steps, {e['classifier']} {e['classifier_steps']} steps, "
-            f"filter {e['filter']}, n_real {e['n_real']}, ratio {e['ratio']}, T = {e['n_generations']}"]
-    rows += [f"  {part:12} {s:9.3f} s {s / loop['wall']:7.1%}" for part, s in loop["seconds"].items()]
-    return [*rows, f"  {'wall':12} {loop['wall']:9.3f} s    repeats {_said(loop['spread']['wall'])}",
-            f"  {'overhead':12} {loop['overhead']:19.1%}    measure and store, of the wall time",
-            f"  {'rerun':12} {loop['rerun']:9.3f} s    repeats {_said(loop['spread']['rerun'])}, everything stored",
-            "instruments are fitted once per data set. store is all that is not a stage: drawing the real data, keys, files.",
-            "Filtering and sampling are one stage, divided in proportion to a repeat of both on the same candidates.", "",
-            f"import biasstudy {_said(report['import'])} s"]
-
-
-def _said(found: Report) -> str:
-    median, low, high = (f"{v:.0f}" if 100 <= v < 1e6 else f"{v:.3g}" for v in (found[k] for k in ("median", "low", "high")))
-    return f"{median} ({low}-{high})"

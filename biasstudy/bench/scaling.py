@@ -1,7 +1,6 @@
 """How the cost of experiments grows: with images, with generations, and with what the store holds already."""
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .bench import Report, spread
-from .experiment import Experiment
-from .loop import run
-from .store import environment
-from .training import Numerics
+from ..experiment import Experiment
+from ..loop import run
+from ..training import Numerics
+from . import REPEATS, Report, begin, spread
+from .words import place
 
-REPEATS = 3
 # Models without steps, whose every image costs something; pools that do not grow with the generations
 BASE = Experiment(dataset="colorized-mnist-5k", generator="mixture", generator_options={"clusters": 1}, classifier="ridge",
                   instrument="ridge", protocol="latest", ratio=0.5, n_real=100, n_test=20, n_generations=1)
@@ -69,13 +67,11 @@ def _growth(sizes: Sequence[int], seconds: Any, repeats: int) -> Report:
 
 def scaling(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
     """All three, and what they were measured on; written to a JSON file if there is a path."""
-    numerics.apply()
-    repeats = 1 if quick else REPEATS
+    report, repeats = begin(numerics, quick, path), 1 if quick else REPEATS
     growth = {"images in the start": cost_of_images(numerics, (20, 40) if quick else IMAGES, repeats),
               "generations": cost_of_generations(numerics, (1, 2) if quick else GENERATIONS, repeats),
               "experiments in the store, reading one": cost_beside_stored(numerics, (1, 2) if quick else STORED, repeats)}
-    report = {"quick": quick, "precision": numerics.precision, "device": numerics.device, "threads": numerics.threads,
-              "environment": dict(environment()), "load": os.getloadavg()[0], "experiment": BASE.fields(), "growth": growth}
+    report |= {"repeats": repeats, "experiment": BASE.fields(), "growth": growth}
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
     return report
@@ -83,9 +79,8 @@ def scaling(numerics: Numerics, quick: bool = False, path: Path | None = None) -
 
 def said(report: Report) -> list[str]:
     """The growth in sentences."""
-    nothing = " (quick: these numbers say nothing)" if report["quick"] else ""
-    lines = [f"seconds of an experiment (mixture, ridge) on {report['device']}, {report['precision']}, {report['threads']} "
-             f"thread(s), load of the machine {report['load']:.1f}, median of {REPEATS}{nothing}"]
+    lines = [f"seconds of an experiment (mixture, ridge) on {place(report)}; load of the machine {report['load']:.1f}; median "
+             f"of {report['repeats']}"]
     for name, growth in report["growth"].items():
         seconds = ", ".join(f"{n:,}: {s['median']:.3g}" for n, s in growth["seconds"].items())
         lines.append(f"{name:38} {seconds}; exponent {growth['exponent']:.2f}, {growth['per_unit']:.2g} s for one more")
