@@ -152,7 +152,7 @@ LEDGER = (
     Claim("effects are studied on CIFAR-20 and CIFAR-100", "A differs from 0 on nested groups (fine in coarse classes)",
           ("cifar20", "cifar20_condition"), _of_data_set("cifar20", "cifar100")),
     Claim("effects are studied on Hard ImageNet", "A differs from 0 where classes have spurious cues",
-          ("summary",), _of_data_set("hard-imagenet")),
+          ("hard_imagenet", "hard_imagenet_filter"), _of_data_set("hard-imagenet")),
     Claim("hundreds of experiments", "the study holds hundreds of experiments, controls included", ("summary",), _hundreds),
     Claim("fairness metrics change across generations",
           "several metrics differ between the arms generated and none in the last generation", ("summary",), _metrics),

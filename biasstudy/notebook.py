@@ -36,6 +36,7 @@ class Study:
     scale: str
     source: str
     numerics: Mapping[str, Any]
+    notebook: str = ""      # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
 
     @property
     def base(self) -> Experiment:
@@ -197,11 +198,12 @@ def study(namespace: Mapping[str, Any]) -> Study:
     """
     quiet()
     names = {f.name for f in fields(Experiment)} | set(SETTINGS)
-    declared = _declared(namespace.get("In", []))
+    declared, own = _declared(namespace.get("In", []))
     for name in declared:
         if name not in names:
             raise ValueError(f"unknown parameter {name!r}; known: {', '.join(sorted(names))}")
     found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
+    found = replace(found, notebook=own or namespace.get("name", ""))
     if found.source == "run":
         from .drawing import draw
         for e in found.experiments:
@@ -209,22 +211,29 @@ def study(namespace: Mapping[str, Any]) -> Study:
     return found
 
 
-def _declared(cells: list[str]) -> list[str]:
-    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last executed."""
+def _declared(cells: list[str]) -> tuple[list[str], str]:
+    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last executed; and what the
+    parameters cell says for `name`."""
     last: dict[str, list[str]] = {}
+    own = ""
     for cell in cells:
         try:
             body = ast.parse(cell).body
         except SyntaxError:  # a cell with a magic command is no parameters cell
             continue
-        targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
-        targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
-        names = [t.id for t in targets if isinstance(t, ast.Name)]
+        names = [name for node in body if isinstance(node, ast.Assign | ast.AnnAssign) for name in _targets(node)]
         if cell.lstrip().startswith("# Parameters"):
             last["injected"] = [name for name in names if name not in _PAPERMILL]
         elif {"dataset", "ratio"} <= set(names):
             last["declared"] = names
-    return sorted({name for names in last.values() for name in names})
+            own = next((str(node.value.value) for node in body if isinstance(node, ast.Assign | ast.AnnAssign)
+                        and "name" in _targets(node) and isinstance(node.value, ast.Constant)), "")
+    return sorted({name for names in last.values() for name in names}), own
+
+
+def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
 def quiet() -> None:

@@ -16,6 +16,7 @@ from .conjecture import Judgement, judgements
 from .dynamics import by_level
 from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, difference, excess, logit_contrast, verdict
 from .intervals import LEVEL, holm
+from .registry import DATASETS
 from .results import is_part, reference_parts, seconds, studies
 
 SETTING = ("dataset", "start", "bias", "n_real", "generator", "classifier", "condition", "ratio", "protocol", "fresh_share",
@@ -48,7 +49,7 @@ class Stored:
     def mark(self) -> str:
         """What stands under a figure of everything."""
         scales = sorted({o.scale for o in self.outcomes})
-        standins = ["stand-in data among them"] * any("standin" in o.experiment.dataset for o in self.outcomes)
+        standins = ["stand-in data among them"] * any("stands_for" in o.experiment.dataset_entry.traits for o in self.outcomes)
         return " · ".join([f"{len(self.parts)} stud{'ies' if len(self.parts) > 1 else 'y'}",
                            f"{len(self.outcomes)} experiments", f"scale {', '.join(scales)}", *standins])
 
@@ -145,7 +146,8 @@ def _but_protocol(results: Any) -> str:
 
 def answer(found: Stored) -> str:
     """The answer to the question in one sentence, with n, from stored results on real data alone."""
-    table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & ~found.effects.dataset.str.contains("standin")]
+    real = [name for name in found.effects.dataset.unique() if "stands_for" not in DATASETS[name].traits]
+    table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & found.effects.dataset.isin(real)]
     if table.empty:
         return f"No answer: no setting on real data has {SEEDS_FOR_VERDICT} seeds."
     count, up = table.verdict.value_counts(), table[table.verdict == "amplified"]

@@ -119,6 +119,22 @@ def test_every_notebook_has_its_parameter_files(path):
     assert {"offline"} <= scales
 
 
+@name
+def test_results_that_ship_are_found_whatever_the_study_is_called(path):
+    """`-p name mine` renames figures; it must not end a notebook after its training."""
+    code = "\n".join(source(c) for c in cells(path))
+    assert "reference(name" not in code and "reference_parts(name" not in code and "{name}_" not in code
+
+
+def test_a_notebook_knows_its_own_name():
+    from biasstudy.notebook import study
+    cell = 'name: str = "own"\ndataset: str = "colorized-mnist-5k"\nratio: float = 0.5'
+    injected = '# Parameters\nname = "mine"\n'
+    given = {"name": "mine", "dataset": "colorized-mnist-5k", "ratio": 0.5}
+    assert study({"In": ["", cell, injected], **given}).notebook == "own"
+    assert study(given).notebook == "mine", "outside a notebook"
+
+
 def test_siblings_share_their_code():
     """The ratio family differs in its parameters only; the others in these and in the figures of their question."""
     one, other, masked = ([source(c) for c in cells(path) if not tagged(c)] for path in DATA_SETS)

@@ -27,7 +27,8 @@ def standin20() -> Source:
               nested designs; groups are easy to tell inside a class
     """
     groups = tuple(f"{list(SHAPES)[g // LOOKS]}: {list(TEXTURES)[t]}" for g, t in enumerate(TEXTURE))
-    return Source(_drawn("train", 300), _drawn("test", 60), tuple(SHAPES), groups, "nested", "standin20-1", n_instruments=6000)
+    return Source(_drawn("train", 300), _drawn("test", 60), tuple(SHAPES), groups, "nested", "standin20-1", n_instruments=6000,
+                  caption="stand-in data")
 
 
 # ---- Shapes and textures ---------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def standin_hard(*, agreement: float = 0.5) -> Source:
     report = (f"Masks are exact; the object covers {train[1].mean():.0%} of an image. The groups agree with the ground that "
               f"was drawn in {says[0]} of training and {says[1]} of test images.",)
     return Source(parts[0], parts[1], CLASSES, GROUPS, "crossed", f"standin-hard-1, {agreement}", len(cues.set_aside),
-                  majority=STRONG, set_aside=cues.set_aside, report=report)
+                  majority=STRONG, set_aside=cues.set_aside, caption="stand-in data", report=report)
 
 
 def _drawn(part: str, n: int, agreement: float) -> tuple[np.ndarray, ...]:

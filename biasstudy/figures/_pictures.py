@@ -56,7 +56,7 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
         axis.grid(False)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-    return figure, table
+    return signed(figure, source.caption) if source.caption else figure, table
 
 
 def _first(images: Any, k: int, g: int) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..registry import DATASETS
 from ..results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
@@ -53,8 +52,7 @@ def mark_of(results: Results) -> str:
     """What must stand on every figure: where the numbers come from, how many seeds, and the word smoke where it is due."""
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
-    standin = "stand-in data" if "stands_for" in DATASETS[first.experiment.dataset].traits else ""
-    words = [first.experiment.dataset, standin, first.caption, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}",
+    words = [first.experiment.dataset, first.caption, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}",
              results.note]
     return " · ".join(w for w in words if w)
 
