@@ -156,6 +156,7 @@ def _sweep(asked: argparse.Namespace) -> int:
     line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
     grid = sweep.read(asked.file, changes_of(asked), elsewhere)
     numerics = (Numerics.elsewhere if elsewhere else Numerics)(**grid.study.numerics)
+    _check_engine(asked, numerics.device)
     plan = sweep.plan_of(grid.study, runs_folder(), numerics, line)
     costs, source = plan.costs(numerics, runs_folder())
     line.end()
@@ -183,10 +184,18 @@ def _sweep(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
-    """What runs the experiments of a sweep."""
+def _check_engine(asked: argparse.Namespace, device: str) -> None:
+    """ValueError with one sentence, before anything is planned, if options exclude each other."""
     if sum(map(bool, (asked.workers, asked.scheduler, asked.slurm))) > 1:
         raise ValueError("choose one of --workers, --scheduler and --slurm")
+    if asked.tls and not asked.scheduler:
+        raise ValueError("--tls belongs to --scheduler tls://...")
+    if asked.per_gpu != 1 and (asked.scheduler or asked.slurm or device != "cuda"):
+        raise ValueError(f"--per-gpu is for GPUs of this machine; got {asked.per_gpu} with device {device!r}")
+
+
+def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
+    """What runs the experiments of a sweep."""
     if asked.scheduler or asked.slurm:
         from .cluster import Cluster, Slurm
         from .notebook import read_parameters

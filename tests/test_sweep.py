@@ -331,6 +331,9 @@ def test_no_scheduler_is_told_in_one_sentence(tmp_path, runs, capsys):
     assert "an address tls://... needs --tls CA CERT KEY" in capsys.readouterr().err
     assert main(["sweep", path, "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"]) == 2
     assert "choose one of --workers, --scheduler and --slurm" in capsys.readouterr().err
+    for options, sentence in ((["--tls", "a", "b", "c"], "--tls belongs to --scheduler"),
+                              (["--per-gpu", "2"], "--per-gpu is for GPUs of this machine; got 2 with device 'cpu'")):
+        assert main(["sweep", path, *options]) == 2 and sentence in capsys.readouterr().err
 
 
 def test_slurm_jobs_are_what_the_file_says(tmp_path):
