@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                      help="import this first: your own data sets, generators, metrics")
     run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
     run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
+    run.add_argument("--pictures", action="store_true", help="with --save: keep images of the first seed, too")
     run.set_defaults(call=_run)
 
     sweep = commands.add_parser("sweep", help="run hundreds of experiments: a grid over a parameter file")
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
                        help="import this first: your own data sets, generators, metrics")
     sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
-    sweep.add_argument("--save", metavar="NAME", help="also write the results as reference results, without pictures")
+    sweep.add_argument("--save", metavar="NAME", help="also write the results as reference results of this name")
+    sweep.add_argument("--pictures", action="store_true", help="with --save: keep images of the first seed, too")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -115,6 +117,7 @@ def _fetch(asked: argparse.Namespace) -> int:
 def _run(asked: argparse.Namespace) -> int:
     from .inference import sentences
     from .notebook import read_parameters, study_from
+    from .results import REFERENCE
     _import(asked.modules)
     study = study_from({**read_parameters(asked.file), **changes_of(asked)})
     print(study.table().to_string())
@@ -125,7 +128,8 @@ def _run(asked: argparse.Namespace) -> int:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print("\n".join(sentences(study.split(results))))
     if asked.save:
-        _save_reference(results, asked.save, command_of(asked), study.split(results))
+        results.save(REFERENCE, asked.save, command_of(asked), study.split(results), asked.pictures)
+        _save_figures(asked.save, REFERENCE)
     return 0
 
 
@@ -180,7 +184,7 @@ def _sweep(asked: argparse.Namespace) -> int:
     if asked.save:
         wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
                 "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
-        results.save(REFERENCE, asked.save, command_of(asked), parts, pictures=False, measured=wall)
+        results.save(REFERENCE, asked.save, command_of(asked), parts, asked.pictures, wall)
     return 0
 
 
@@ -206,26 +210,19 @@ def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
     return local(asked.workers, numerics, asked.per_gpu)
 
 
-PICTURES = {  # what README shows of reference results: names in `figures`
+FIGURES = {  # what README shows of reference results: names in `figures`
     "colorized_mnist": ("curves", "shares"), "colorized_mnist_start": ("grid",), "colorized_mnist_transfer": ("transfer",),
     "colorized_mnist_protocol": ("forest",), "cifar20_condition": ("grid", "decomposition"),
 }
 
 
-def _save_reference(results: Any, study: str, command: str, parts: dict[str, Any]) -> None:
-    """Reference results of the package, with the figures of them that README shows."""
-    folder = Path(__file__).parent / "reference"
-    results.save(folder, study, command, parts)
-    _save_pictures(study, folder)
-
-
-def _save_pictures(study: str, folder: Path) -> None:
+def _save_figures(study: str, folder: Path) -> None:
     """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
     from PIL import Image
 
     from . import figures
     from .results import reference, reference_parts
-    for name in PICTURES.get(study, ()):
+    for name in FIGURES.get(study, ()):
         shown = reference(study, folder) if name in ("curves", "shares") else reference_parts(study, folder)
         drawn, packed = io.BytesIO(), folder / f"{study}-{name}.png"
         getattr(figures, name)(shown)[0].savefig(drawn)

@@ -65,12 +65,15 @@ def _amplifies(found: Stored) -> str:
 
 def _beyond_accuracy(found: Stored) -> str:
     rows = found.effects[found.effects.verdict == "amplified"]
-    lines = [f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] logits"
-             for row in rows.itertuples()]
     curves = found.effects[found.effects.E.notna()]
-    beyond = "; ".join(f"{_named(row)}: E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" for row in curves.itertuples())
-    return (f"of the amplified settings, {'; '.join(lines) or 'none'}; n = {rows.n.min() if len(rows) else 0} seeds; excess "
-            f"over the accuracy curve: {beyond or 'not stored (needs the arm fewer)'}")
+    if curves.empty:
+        return "not stored: no study has the arm fewer"
+    lines = [f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] logits"
+             + (f", E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if np.isfinite(row.E) else "")
+             for row in rows.itertuples()]
+    return (f"of {len(curves)} settings with an accuracy curve E is above 0 in {int((curves.E_low > 0).sum())} and below in "
+            f"{int((curves.E_high < 0).sum())} ({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of "
+            f"the amplified settings, {'; '.join(lines) or 'none'}")
 
 
 def _together(found: Stored) -> str:

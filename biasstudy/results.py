@@ -229,8 +229,8 @@ class Results:
     # -- reference results
 
     def save(self, folder: Path, study: str, command: str, parts: Mapping[str, "Results"] | None = None,
-             pictures: bool = True, measured: Mapping[str, Any] | None = None) -> None:
-        """Write <study>.npz.xz (predictions, shares, pictures of one seed), <study>.json.xz (provenance) and, to be read
+             pictures: bool = False, measured: Mapping[str, Any] | None = None) -> None:
+        """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance) and, to be read
         without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
 
         parts     results of each variant, by its name; default: all are one

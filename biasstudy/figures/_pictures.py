@@ -76,6 +76,8 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
 
     Where the start favours one group in all classes, titles say which share of the start, and of each batch as the probe sees
     it, is of that group.
+
+    raises   ValueError   if these results were stored without images
     """
     use_style()
     o = (results.of("generated") or results.outcomes)[0]
@@ -88,6 +90,8 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
         blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
     blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
     titles += [f"made by generator {t}" for t in range(len(o.grids))]
+    if not blocks:
+        raise ValueError("these results hold no generated images; run and sweep store them with --pictures")
     for g in np.flatnonzero((o.favoured > 0).all(0)):
         seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[:len(o.grids)]]
         shares = [*([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]), *(np.mean(group == g) for group in seen)]
