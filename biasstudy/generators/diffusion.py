@@ -22,7 +22,7 @@ TIMES = 1000   # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for 
 CLEAN = -1
 
 
-@GENERATORS.register("diffusion", version=1, warm=True)
+@GENERATORS.register("diffusion", version=2, warm=True)
 @dataclass(frozen=True)
 class Diffusion:
     """One network takes the noise out of images, told the noise level and the condition; images are made from pure noise.
@@ -90,7 +90,7 @@ class Diffusion:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
             network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
-        context.place(network)
+        network.place(context)
         network.colors.fit(pool.images)
         average = AveragedModel(network, multi_avg_fn=_moving(self.average))
         if previous is not None:
@@ -134,7 +134,7 @@ class Diffusion:
             raise ValueError(f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}")
         network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
         _load(network, state, "average.module.", n_conditions)
-        context.place(network).eval()
+        network.place(context).eval()
         alpha, sigma = (part.tolist() for part in schedule())
         inner = size + -size % (4 * self.patch)
         low_edge = (inner - size) // 2
@@ -231,10 +231,19 @@ class Denoiser(nn.Module):
             layers_per_block=layers, down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
             add_attention=False, norm_num_groups=8, num_class_embeds=n_conditions + 1)
         unet.time_proj = Waves(channels)  # that of diffusers computes in float32 whatever the dtype
-        self.unet, self.patch, self.colors = unet, patch, Colors()
+        self.unet, self.patch, self.colors, self.memory_format = unet, patch, Colors(), torch.channels_last
+
+    def place(self, context: Context) -> "Denoiser":
+        """The network on the device. A CPU that computes in bfloat16 takes ten times longer to normalise groups in channels-last
+        memory (1.37 times longer to sample), so there memory is contiguous."""
+        if context.numerics.precision == "bf16" and context.numerics.device == "cpu":
+            self.memory_format = torch.contiguous_format
+        context.place(self)
+        return self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        x = self.unet(F.pixel_unshuffle(x, self.patch), t.to(x.dtype), c).sample
+        x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=self.memory_format)
+        x = self.unet(x, t.to(x.dtype), c).sample
         return F.pixel_shuffle(x, self.patch)                                                # (B, 3, S, S)
 
 
