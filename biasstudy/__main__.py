@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     bench = commands.add_parser("bench", help="how fast this device fits and samples every model, and what the loop adds")
     bench.add_argument("--device", default="auto", help="cpu, cuda or auto")
-    bench.add_argument("--precision", default="float32", help="float64, float32 or bf16")
+    bench.add_argument("--precision", default="float32", help="float64, float32, bf16 or auto")
     bench.add_argument("--threads", type=int, default=1)
     what = bench.add_mutually_exclusive_group()
     what.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these models; loop: an experiment, the import")

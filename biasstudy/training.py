@@ -36,7 +36,8 @@ CHUNK = 256  # images whose noise is drawn together; part of the definition of e
 class Numerics:
     """How numbers are computed: part of every stage key and a column of the table, not of the experiment.
 
-    precision   float64, float32, or bf16 (float32 weights, bfloat16 arithmetic)
+    precision   float64, float32, bf16 (float32 weights, bfloat16 arithmetic), or auto (bf16 where the device computes it,
+                else float32); resolved when built
     device      cpu, cuda, or auto (cuda where there is one); resolved when built
     threads     CPU threads of one process; parallelism is over experiments
     compile     torch.compile the networks
@@ -50,8 +51,8 @@ class Numerics:
     def __post_init__(self) -> None:
         for name, kind in (("precision", str), ("device", str), ("threads", int), ("compile", bool)):
             checked(name, getattr(self, name), kind)
-        if self.precision not in ("float64", "float32", "bf16"):
-            raise ValueError(f"unknown precision {self.precision!r}; known: float64, float32, bf16")
+        if self.precision not in ("float64", "float32", "bf16", "auto"):
+            raise ValueError(f"unknown precision {self.precision!r}; known: float64, float32, bf16, auto")
         if self.device not in ("cpu", "cuda", "auto"):
             raise ValueError(f"unknown device {self.device!r}; known: cpu, cuda, auto")
         if self.threads < 1:
@@ -60,12 +61,16 @@ class Numerics:
             raise ValueError("device is 'cuda', but torch finds no CUDA device here; use cpu or auto")
         if self.device == "auto":
             object.__setattr__(self, "device", "cuda" if torch.cuda.is_available() else "cpu")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", "bf16" if computes_bf16(self.device) else "float32")
 
     @classmethod
     def elsewhere(cls, device: str, **others: Any) -> "Numerics":
         """Numerics of other machines, whose device this one need not have."""
-        if device == "auto":
-            raise ValueError("device is 'auto', but it is other machines that compute; say cuda or cpu")
+        for name, value, known in (("device", device, "cuda or cpu"),
+                                   ("precision", others.get("precision"), "float64, float32 or bf16")):
+            if value == "auto":
+                raise ValueError(f"{name} is 'auto', but it is other machines that compute; say {known}")
         numerics = cls(**others, device="cpu" if device == "cuda" else device)
         object.__setattr__(numerics, "device", device)
         return numerics
@@ -87,6 +92,13 @@ class Numerics:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 numbers itself; where it must imitate that, float32 is faster."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_the_rate_rises_and_falls_to_zero():
 
 
 @pytest.mark.parametrize(("fields", "sentence"), [
-    ({"precision": "float16"}, "unknown precision 'float16'; known: float64, float32, bf16"),
+    ({"precision": "float16"}, "unknown precision 'float16'; known: float64, float32, bf16, auto"),
     ({"device": "tpu"}, "unknown device 'tpu'; known: cpu, cuda, auto"),
     ({"threads": 0}, "threads must be at least 1; got 0"),
     ({"threads": "2"}, "threads must be a whole number; got str '2'"),
@@ -58,3 +58,13 @@ def test_cuda_where_there_is_none_is_refused_and_auto_is_resolved():
     with pytest.raises(ValueError, match="torch finds no CUDA device here; use cpu or auto"):
         Numerics(device="cuda")
     assert Numerics(device="auto").device == "cpu"
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "float32")])
+def test_automatic_precision_is_bfloat16_where_the_cpu_computes_it(monkeypatch, has, precision):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    numerics = Numerics("auto")
+    assert numerics == Numerics(precision) and numerics.name == f"{precision}-cpu-1", "resolved before it names anything"
+    with pytest.raises(ValueError, match="precision is 'auto', but it is other machines that compute"):
+        Numerics.elsewhere("cuda", precision="auto")
