@@ -8,6 +8,7 @@ Letters: B batch, N images, C H W channels and pixels, Z size of the latent.
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import logging
@@ -29,6 +30,7 @@ from .registry import checked, seed_for
 
 log = logging.getLogger("biasstudy")
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h: free memory to keep at the end of the heap; blocks outside it
 CHUNK = 256  # images whose noise is drawn together; part of the definition of every sample
 
 
@@ -86,12 +88,25 @@ class Numerics:
 
     def apply(self) -> None:
         """Set the process to these numerics."""
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, where its C library is glibc; elsewhere nothing happens.
+
+    By default every step of a fit gives its largest tensors back to the kernel and has them filled with zeros again: small-cnn
+    predicts 2.5 times, lenet fits 1.5 times faster without. No number changes.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):       # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def computes_bf16(device: str) -> bool:

@@ -234,8 +234,8 @@ class Denoiser(nn.Module):
         self.unet, self.patch, self.colors, self.memory_format = unet, patch, Colors(), torch.channels_last
 
     def place(self, context: Context) -> "Denoiser":
-        """The network on the device. A CPU that computes in bfloat16 takes ten times longer to normalise groups in channels-last
-        memory (1.37 times longer to sample), so there memory is contiguous."""
+        """The network on the device. In bfloat16 a CPU normalises groups ten times more slowly where channels come last
+        (1.37 times longer to sample), so there memory is contiguous."""
         if context.numerics.precision == "bf16" and context.numerics.device == "cpu":
             self.memory_format = torch.contiguous_format
         context.place(self)
