@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from .bench import spread, timed
+from .bench import apart, spread, timed
 from .data import LabeledImages
 from .drawing import draw
 from .experiment import Experiment
@@ -77,29 +77,39 @@ def against_diffusers(numerics: Numerics, steps: int = 5, n: int = 64, side: int
                       fill: float = 5.0) -> dict[str, Any]:
     """Images per second of our sampler and of diffusers' DDIMPipeline: the same network, DDIM, steps and images at once.
 
+    Each is measured in a fresh process; only ours is set by `Numerics.apply`, which keeps freed memory.
+
     steps, n, side, channels   network evaluations, images at once, pixels, width of the network
     fill                       seconds of each of the repeated blocks
     returns                    {"ours", "diffusers": {"median", "low", "high", "n"} in images/s, "ratio" of the medians}
     """
-    from diffusers import DDIMPipeline, DDIMScheduler
+    found = {name: spread([n / s for s in apart(measure, numerics, steps, n, side, channels, fill)])
+             for name, measure in (("ours", _our_seconds), ("diffusers", _their_seconds))}
+    return {**found, "ratio": found["ours"]["median"] / found["diffusers"]["median"]}
+
+
+def _our_seconds(numerics: Numerics, steps: int, n: int, side: int, channels: int, fill: float) -> list[float]:
     numerics.apply()
     context, told = Context(numerics), np.arange(n) % 2
     one = LabeledImages(np.zeros((2, 3, side, side), np.uint8), np.arange(2), np.zeros(2, int))
     model = Diffusion(steps=1, batch=2, channels=channels, patch=1, solver="ddim", order=1, sampling_steps=steps)
     state = model.fit(one, one.label, None, seed=0, context=context)
+    return timed(lambda: model.sample(state, told, 0, seed=0, context=context), numerics.device, fill)
+
+
+def _their_seconds(numerics: Numerics, steps: int, n: int, side: int, channels: int, fill: float) -> list[float]:
+    from diffusers import DDIMPipeline, DDIMScheduler
+    torch.set_num_threads(numerics.threads)
     network = Denoiser(channels, 1, 1, 0).unet.to(numerics.device, numerics.dtype).eval()
     network.class_embedding = None      # the pipeline cannot tell a class
     network.register_to_config(sample_size=side, num_class_embeds=None, class_embed_type=None)
     pipeline: Any = DDIMPipeline(network, DDIMScheduler(beta_schedule="squaredcos_cap_v2"))
     pipeline.set_progress_bar_config(disable=True)
 
-    def theirs() -> None:
+    def sample() -> None:
         with numerics.autocast():
             pipeline(batch_size=n, num_inference_steps=steps, output_type="np", generator=torch.Generator().manual_seed(0))
-    rates = {"ours": timed(lambda: model.sample(state, told, 0, seed=0, context=context), numerics.device, fill),
-             "diffusers": timed(theirs, numerics.device, fill)}
-    found = {name: spread([n / s for s in seconds]) for name, seconds in rates.items()}
-    return {**found, "ratio": found["ours"]["median"] / found["diffusers"]["median"]}
+    return timed(sample, numerics.device, fill)
 
 
 def picture(table: pd.DataFrame, e: Experiment, n: int) -> Figure:

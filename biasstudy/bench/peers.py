@@ -4,7 +4,8 @@ Its generator is a variational autoencoder with 4 x 4 convolutions of 64 and 128
 cross-entropy, batch 256; its classifier has two 5 x 5 convolutions (6 and 16 channels), three linear layers, two classes, and
 sees batches of 64 that the decoder draws on the fly. *Usual*: pictures as PIL images through a DataLoader, scaled one by one,
 fresh samples for each batch of the classifier, `.item()` of every loss. *Ours*: uint8 images on the device, index tensors,
-channels last, samples drawn once in large batches and stored. Networks, batches, losses and optimiser (Adam) are the same.
+channels last, samples drawn once in large batches and stored; freed memory stays with the process, which the usual way leaves
+to the C library. Networks, batches, losses and optimiser (Adam) are the same.
 None of the code is theirs.
 """
 
@@ -22,7 +23,7 @@ from ..drawing import draw
 from ..experiment import Experiment
 from ..registry import seed_for
 from ..training import Batches, Context, Numerics, noise, to_uint8, train
-from . import REPEATS, Report, begin, now, spread
+from . import REPEATS, Report, apart, begin, now, spread
 from .words import place
 
 LATENT, SIDE, BATCH, CLASSIFIER_BATCH = 20, 28, 256, 64
@@ -119,13 +120,13 @@ def our_autoencoder(model: Autoencoder, images: np.ndarray, context: Context) ->
     return our_steps(model, loss, context)
 
 
-def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, n: int, context: Context) -> Steps:
-    """n images are drawn and labelled once, within the time that is measured; then steps see them in passes."""
+def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, context: Context, passes: int = 10) -> Steps:
+    """Images are drawn and labelled once, within the time that is measured; then steps see them in so many passes."""
     for module in (network, model, judge):
         context.place(module)
 
     def steps(count: int) -> None:
-        made, label = [], []
+        made, label, n = [], [], max(CLASSIFIER_BATCH, count * CLASSIFIER_BATCH // passes)
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, n, 1024):
                 x = model.decoder(noise((min(1024, n - low), LATENT), context, "draw", low)).sigmoid().mul(2).sub(1)
@@ -143,45 +144,49 @@ def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, n: 
 
 # ---- Side by side ----------------------------------------------------------------------------------------------------
 
-def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0, passes: int = 10) -> dict[str, Any]:
-    """Images per second of both ways, blocks of both in turn, so that a busy machine slows both.
+def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[str, Any]:
+    """Images per second of both ways, blocks of both in turn, so that a busy machine slows both; each in a fresh process.
 
     images   (N, 3, 28, 28) uint8
     fill     seconds of a block, about
-    passes   how often the classifier's steps see each stored image in a block; its peer sees each once
     returns  {"vae", "classifier"} -> {"usual", "ours": spread in images/s, "ratio": of the medians, "ratios": spread of the
              ratios of neighbouring blocks}
     """
-    numerics.apply()
-    context, device = Context(numerics), numerics.device
-    model, judge, network = Autoencoder(), two_convolutions(), two_convolutions()
+    found = {}
+    for name in ("vae", "classifier"):
+        blocks = [[apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")] for _ in range(REPEATS)]
+        theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
+        found[name] = {"usual": theirs, "ours": mine, "ratio": mine["median"] / theirs["median"],
+                       "ratios": spread([b / a for a, b in blocks])}
+    return found
 
-    def loss(x: Tensor, _: Tensor) -> Tensor:
-        return model.loss(x, torch.randn(len(x), LATENT, device=device))
-    usual = usual_steps(model, usual_loader(images, BATCH), loss, device)
-    found = {"vae": _in_turn(usual, our_autoencoder(Autoencoder(), images, context), BATCH, numerics, fill)}
-    judge.to(device)
-    steps = usual_steps(network, drawn_on_the_fly(model, judge, device), lambda x, y: F.cross_entropy(network(x), y), device)
-    per_block = max(1, round(fill / max(1e-4, _seconds(steps, 20, device)) * 20))
-    n = max(CLASSIFIER_BATCH, per_block * CLASSIFIER_BATCH // passes)
-    mine = our_classifier(two_convolutions(), Autoencoder(), two_convolutions(), n, context)
-    return found | {"classifier": _in_turn(steps, mine, CLASSIFIER_BATCH, numerics, fill, per_block)}
+
+def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
+    """Images per second of a model's steps. Only ours are made in a process that `Numerics.apply` has set."""
+    device, model, judge, network = numerics.device, Autoencoder(), two_convolutions(), two_convolutions()
+    if way == "ours":
+        numerics.apply()
+        context = Context(numerics)
+        steps = our_autoencoder(model, images, context) if name == "vae" else our_classifier(network, model, judge, context)
+    else:
+        torch.set_num_threads(numerics.threads)
+        if name == "vae":
+            steps = usual_steps(model, usual_loader(images, BATCH),
+                                lambda x, _: model.loss(x, torch.randn(len(x), LATENT, device=device)), device)
+        else:
+            made = drawn_on_the_fly(model.to(device), judge.to(device), device)
+            steps = usual_steps(network, made, lambda x, y: F.cross_entropy(network(x), y), device)
+    batch = BATCH if name == "vae" else CLASSIFIER_BATCH
+    few = max(1, int(fill * BATCH / batch))
+    steps(2)
+    n = max(1, round(fill / _seconds(steps, few, device) * few))
+    return batch * n / _seconds(steps, n, device)
 
 
 def _seconds(steps: Steps, n: int, device: str) -> float:
     started = now(device)
     steps(n)
     return now(device) - started
-
-
-def _in_turn(usual: Steps, ours: Steps, batch: int, numerics: Numerics, fill: float, n: int = 0) -> dict[str, Any]:
-    usual(2)
-    ours(2)
-    n = n or max(1, round(fill / _seconds(usual, 2, numerics.device) * 2))
-    blocks = [[batch * n / _seconds(way, n, numerics.device) for way in (usual, ours)] for _ in range(REPEATS)]
-    theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
-    return {"usual": theirs, "ours": mine, "ratio": mine["median"] / theirs["median"],
-            "ratios": spread([b / a for a, b in blocks])}
 
 
 def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
