@@ -154,9 +154,10 @@ def answer(found: Stored) -> str:
     n = f"{table.n.min()}" if table.n.min() == table.n.max() else f"{table.n.min()} to {table.n.max()}"
     start = "It depends" if 0 < len(up) < len(table) else "Yes, in every setting" if len(up) else "In no setting so far"
     sources = table.dataset.str.removesuffix("-5k").nunique()   # 5,000 digits are a part of MNIST
+    asked = Stored({study: found.parts[study] for study in table.study.unique()})
     known = {word: count.get(word, 0) for word in ("reduced", f"no change beyond {MARGIN}", "cannot tell")}
     reduced, unchanged, open_ = known.values()
-    return (f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, {len(found.outcomes)} "
+    return (f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, {len(asked.outcomes)} "
             f"experiments), adding generated images amplified the bias of later classifiers in {len(up)} "
             f"({int(up.because.sum())} of them because the images are generated; {int((up.A_all < 1 - LEVEL).sum())} after "
             f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too; "

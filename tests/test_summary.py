@@ -84,10 +84,13 @@ def test_few_seeds_give_no_answer(small):
 
 
 def planted(effect_by_setting):
-    """Stored results of made-up verdicts: the sentence counts what it is given."""
+    """Stored results of made-up verdicts: the sentence counts what it is given, and only studies with enough seeds."""
     columns = {"n": 6, "dataset": "cifar20", "because": False, "A_all": 0.5, "A_logit_low": -1.0, "E": np.nan, "E_low": np.nan}
     table = pd.DataFrame([{**columns, "verdict": word, **more} for word, more in effect_by_setting])
-    return SimpleNamespace(effects=table, outcomes=[None] * 7)
+    table["study"] = [f"of {n} seeds" for n in table.n]
+    parts = {f"of {n} seeds": {"": SimpleNamespace(outcomes=[SimpleNamespace(experiment=SimpleNamespace(id=(n, i)))
+                                                             for i in range(n + 1)])} for n in (3, 6)}
+    return SimpleNamespace(effects=table, parts=parts)
 
 
 def test_the_sentence_counts():
