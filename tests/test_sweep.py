@@ -101,14 +101,14 @@ def test_a_wrong_grid_is_told_in_one_sentence(grid, keys, sentence, tmp_path, ru
     assert not runs.exists()
 
 
-@pytest.mark.parametrize(("name", "generator"), [("colorized_mnist", "mixture"), ("colorized_mnist-gan", "gan")])
-def test_the_sweeps_that_come_along_are_hundreds_of_distinct_experiments(name, generator):
-    grid = sweep.read(ROOT / "params" / "sweeps" / f"{name}.yaml")
-    assert len({e.id for e in grid.study.experiments}) == 348
-    assert {e.generator for e in grid.study.experiments if e.arm == "generated"} == {generator}
+@pytest.mark.parametrize(("name", "generator", "n"), [("colorized_mnist", "mixture", 348), ("colorized_mnist-gan", "gan", 204)])
+def test_the_sweeps_that_come_along_are_hundreds_of_distinct_experiments(name, generator, n):
+    found = sweep.read(ROOT / "params" / "sweeps" / f"{name}.yaml").study.experiments
+    assert len({e.id for e in found}) == n
+    assert {e.generator for e in found if e.arm == "generated"} == {generator}
     mixture = sweep.read(ROOT / "params" / "sweeps" / "colorized_mnist.yaml").study.experiments
     controls = {e.id for e in mixture if e.arm != "generated"}
-    assert controls <= {e.id for e in grid.study.experiments}, "the GAN's controls are trained once"
+    assert {e.id for e in found if e.arm != "generated"} <= controls, "the GAN's controls are trained once"
 
 
 # ---- What it will cost -----------------------------------------------------------------------------------------------
