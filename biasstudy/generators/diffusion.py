@@ -22,7 +22,7 @@ TIMES = 1000   # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for 
 CLEAN = -1
 
 
-@GENERATORS.register("diffusion", version=2, warm=True)
+@GENERATORS.register("diffusion", version=3, warm=True)
 @dataclass(frozen=True)
 class Diffusion:
     """One network takes the noise out of images, told the noise level and the condition; images are made from pure noise.
@@ -139,9 +139,12 @@ class Diffusion:
         inner = size + -size % (4 * self.patch)
         low_edge = (inner - size) // 2
         out = [np.empty((0, 3, size, size), np.uint8)]
+        at_once = CHUNK
+        if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
+            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))     # from 64 on diffusers copies large images
         with torch.inference_mode():
-            for low in range(0, len(told), CHUNK):
-                c = context.tensor(told[low: low + CHUNK])
+            for low in range(0, len(told), at_once):
+                c = context.tensor(told[low: low + at_once])
 
                 def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
                     with context.numerics.autocast():
