@@ -141,7 +141,7 @@ class Diffusion:
         out = [np.empty((0, 3, size, size), np.uint8)]
         at_once = CHUNK
         if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
-            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))     # from 64 on diffusers copies large images
+            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))  # diffusers copies large images from 64 on
         with torch.inference_mode():
             for low in range(0, len(told), at_once):
                 c = context.tensor(told[low: low + at_once])
