@@ -71,9 +71,10 @@ def _beyond_accuracy(found: Stored) -> str:
     lines = [f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] logits"
              + (f", E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if np.isfinite(row.E) else "")
              for row in rows.itertuples()]
-    return (f"of {len(curves)} settings with an accuracy curve E is above 0 in {int((curves.E_low > 0).sum())} and below "
-            f"in {int((curves.E_high < 0).sum())} ({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); "
-            f"of the amplified settings, {'; '.join(lines) or 'none'}")
+    above, below = int((curves.E_low > 0).sum()), int((curves.E_high < 0).sum())
+    return (f"of {len(curves)} settings with an accuracy curve E is above 0 in {above} and below in {below} "
+            f"({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of the amplified settings, "
+            f"{'; '.join(lines) or 'none'}")
 
 
 def _together(found: Stored) -> str:

@@ -101,7 +101,8 @@ def test_a_wrong_grid_is_told_in_one_sentence(grid, keys, sentence, tmp_path, ru
     assert not runs.exists()
 
 
-@pytest.mark.parametrize(("name", "generator", "n"), [("colorized_mnist", "mixture", 348), ("colorized_mnist-gan", "gan", 204)])
+@pytest.mark.parametrize(("name", "generator", "n"), [
+    ("colorized_mnist", "mixture", 348), ("colorized_mnist-gan", "gan", 204)])
 def test_the_sweeps_that_come_along_are_hundreds_of_distinct_experiments(name, generator, n):
     found = sweep.read(ROOT / "params" / "sweeps" / f"{name}.yaml").study.experiments
     assert len({e.id for e in found}) == n
