@@ -16,7 +16,7 @@ from .registry import digest
 
 REAL = -1     # origin of a real image; a generated one has the generation whose generator made it
 UNKNOWN = -1  # group of an image that nobody told
-CONFIDENCE_STEPS = 255  # results keep confidences as multiples of 1 / 255: reference results keep them exactly in one byte
+CONFIDENCE_STEPS = 85  # results keep confidences as multiples of 1 / 85: one byte in references; ECE moves < 0.003
 
 DESIGNS = ("crossed", "nested", "grouped")
 
