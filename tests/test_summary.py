@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import Results, ledger, run
+from biasstudy import Results, figures, ledger, run
 from biasstudy.inference import contrast, difference, verdict
 from biasstudy.intervals import holm
 from biasstudy.results import studies
@@ -72,6 +72,16 @@ def test_effects_are_the_contrasts_with_holm_within_and_over_studies(shipped):
         assert np.allclose(part.A_holm, holm(counted[part.index]), equal_nan=True)
     assert (table.A_all.dropna() >= table.A_holm.dropna() - 1e-12).all(), "more hypotheses, larger p"
     assert (table.verdict[table.A_holm < 0.05].isin(["amplified", "reduced"])).all()
+
+
+def test_figures_tell_settings_apart(shipped):
+    figure, rows = figures.effects(shipped.effects, shipped.mark)
+    named = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
+    assert sum(map(len, named)) == len(rows) and all(len(set(names)) == len(names) for names in named)
+    figure, table = figures.dose(shipped.effects, shipped.parts, shipped.mark)
+    for axis, (_, part) in zip(figure.axes, table.groupby("dose", sort=False), strict=True):
+        looks = {(bars[0].get_color(), bars[0].get_linestyle(), bars[0].get_marker()) for bars in axis.containers}
+        assert len(looks) == len(axis.containers) == part.line.nunique()
 
 
 def test_few_seeds_give_no_answer(small):

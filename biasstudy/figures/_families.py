@@ -120,8 +120,7 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             for key, d in contrasts(results).items()]
     table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
     styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
-    figure, axis = _intervals(table, "contrast", styles)
-    axis.set_xlabel("difference of accuracy contrasts in the last generation, 95 % interval")
+    figure = _intervals(table, "contrast", styles, "difference of accuracy contrasts in the last generation")
     return signed(figure, _mark(parts)), table
 
 
@@ -134,13 +133,12 @@ def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
             for key, d in inference.decomposition(results).items()]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
     styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
-    figure, axis = _intervals(table, "part", styles)
-    axis.set_xlabel("difference of accuracy contrasts from the arm real, 95 % interval")
+    figure = _intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
     return signed(figure, _mark(parts)), table
 
 
-def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) -> tuple[Figure, Any]:
-    """Means with intervals, a row per variant; `styles` (colour, marker, name in the legend) of each value of the column."""
+def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], what: str) -> Figure:
+    """Means of `what` with intervals, a row per variant; `styles` (colour, marker, legend) of each value of the column."""
     use_style()
     parts = list(dict.fromkeys(table.variant))
     shown = [key for key in styles if key in set(table[column])]
@@ -154,8 +152,9 @@ def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple]) ->
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
     axis.set_ylim(len(parts) - 0.5, -0.5)
+    axis.set_xlabel(f"{what}, {'95 % interval' if table.low.notna().any() else 'one seed: no interval'}")
     figure.legend(loc="outside upper left", ncols=2 if len(shown) < 5 else len(shown))
-    return figure, axis
+    return figure
 
 
 def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:

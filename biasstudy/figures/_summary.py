@@ -1,6 +1,7 @@
 """All settings at once, from the table of `summary.effects` or from stored results: across data sets, by dose, and others."""
 
 from collections.abc import Mapping
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,11 +19,13 @@ from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, signed, use_style
 
 VERDICT_STYLE = {"amplified": ("#D55E00", "o"), "reduced": ("#0072B2", "s"), "no change beyond 0.02": ("#777777", "D"),
                  "cannot tell": ("#8C6D00", "^"), "no verdict with fewer than 6 seeds": ("#BBBBBB", "v")}
+FORMS = ("-o", "--s", ":^", "-.D", "-v", "--P", ":X", "-.p")  # of lines, each in every colour
 NAMED_ROWS = 60  # settings that a figure can name, a line each
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
-    """A short name of each setting: its start, generator and classifier, and whatever else is not the most common."""
+    """A short name of each setting: its start, generator and classifier, and whatever else is not the most common; the study,
+    too, where a data set has two of the name."""
     words = []
     common = {field: table[field].mode()[0] for field in ("protocol", "filter", "condition", "ratio", "n_real")}
     for row in table.itertuples():
@@ -31,7 +34,8 @@ def names_of(table: pd.DataFrame) -> list[str]:
         parts += [f"{field} {getattr(row, field)}" if field in ("ratio", "n_real", "filter", "condition") else
                   str(getattr(row, field)) for field, usual in common.items() if getattr(row, field) != usual]
         words.append(", ".join(parts))
-    return words
+    twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(keep=False)
+    return [f"{word} ({study})" if again else word for word, study, again in zip(words, table.study, twice, strict=True)]
 
 
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
@@ -98,17 +102,19 @@ def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str)
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
     for axis, what in zip(axes, ("ratio", "fresh share"), strict=True):
         mine = drawn[drawn.dose == what]
-        for (line, part), color in zip(mine.groupby("line", sort=False), 40 * PALETTE, strict=False):
+        lines = mine.groupby("line", sort=False)
+        apart = 0.08 * (np.arange(len(lines)) - (len(lines) - 1) / 2) / max(len(lines), 2)    # so that each interval is seen
+        for (line, part), (form, color), aside in zip(lines, cycle(product(FORMS, PALETTE)), apart, strict=False):
             off = np.abs(part[["low", "high"]].to_numpy().T - part.A.to_numpy())
-            axis.errorbar(part.value, part.A, yerr=off, fmt="-o", color=color, capsize=2, label=line)
+            axis.errorbar(part.value + aside, part.A, yerr=off, fmt=form, color=color, capsize=2, linewidth=1.2, label=line)
         axis.axhline(0, color="#666666", linewidth=0.9)
         axis.set_xlabel("images per generation / real" if what == "ratio" else "share of fresh real images in a batch")
         if mine.empty:
             axis.text(0.5, 0.5, f"no stored study varies\nthe {what} alone", ha="center", transform=axis.transAxes)
             axis.set_xticks([])
         elif mine.line.nunique() <= 8:
-            axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    axes[0].set_ylabel("A in the last generation")
+            axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=4)
+    axes[0].set_ylabel("A in the last generation, 95 % interval")
     return signed(figure, mark), drawn
 
 
