@@ -25,7 +25,7 @@ study: install
 	mkdir -p $(BIASSTUDY_STUDY)
 	$(BIN)/python -m biasstudy run params/colorized_mnist/offline.yaml --workers 2
 	$(PAPERMILL) notebooks/colorized_mnist.ipynb $(BIASSTUDY_STUDY)/colorized_mnist.ipynb -f params/colorized_mnist/offline.yaml
-	for name in $(FAMILIES); do $(PAPERMILL) notebooks/$$name.ipynb $(BIASSTUDY_STUDY)/$$name.ipynb || exit 1; done
+	printf '%s\n' $(FAMILIES) | xargs -P 2 -I NAME $(PAPERMILL) notebooks/NAME.ipynb $(BIASSTUDY_STUDY)/NAME.ipynb
 	$(BIN)/python -m biasstudy report
 
 test: lint unit faults nbval

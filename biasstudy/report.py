@@ -40,9 +40,10 @@ td,th{{padding:.05rem .2rem}} figure,dl>div{{break-inside:avoid}} a{{color:inher
 </body></html>
 """
 
-_COLUMNS = {"dataset": "data", "start": "start", "bias": "bias", "generator": "generator", "classifier": "classifier",
-            "protocol": "protocol", "filter": "filter", "ratio": "ratio", "generation": "T", "n": "n", "A": "A",
-            "A_low": "from", "A_high": "to", "R": "R", "detectable": "detectable", "verdict": "verdict"}
+_COLUMNS = {"dataset": "data", "study": "study", "start": "start", "bias": "bias", "generator": "generator",
+            "condition": "told", "classifier": "classifier", "protocol": "protocol", "filter": "filter", "ratio": "ratio",
+            "generation": "T", "n": "n", "A": "A", "A_low": "from", "A_high": "to", "R": "R",
+            "detectable": "detectable", "verdict": "verdict"}
 
 
 def write(folder: Path, found: Stored | None = None) -> Path:
@@ -71,7 +72,8 @@ def _across(found: Stored) -> Iterable[str]:
     yield _drawn(figures.ways(found.parts, found.mark)[0],
                  "The way of every setting through the plane of accuracy and contrast, generated minus retraining alone.")
     yield _drawn(figures.dose(found.effects, found.parts, found.mark)[0],
-                 "A against the ratio and against the share of fresh real images, where settings differ in nothing else.")
+                 "A against the ratio and against the share of fresh real images, where settings differ in nothing else; "
+                 "points of one value stand side by side.")
     yield ('<p class="small">A: generated minus none. R: generated minus real. T: generations. n: seeds. detectable: smallest '
            "change found with 80 % power. Verdicts after Holm's correction within a study.</p>")
     chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}  # given, not measured
