@@ -302,7 +302,7 @@ def _sampling(asked: argparse.Namespace) -> int:
 def _notebooks(asked: argparse.Namespace) -> int:
     from .execute import refresh
     for path in asked.files:
-        print(f"{path}: {'rewritten' if refresh(path) else 'outputs unchanged; pictures are not compared, clear them to have them drawn again'}")
+        print(f"{path}: " + ("rewritten" if refresh(path) else "text unchanged, left alone; clear outputs to renew pictures"))
     return 0
 
 

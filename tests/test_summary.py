@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +83,7 @@ def test_figures_tell_settings_apart(shipped):
     for axis, (_, part) in zip(figure.axes, table.groupby("dose", sort=False), strict=True):
         looks = {(bars[0].get_color(), bars[0].get_linestyle(), bars[0].get_marker()) for bars in axis.containers}
         assert len(looks) == len(axis.containers) == part.line.nunique()
+    plt.close("all")
 
 
 def test_few_seeds_give_no_answer(small):
