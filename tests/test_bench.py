@@ -18,7 +18,7 @@ from biasstudy.bench.words import table
 from biasstudy.data import LabeledImages
 from biasstudy.registry import Entry
 from biasstudy.store import Kind
-from biasstudy.training import Context, Numerics, train
+from biasstudy.training import Context, Numerics, noise, train
 
 NUMERICS = Numerics()
 POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))
@@ -121,6 +121,19 @@ class Slow:
 
 
 CLOCK = [0.0]
+
+
+def test_the_peak_is_that_of_the_better_library(monkeypatch):
+    products, clock = [], iter([4.0, 1.0, 8.0, 2.0])      # seconds of mm and of the convolution, at n = 64 and at n = 128
+
+    def timed(way, device, fill):
+        products.append(way().squeeze())
+        return [next(clock)] * 3
+    monkeypatch.setattr(bench, "timed", timed)
+    peak = bench.matmul_peak(NUMERICS, sizes=(64, 128))["float32"]
+    assert peak == {"median": 2e-9 * 128**3 / 2, "low": 2e-9 * 128**3 / 2, "high": 2e-9 * 128**3 / 2, "n": 3, "size": 128}
+    (a, b), ours = (noise((64, 64), Context(NUMERICS), "bench", 64, i) for i in range(2)), products[:2]
+    assert torch.allclose(ours[0], a @ b, atol=1e-4) and torch.allclose(ours[1], b @ a, atol=1e-4), "both are products"
 
 
 def test_set_up_does_not_enter_the_rate_of_a_fit(monkeypatch):
