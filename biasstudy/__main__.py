@@ -218,15 +218,13 @@ FIGURES = {  # what README shows of reference results: names in `figures`
 
 def _save_figures(study: str, folder: Path) -> None:
     """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
-    from PIL import Image
-
     from . import figures
     from .results import reference, reference_parts
     for name in FIGURES.get(study, ()):
         shown = reference(study, folder) if name in ("curves", "shares") else reference_parts(study, folder)
-        drawn, packed = io.BytesIO(), folder / f"{study}-{name}.png"
+        drawn = io.BytesIO()
         getattr(figures, name)(shown)[0].savefig(drawn)
-        Image.open(drawn).convert("RGB").quantize(128).save(packed, optimize=True)
+        (folder / f"{study}-{name}.png").write_bytes(figures.packed(drawn.getvalue()))
 
 
 def command_of(asked: argparse.Namespace) -> str:

@@ -1,12 +1,13 @@
 """Executing notebooks by machine: fresh store, smoke scale, volatile metadata scrubbed, pictures made small."""
 
 import base64
-import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from .figures import packed
 
 _COMPARED = ("text/plain", "text/html")  # what nbval compares; pictures differ between font versions
 
@@ -47,15 +48,8 @@ def scrub(notebook: Any) -> None:
             cell["metadata"].pop(name, None)
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = _smaller(output["data"]["image/png"])
-
-
-def _smaller(png: str) -> str:
-    from PIL import Image
-    small = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode() + "\n"
+                png = base64.b64decode(output["data"]["image/png"])
+                output["data"]["image/png"] = base64.b64encode(packed(png)).decode() + "\n"
 
 
 def _compared(notebook: Any) -> list[Any]:

@@ -123,11 +123,9 @@ def _table(table: pd.DataFrame) -> str:
 
 def _drawn(figure: Figure, claim: str, wide: bool = False) -> str:
     """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone, not shrunk."""
-    from PIL import Image
-    drawn, packed = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150)
-    Image.open(drawn).convert("RGB").quantize(128).save(packed, "PNG", optimize=True)
-    shown = _picture(packed.getvalue(), claim, html.escape(claim))
+    shown = _picture(figures.packed(drawn.getvalue()), claim, html.escape(claim))
     if wide:
         shown = shown.replace("<img", '<div class="table wide"><img', 1).replace("<figcaption>", "</div><figcaption>", 1)
     return shown

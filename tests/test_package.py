@@ -33,7 +33,7 @@ ALLOWED = {
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
     "summary": {"conjecture", "dynamics", "inference", "intervals", "results"},
     "ledger": {"conjecture", "inference", "intervals", "metrics", "summary"},
-    "execute": set(), "report": {"conjecture", "figures", "ledger", "store", "summary", "__init__"},
+    "execute": {"figures"}, "report": {"conjecture", "figures", "ledger", "store", "summary", "__init__"},
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
              "results", "progress"},
     "cost": {"experiment", "loop"}, "engine": {"experiment", "loop", "training"},

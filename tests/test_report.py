@@ -1,19 +1,22 @@
 """The page of a study: self-contained, all of the answer in it, and shown by a real browser where one is installed."""
 
 import html
+import io
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
+from PIL import Image
 
-from biasstudy import Results, run
+from biasstudy import Results, figures, run
 from biasstudy.__main__ import main
 from biasstudy.ledger import LEDGER
 from biasstudy.report import write
-from biasstudy.summary import Stored, answer
+from biasstudy.summary import Stored, answer, stored
 
 
 class Page(HTMLParser):
@@ -102,3 +105,14 @@ def test_a_browser_shows_it_without_a_request_and_on_a_phone(page):
         assert shown.evaluate("getComputedStyle(document.querySelector('.table')).overflowX") == "visible"
         assert len(shown.pdf(format="A4")) > 10_000
         browser.close()
+
+
+def test_a_picture_in_few_colours_keeps_its_few_coloured_points():
+    """In a grey figure a palette by frequency drew amplified, reduced and cannot tell alike."""
+    found = stored()
+    drawn = io.BytesIO()
+    figures.effects(found.effects, found.mark)[0].savefig(drawn, dpi=100)
+    before = np.asarray(Image.open(drawn).convert("RGB"), int)
+    small = figures.packed(drawn.getvalue())
+    after = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), int)
+    assert len(small) < len(drawn.getvalue()) / 1.5 and np.abs(after - before).max() <= 16

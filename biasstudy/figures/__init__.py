@@ -33,6 +33,7 @@ from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
+from ._style import packed as packed
 from ._style import save as save
 from ._style import signed as signed
 from ._style import use_style as use_style
