@@ -98,7 +98,7 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
         titles = [f"{title}:\n{share:.0%} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
-    height = lines * WIDTH / columns * shown / n_show * 1.06
+    height = lines * (WIDTH / columns * shown / n_show + 0.22 * titles[0].count("\n") + 0.25) + 0.25  # titles, the mark below
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
