@@ -38,9 +38,10 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
                 for i in range(min(map(len, members)))]
         names = tuple(f"group {i + 1}" for i in range(len(rows)))
     size = start.images.shape[2] + 2
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.42 * len(rows) + 0.8))
-    left.imshow(_tile(rows))
     turn = 0 if max(map(len, source.classes)) < 3 else 60
+    height = min(0.7, 0.4 * WIDTH / shown) * len(rows) + 0.8 + 0.008 * turn
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height))
+    left.imshow(_tile(rows))
     left.set_xticks((np.arange(shown) + 0.5) * size, source.classes[:shown], rotation=turn)
     left.set_yticks((np.arange(len(rows)) + 0.5) * size, names)
     left.set_title("one real image per class and group")

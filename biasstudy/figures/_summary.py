@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..inference import difference, headline
 from ..metrics import measure
@@ -51,8 +52,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     table = table.sort_values(["dataset", "start", "bias", "generator", "A"] if few else ["dataset", "A"], kind="stable",
                               ignore_index=True)
     sizes = table.groupby("dataset", sort=False).size()
-    height = (0.165 if few else 0.028) * len(table) + 0.35 * len(sizes) + 0.8
-    figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, height), squeeze=False, sharex=True,
+    height = (0.165 if few else 0.028) * len(table) + 0.5 * len(sizes) + 0.8
+    figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, height), squeeze=False,
                                 gridspec_kw={"height_ratios": [n + 1.2 for n in sizes]})
     names = np.array(names_of(table))
     for axis, (dataset, part) in zip(axes[:, 0], table.groupby("dataset", sort=False), strict=True):
@@ -68,9 +69,12 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axis.set_ylim(len(part) - 0.4, -0.6)
         axis.set_title(f"{dataset}, {len(part)} setting{'s' * (len(part) > 1)}")
         axis.grid(axis="y", visible=False)
-    axes[-1, 0].set_xlabel("A: change of the accuracy contrast, 95 % interval; grey: within 0.02")
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes[-1, 0].set_xlabel("A: change of the accuracy contrast, 95 % interval; grey: within 0.02; a scale for each data set",
+                           loc="right")
     found = {name: handle for axis in axes[:, 0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=3, fontsize=7.5)
+    words = [word for word in VERDICT_STYLE if word in found]
+    figure.legend([found[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5)
     return signed(figure, mark), table
 
 
