@@ -22,33 +22,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fetch.add_argument("name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)")
     fetch.set_defaults(call=_fetch)
 
-    run = commands.add_parser("run", help="run the experiments of a parameter file")
+    changes = argparse.ArgumentParser(add_help=False)
+    changes.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                         help="change one parameter (YAML value)")
+    keeping = argparse.ArgumentParser(add_help=False)
+    keeping.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
+                         help="import this first: your own data sets, generators, metrics")
+    keeping.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
+    keeping.add_argument("--save", metavar="NAME", help="also write the results as reference results of this name")
+    keeping.add_argument("--pictures", action="store_true", help="with --save: keep images of the first seed, too")
+
+    run = commands.add_parser("run", parents=[changes, keeping], help="run the experiments of a parameter file")
     run.add_argument("file", type=Path, help="YAML: fields of Experiment, n_seeds, arms, scale, device, precision, threads")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="change one parameter (YAML value)")
     run.add_argument("--workers", type=int, default=1, help="processes, one thread each; the arms of a seed stay together")
-    run.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
-                     help="import this first: your own data sets, generators, metrics")
-    run.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
-    run.add_argument("--save", metavar="STUDY", help="also write the results as reference results of this name")
-    run.add_argument("--pictures", action="store_true", help="with --save: keep images of the first seed, too")
     run.set_defaults(call=_run)
 
-    sweep = commands.add_parser("sweep", help="run hundreds of experiments: a grid over a parameter file")
+    sweep = commands.add_parser("sweep", parents=[changes, keeping],
+                                help="run hundreds of experiments: a grid over a parameter file")
     sweep.add_argument("file", type=Path, help="YAML: base (a parameter file), grid (axis: list of values)")
-    sweep.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                       help="change one parameter of the base (YAML value)")
     sweep.add_argument("--dry-run", action="store_true", help="show what would be run and what it would cost, and stop")
     sweep.add_argument("--workers", type=int, help="processes; default: one for each core or GPU")
     sweep.add_argument("--per-gpu", type=int, default=1, help="processes that share a GPU")
     sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster: tcp://... or tls://...")
     sweep.add_argument("--tls", type=Path, nargs=3, default=(), metavar=("CA", "CERT", "KEY"), help="files for tls://...")
     sweep.add_argument("--slurm", type=Path, metavar="FILE", help="start workers as Slurm jobs; YAML for dask_jobqueue")
-    sweep.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE",
-                       help="import this first: your own data sets, generators, metrics")
-    sweep.add_argument("--keep", choices=("results", "all"), default="results", help="all: keep weights and batches as well")
-    sweep.add_argument("--save", metavar="NAME", help="also write the results as reference results of this name")
-    sweep.add_argument("--pictures", action="store_true", help="with --save: keep images of the first seed, too")
     sweep.set_defaults(call=_sweep)
 
     nulls = commands.add_parser("nulls", help="prove the instrument where nothing may be found; 400 studies: half an hour")
@@ -70,10 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     bench.set_defaults(call=_bench)
 
-    sampling = commands.add_parser("sampling", help="KID of a diffusion model against sampling steps; speed beside diffusers")
+    sampling = commands.add_parser("sampling", parents=[changes],
+                                   help="KID of a diffusion model against sampling steps; speed beside diffusers")
     sampling.add_argument("file", type=Path, help="parameter file of a study with generator diffusion")
-    sampling.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                          help="change one parameter (YAML value)")
     sampling.add_argument("--images", type=int, default=500, help="made with each number of steps")
     sampling.add_argument("--steps", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20, 50, 100, 1000], metavar="N",
                           help="of the solver, rising; the last is the measure for the others")
