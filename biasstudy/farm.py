@@ -7,9 +7,10 @@ experiment goes on from its last stage.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .cost import Costs, seconds_of, stored
@@ -57,28 +58,38 @@ class Farm:
 
     engine  `slots` tasks at a time; submit(task) -> Future, see `engine`
     task    experiment -> task
-    price   seconds of a stage by id
+    costs   of stages; those of a kind never timed before are learnt from the first that is finished
     keep    "all": no scratch is deleted
     say     gets a line of progress whenever something changed
     """
 
-    def __init__(self, plan: Plan, engine: Any, task: Callable[[Experiment], dict[str, Any]], price: Mapping[str, float],
+    def __init__(self, plan: Plan, engine: Any, task: Callable[[Experiment], dict[str, Any]], costs: Costs,
                  keep: str = "results", say: Callable[[str], None] = lambda text: None) -> None:
-        self.plan, self.engine, self.task, self.price, self.keep, self.say = plan, engine, task, price, keep, say
+        self.plan, self.engine, self.task, self.costs, self.keep, self.say = plan, engine, task, costs, keep, say
         self.waiting = {job.experiment.id: job for job in plan.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
-        self.left = plan.missing
+        self.missing = plan.missing
+        self.left = set(self.missing)
         self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
         self.users: dict[str, list[str]] = defaultdict(list)    # of each stage to compute, the experiments that need it
         for name, job in self.waiting.items():
             for id in job.missing:
                 self.users[id].append(name)
-        self.cost = {name: sum(price[id] for id in job.missing) for name, job in self.waiting.items()}     # what is left of it
-        self.all = self.ahead = sum(price[id] for id in self.left)
+        self._price()
         self.begun: set[str] = set()        # pairs of which something has run: their scratch is on disk
         self.report = Report()
         self.unborn = 0
         self.full = ""
+
+    def _price(self) -> None:
+        """Seconds of each stage, and what is left of each experiment and of all, by what is known now."""
+        self.price = {id: max(self.costs.of([self.plan.pieces[id].recipe]), UNKNOWN) for id in self.missing}
+        self.cost = dict.fromkeys((job.experiment.id for job in self.plan.waiting()), 0.0)
+        for id in self.left:
+            for name in self.users[id]:
+                self.cost[name] += self.price[id]
+        self.all, self.ahead = sum(self.price.values()), sum(self.price[id] for id in self.left)
+        self.known = all(self.costs.knows(self.plan.pieces[id].recipe) for id in self.missing)
 
     def run(self) -> Report:
         """All of it.
@@ -87,7 +98,6 @@ class Farm:
                  OSError             if results cannot be written
         """
         self.started = time.perf_counter()
-        at_first = set(self.left)
         if self.keep != "all":
             self._discard(set(self.plan.pieces) - set(self.uses))
         while self.running or (self.waiting and not self.full):
@@ -101,10 +111,12 @@ class Farm:
                 time.sleep(1)  # no worker is there yet
             for future in wait(self.running, timeout=5, return_when=FIRST_COMPLETED).done:
                 self._ended(self.running.pop(future), future.result())
+            self._computed({id for job in self.running.values() for id in job.missing & self.left
+                            if self.plan.pieces[id].file.exists()})
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
-        made = [self.plan.pieces[id].file.with_name("stage.json") for id in at_first - self.left]
-        self.report.computed, self.report.stage_seconds = len(made), sum(seconds_of(path) for path in made)
+        made = self.missing - self.left
+        self.report.computed, self.report.stage_seconds = len(made), sum(seconds_of(self._timed(id)) for id in made)
         if self.full:
             raise OSError(self.full)
         return self.report
@@ -149,6 +161,14 @@ class Farm:
             self.ahead -= self.price[id]
             for name in self.users[id]:
                 self.cost[name] -= self.price[id]
+        new = {self.plan.pieces[id].recipe: id for id in ids if not self.costs.knows(self.plan.pieces[id].recipe)}
+        if new:
+            self.costs.seconds |= {recipe.name: seconds_of(self._timed(id)) for recipe, id in new.items()}
+            self._price()
+
+    def _timed(self, id: str) -> Path:
+        """The file that says how long a stage took."""
+        return self.plan.pieces[id].file.with_name("stage.json")
 
     def _died(self, job: Job, lines: list[str], state: str) -> None:
         """It goes on from its last stage, unless its process always ends at the same place."""
@@ -185,8 +205,7 @@ class Farm:
     def _line(self) -> str:
         passed, made = time.perf_counter() - self.started, self.all - self.ahead
         rate = made / passed if made > 0 else float(self.engine.slots)
-        known = made > 0 or max(self.price.values(), default=0.0) > UNKNOWN
-        left = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left" if known else ""
+        left = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left" if self.known else ""
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
                 f"{len(self.report.failed)} failed{left}")
 
@@ -204,7 +223,6 @@ def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "
     try:
         plan = plan or plan_of(study, where, numerics, say)
         costs = costs or stored(where, {piece.file.parents[1].name for piece in plan.pieces.values()})
-        price = {id: max(costs.of([piece.recipe]), UNKNOWN) for id, piece in plan.pieces.items()}
-        return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), price, keep, say).run()
+        return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), costs, keep, say).run()
     finally:
         engine.close()

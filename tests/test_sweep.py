@@ -207,13 +207,31 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
     jobs = [job(0, 1, {"a0", "a1"}), job(1, 1, {"a0", "a2", "a3"}), job(2, 2, {"b0"}), job(3, 2, {"b0", "b1"})]
     pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
     plan = sweep.Plan({j.experiment.id: j for j in jobs}, pieces)
-    farm = Farm(plan, Here(), lambda e: {}, dict.fromkeys(pieces, 1.0))
+    farm = Farm(plan, Here(), lambda e: {}, Costs(dict.fromkeys(pieces, 1.0)))
     order = []
     for _ in jobs:
         order.append(farm._next())
         del farm.waiting[order[-1].experiment.id]
         farm.running[Future()] = order[-1]
     assert order[0] is jobs[1] and order[1] is jobs[3], "the longest, then the longest that shares nothing with it"
+
+
+def test_time_left_is_said_once_a_stage_of_every_kind_was_timed(tmp_path):
+    jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
+    pieces = {id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0)) for j in jobs for id in j.missing}
+    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs())
+    farm.started = time.perf_counter() - 50
+    assert "left" not in farm._line()
+
+    def finish(id, seconds):
+        (tmp_path / id).mkdir()
+        (tmp_path / id / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
+        farm._computed({id})
+    finish("fit-0", 99.0)
+    assert "left" not in farm._line() and farm.price["fit-1"] == 99, "nothing is known of predictions yet"
+    finish("predict-0", 1.0)
+    assert farm.ahead == 200 and farm.cost[jobs[0].experiment.id] == 0 and farm.cost[jobs[1].experiment.id] == 100
+    assert f"about {sweep.duration(100)} left" in farm._line(), "a third took 50 s"
 
 
 def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):
@@ -276,7 +294,7 @@ def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
 def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
     job, plan = one_job(tmp_path)
     deadly = Deadly("died")
-    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
     assert deadly.given == 3 and report.died == 3
     assert report.failed == {job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]}
 
@@ -290,14 +308,14 @@ def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tm
         path.write_text("")
     deadly = Deadly("died", [lambda: None, lambda: None, lambda: progress("b", "checkpoints"), lambda: progress("a", "kind"),
                              lambda: None])
-    report = Farm(plan, deadly, lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+    report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
     assert deadly.given == 1 + 1 + 3 and list(report.failed) == [job.experiment.id]
 
 
 def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
     _, plan = one_job(tmp_path)
     with pytest.raises(ChildProcessError, match="no worker process could be started: Segmentation fault"):
-        Farm(plan, Deadly("unborn"), lambda e: {}, dict.fromkeys(plan.pieces, 1.0)).run()
+        Farm(plan, Deadly("unborn"), lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
 
 
 # ---- Clusters --------------------------------------------------------------------------------------------------------
