@@ -205,9 +205,10 @@ class Farm:
     def _line(self) -> str:
         passed, made = time.perf_counter() - self.started, self.all - self.ahead
         rate = made / passed if made > 0 else float(self.engine.slots)
-        left = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left" if self.known else ""
+        said = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left"
+        said += "" if self.known else " and what was never timed"
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
-                f"{len(self.report.failed)} failed{left}")
+                f"{len(self.report.failed)} failed{said if self.known or made > 0 else ''}")
 
 
 def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,

@@ -216,7 +216,7 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
     assert order[0] is jobs[1] and order[1] is jobs[3], "the longest, then the longest that shares nothing with it"
 
 
-def test_time_left_is_said_once_a_stage_of_every_kind_was_timed(tmp_path):
+def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
     pieces = {id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0)) for j in jobs for id in j.missing}
     farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs())
@@ -228,7 +228,7 @@ def test_time_left_is_said_once_a_stage_of_every_kind_was_timed(tmp_path):
         (tmp_path / id / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
         farm._computed({id})
     finish("fit-0", 99.0)
-    assert "left" not in farm._line() and farm.price["fit-1"] == 99, "nothing is known of predictions yet"
+    assert f"about {sweep.duration(100)} left and what was never timed" in farm._line(), "two fits; predictions are unknown"
     finish("predict-0", 1.0)
     assert farm.ahead == 200 and farm.cost[jobs[0].experiment.id] == 0 and farm.cost[jobs[1].experiment.id] == 100
     assert f"about {sweep.duration(100)} left" in farm._line(), "a third took 50 s"
