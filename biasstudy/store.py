@@ -364,12 +364,15 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Commit of the checkout that this package runs from, with '+' where files differ from it; '' outside one."""
+    """Commit of the checkout that this package runs from, with '+' where code differs from it; '' outside one.
+
+    Stored results that lie beside the code are none.
+    """
     import subprocess
     here = Path(__file__).resolve().parent
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", str(here)) else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".", ":!reference") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

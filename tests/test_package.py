@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import biasstudy
+from biasstudy import store
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "biasstudy"
@@ -126,3 +128,20 @@ def test_commands_and_files_of_the_readme_exist():
     assert set(re.findall(r"`make (\w+)", text)) <= set(targets)
     for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (ROOT / image).is_file(), image
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_provenance_marks_changed_code_and_not_results_that_were_stored(tmp_path, monkeypatch):
+    """Two studies stored one after the other are made by the same code."""
+    room = tmp_path / "biasstudy"
+    (room / "reference").mkdir(parents=True)
+    (room / "store.py").write_text("")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=n@n", "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(store, "__file__", str(room / "store.py"))
+    commit = store._commit()
+    assert re.fullmatch("[0-9a-f]{12}", commit)
+    (room / "reference" / "study.csv").write_text("1")
+    assert store._commit() == commit
+    (room / "store.py").write_text("1")
+    assert store._commit() == commit + "+"
