@@ -14,7 +14,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .registry import checked, seed_for
 
@@ -32,6 +34,7 @@ log = logging.getLogger("biasstudy")
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h: free memory to keep at the end of the heap; blocks outside it
 CHUNK = 256  # images whose noise is drawn together; part of the definition of every sample
+WARM = 3     # calls of a function before it is recorded: libraries choose their kernels in them, optimisers begin their state
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Numerics:
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = self.device == "cuda"
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
@@ -157,9 +161,97 @@ class Context:
         tensor = torch.as_tensor(images).to(self.numerics.device)
         return tensor.to(self.numerics.dtype).div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
 
-    def tensor(self, values: np.ndarray) -> Tensor:
-        """An array on the device, its dtype kept."""
-        return torch.as_tensor(values).to(self.numerics.device)
+    def tensor(self, values: np.ndarray | Tensor) -> Tensor:
+        """An array on the device, its dtype kept; the host does not wait until it is there."""
+        tensor = torch.as_tensor(values)
+        return tensor if self.numerics.device == "cpu" else tensor.pin_memory().to(self.numerics.device, non_blocking=True)
+
+    def optimizer(self, kind: Callable[..., torch.optim.Optimizer], parameters: Any, rate: float,
+                  **others: Any) -> torch.optim.Optimizer:
+        """An optimiser; on CUDA with all that changes in a step on the device, so that its step can be recorded."""
+        if self.numerics.device == "cpu":
+            return kind(parameters, lr=rate, **others)
+        counted = {} if kind is torch.optim.SGD else {"capturable": True}      # SGD does not count its steps
+        made = kind(parameters, lr=rate, fused=True, **others, **counted)
+        for group in made.param_groups:
+            group["lr"] = torch.tensor(rate, device=self.numerics.device)
+        return made
+
+    def recorded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself; on CUDA as `Recorded`."""
+        return function if self.numerics.device == "cpu" else Recorded(function)
+
+
+class Recorded:
+    """A function of tensors that runs on a CUDA device as one graph, recorded after WARM calls and replayed from then on.
+
+    A small network waits for its kernels to be launched one by one; a graph is launched at once. What the function does
+    beside its inputs (weights, images of the pool) must stay where it is; whatever is random must come in as an input.
+
+    *inputs  tensors on the device; other values are part of what is recorded: a graph for each, and for each shape
+    returns  what the function returns, copied
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, Counter[Any]()
+        self.graphs: dict[Any, tuple[torch.cuda.CUDAGraph, Sequence[Any], Any]] = {}
+
+    def __call__(self, *inputs: Any) -> Any:
+        key = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in inputs)
+        self.calls[key] += 1
+        if self.calls[key] <= WARM:
+            return self._aside(inputs)
+        if key not in self.graphs:
+            self._record(key, [x.clone() if isinstance(x, Tensor) else x for x in inputs])
+        graph, mine, out = self.graphs[key]
+        for place, x in zip(mine, inputs, strict=True):
+            if isinstance(x, Tensor):
+                place.copy_(x)
+        graph.replay()
+        return out.clone() if isinstance(out, Tensor) else out
+
+    def _aside(self, inputs: Sequence[Any]) -> Any:
+        """Called as it is, but on a stream of its own, as recording demands of the calls before it."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            out = self.function(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        return out
+
+    def _record(self, key: Any, mine: Sequence[Any]) -> None:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = self.function(*mine)
+        self.graphs[key] = graph, mine, out
+
+
+class MovingAverage(AveragedModel):
+    """The moving average of a network's weights, with a short memory at first: after n steps the decay is at most
+    (1 + n) / (10 + n). Its number of steps stays on the host, which so never waits for the device."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n = self.n_averaged
+        weight = 1 - ((1 + n) / (10 + n)).clamp(max=self.decay) if n else torch.ones(())
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), float(weight))
+        for mine, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(new)
+        self.n_averaged += 1
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next step of an optimiser have this rate, times the `share` of a group of parameters."""
+    for group in optimizer.param_groups:
+        value = rate * group.get("share", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
 
 
 def to_uint8(pixels: Tensor) -> np.ndarray:
@@ -182,7 +274,7 @@ def noise(shape: tuple[int, ...], context: Context, *names: Any) -> Tensor:
 
     In float32 torch draws them with vector instructions, whose last bits differ between kinds of CPU; in float64 not.
     """
-    return torch.randn(shape, generator=generator_for(*names), dtype=context.numerics.dtype).to(context.numerics.device)
+    return context.tensor(torch.randn(shape, generator=generator_for(*names), dtype=context.numerics.dtype))
 
 
 def noise_of_images(first_index: int, n: int, shape: tuple[int, ...], seed: int, context: Context) -> Tensor:
@@ -191,7 +283,7 @@ def noise_of_images(first_index: int, n: int, shape: tuple[int, ...], seed: int,
     dtype = context.numerics.dtype
     drawn = [torch.randn((CHUNK, *shape), generator=generator_for(seed, "images", c), dtype=dtype) for c in chunks]
     start = first_index % CHUNK
-    return torch.cat(drawn)[start: start + n].to(context.numerics.device)
+    return context.tensor(torch.cat(drawn)[start: start + n])
 
 
 def uniform_of_images(first_index: int, n: int, seed: int) -> np.ndarray:
@@ -209,11 +301,11 @@ class Batches:
     """
 
     def __init__(self, n: int, size: int, seed: int, context: Context) -> None:
-        self.n, self.size, self.seed, self.device = n, size, seed, context.numerics.device
+        self.n, self.size, self.seed, self.context = n, size, seed, context
         self._shuffled = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> Tensor:
-        return torch.randperm(self.n, generator=generator_for(self.seed, "epoch", epoch)).to(self.device)
+        return self.context.tensor(torch.randperm(self.n, generator=generator_for(self.seed, "epoch", epoch)))
 
     def __call__(self, i: int) -> Tensor:
         low, high, parts = i * self.size, (i + 1) * self.size, []

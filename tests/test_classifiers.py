@@ -29,6 +29,11 @@ def built(name, **options):
 
 # ---- The recipe ------------------------------------------------------------------------------------------------------
 
+def augmented(images, step, **options):
+    model = built("vit", **options)
+    return model._augmented(images, *model._moves(len(images), 5, step))
+
+
 def test_augmented_images_are_crops_out_of_4_more_pixels_half_of_them_mirrored():
     """All 81 places equally often, straight and mirrored, edges repeated: against numpy, on pixels that tell their place."""
     rows, columns = np.mgrid[0:12, 0:12]
@@ -37,13 +42,13 @@ def test_augmented_images_are_crops_out_of_4_more_pixels_half_of_them_mirrored()
     crops = [wide[:, y: y + 12, x: x + 12] for y in range(9) for x in range(9)]
     expected = {np.ascontiguousarray(view).tobytes() for crop in crops for view in (crop, crop[:, :, ::-1])}
     batch = torch.as_tensor(image).expand(16_200, -1, -1, -1)
-    out = built("vit", shift=4, flip=True)._augmented(batch, 5, 0)
+    out = augmented(batch, 0, shift=4, flip=True)
     assert out.dtype == torch.uint8 and out.shape == batch.shape
     seen = Counter(np.ascontiguousarray(view).tobytes() for view in out.numpy())
     assert len(expected) == 162 and set(seen) == expected
     assert sum((n - 100) ** 2 / 100 for n in seen.values()) < 161 + 4 * np.sqrt(2 * 161), "chi-square, 161 degrees of freedom"
-    assert (built("vit", shift=0)._augmented(batch[:9], 5, 0) == batch[:9]).all()
-    assert (built("vit", shift=4)._augmented(batch[:99], 5, 1).numpy() != out[:99].numpy()).any(), "each step draws anew"
+    assert (augmented(batch[:9], 0, shift=0) == batch[:9]).all()
+    assert (augmented(batch[:99], 1, shift=4).numpy() != out[:99].numpy()).any(), "each step draws anew"
 
 
 @pytest.mark.parametrize(("option", "value", "sentence"), [

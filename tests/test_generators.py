@@ -13,7 +13,7 @@ from biasstudy.classifiers.ridge import _ridge
 from biasstudy.generators import diffusion
 from biasstudy.generators.colors import Colors
 from biasstudy.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced
-from biasstudy.training import Context
+from biasstudy.training import Context, MovingAverage
 
 CONTEXT = Context(FLOAT64)
 SMALL = {"vae": {"steps": 6, "batch": 16, "channels": 8}, "diffusion": {"steps": 6, "batch": 16, "channels": 8}}
@@ -213,11 +213,11 @@ def test_a_warm_start_begins_at_the_previous_weights(name):
 def test_images_are_made_by_the_moving_average(monkeypatch):
     """After n steps the decay is min(average, (1 + n) / (10 + n)), counted from the first average."""
     seen = []
-    update = diffusion.AveragedModel.update_parameters
+    update = MovingAverage.update_parameters
     def watch(self, network):
         update(self, network)
         seen.append(network.state_dict()["unet.conv_in.bias"].clone())
-    monkeypatch.setattr(diffusion.AveragedModel, "update_parameters", watch)
+    monkeypatch.setattr(MovingAverage, "update_parameters", watch)
     state, expected = fitted("diffusion", average=0.15), None
     for n, value in enumerate(seen):
         decay = min(0.15, (1 + n) / (10 + n)) if n else 0

@@ -181,12 +181,13 @@ def flops_per_image(entry: Entry, options: dict[str, Any], pool: LabeledImages, 
     """Floating-point operations of one optimiser step per image of its batch, mean over ROUND steps.
 
     Products of matrices and convolutions, forward and backward, a multiplication and its addition counted as two. They are
-    proportional to the batch, so a small one is counted.
+    proportional to the batch, so a small one is counted, on the CPU: neither a recorded nor a compiled step shows its parts.
 
     returns  None for an entry without steps: what it does outside products of matrices is not counted
     """
     if not {"steps", "batch"} <= set(options):
         return None
+    numerics = Numerics(numerics.precision, threads=numerics.threads)
     with Operations() as counted:
         (before, after), _ = read_at((1, 1 + ROUND), lambda: counted.flops, entry, {**options, "batch": batch}, pool, numerics)
     return (after - before) / (ROUND * batch) or None

@@ -10,7 +10,7 @@ None of the code is theirs.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..classifiers.imagenet import ResNet18
 from ..drawing import draw
 from ..experiment import Experiment
 from ..registry import seed_for
@@ -26,7 +27,8 @@ from ..training import Batches, Context, Numerics, noise, to_uint8, train
 from . import REPEATS, Report, apart, begin, now, spread
 from .words import place
 
-LATENT, SIDE, BATCH, CLASSIFIER_BATCH = 20, 28, 256, 64
+LATENT, SIDE, BATCH, CLASSIFIER_BATCH, RESNET_BATCH = 20, 28, 256, 64, 128
+SIZES = {"vae": BATCH, "classifier": CLASSIFIER_BATCH, "resnet18": RESNET_BATCH}
 Steps = Callable[[int], None]    # makes so many optimiser steps
 
 
@@ -51,6 +53,10 @@ class Autoencoder(nn.Module):
 def two_convolutions() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
                          nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2))
+
+
+def resnet() -> nn.Module:
+    return ResNet18().network(3, SIDE, 2)
 
 
 # ---- The usual way ---------------------------------------------------------------------------------------------------
@@ -96,28 +102,55 @@ def drawn_on_the_fly(model: Autoencoder, judge: nn.Module, device: str) -> Itera
         yield x, label
 
 
+def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
+    """resnet18 in plain torch with all that makes it fast there: images on the device, mixed precision, channels last,
+    compiled, a fused optimiser."""
+    device, network = numerics.device, resnet().to(numerics.device).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network) if numerics.compile else network
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    stored = torch.as_tensor(images).to(device)
+    told = torch.arange(len(images), device=device) % 2
+
+    def steps(n: int) -> None:
+        for _ in range(n):
+            index = torch.randint(len(stored), (RESNET_BATCH,), device=device)
+            x = stored[index].float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+            with numerics.autocast():
+                value = F.cross_entropy(compiled(x), told[index])
+            adam.zero_grad(set_to_none=True)
+            value.backward()
+            adam.step()
+    return steps
+
+
 # ---- Our way ---------------------------------------------------------------------------------------------------------
 
-def our_steps(networks: nn.Module, loss: Callable[[int], Tensor], context: Context) -> Steps:
-    """Steps by `training.train`; one call makes n of them."""
-    adam = torch.optim.Adam(networks.parameters(), lr=1e-3, fused=True)
+def our_steps(networks: nn.Module, inputs: Callable[[int], Sequence[Tensor]], loss: Callable[..., Tensor],
+              context: Context) -> Steps:
+    """Steps by `training.train`; one call makes n of them.
 
-    def step(i: int) -> None:
+    inputs   of step i: which images, and what is random
+    loss     of these inputs
+    """
+    adam = context.optimizer(torch.optim.Adam, networks.parameters(), 1e-3, fused=True)
+
+    @context.recorded
+    def descend(*given: Tensor) -> None:
         with context.numerics.autocast():
-            value = loss(i)
+            value = loss(*given)
         adam.zero_grad(set_to_none=True)
         value.backward()
         adam.step()
-    return lambda n: train({}, step, n, context)
+    return lambda n: train({}, lambda i: descend(*inputs(i)), n, context)
 
 
 def our_autoencoder(model: Autoencoder, images: np.ndarray, context: Context) -> Steps:
     context.place(model)
     stored, batches = context.tensor(images), Batches(len(images), BATCH, 0, context)
 
-    def loss(i: int) -> Tensor:
-        return model.loss(context.pixels(stored[batches(i)]).add_(1).div_(2), noise((BATCH, LATENT), context, "latent", i))
-    return our_steps(model, loss, context)
+    def loss(index: Tensor, drawn: Tensor) -> Tensor:
+        return model.loss(context.pixels(stored[index]).add_(1).div_(2), drawn)
+    return our_steps(model, lambda i: (batches(i), noise((BATCH, LATENT), context, "latent", i)), loss, context)
 
 
 def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, context: Context, passes: int = 10) -> Steps:
@@ -135,11 +168,21 @@ def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, con
         stored, told = context.tensor(np.concatenate(made)), context.tensor(np.concatenate(label))
         batches = Batches(n, CLASSIFIER_BATCH, seed_for("classifier"), context)
 
-        def loss(i: int) -> Tensor:
-            index = batches(i)
+        def loss(index: Tensor) -> Tensor:
             return F.cross_entropy(network(context.pixels(stored[index]).add_(1).div_(2)), told[index])
-        our_steps(network, loss, context)(count)
+        our_steps(network, lambda i: (batches(i),), loss, context)(count)
     return steps
+
+
+def our_resnet(images: np.ndarray, context: Context) -> Steps:
+    """resnet18 as `plain_resnet` has it: the same two compiled passes, the step recorded."""
+    network = context.place(resnet())
+    stored, batches = context.tensor(images), Batches(len(images), RESNET_BATCH, 0, context)
+    told = torch.arange(len(images), device=stored.device) % 2
+
+    def loss(index: Tensor) -> Tensor:
+        return F.cross_entropy(network(context.pixels(stored[index])), told[index])
+    return our_steps(network, lambda i: (batches(i),), loss, context)
 
 
 # ---- Side by side ----------------------------------------------------------------------------------------------------
@@ -149,11 +192,11 @@ def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[st
 
     images   (N, 3, 28, 28) uint8
     fill     seconds of a block, about
-    returns  {"vae", "classifier"} -> {"usual", "ours": spread in images/s, "ratio": of the medians, "ratios": spread of the
-             ratios of neighbouring blocks}
+    returns  {"vae", "classifier", on CUDA "resnet18"} -> {"usual", "ours": spread in images/s, "ratio": of the medians,
+             "ratios": spread of the ratios of neighbouring blocks}
     """
     found = {}
-    for name in ("vae", "classifier"):
+    for name in SIZES if numerics.device == "cuda" else ("vae", "classifier"):
         blocks = [[apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")] for _ in range(REPEATS)]
         theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
         found[name] = {"usual": theirs, "ours": mine, "ratio": mine["median"] / theirs["median"],
@@ -167,16 +210,19 @@ def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: floa
     if way == "ours":
         numerics.apply()
         context = Context(numerics)
-        steps = our_autoencoder(model, images, context) if name == "vae" else our_classifier(network, model, judge, context)
+        steps = (our_autoencoder(model, images, context) if name == "vae" else our_resnet(images, context)
+                 if name == "resnet18" else our_classifier(network, model, judge, context))
     else:
         torch.set_num_threads(numerics.threads)
-        if name == "vae":
+        if name == "resnet18":
+            steps = plain_resnet(images, numerics)
+        elif name == "vae":
             steps = usual_steps(model, usual_loader(images, BATCH),
                                 lambda x, _: model.loss(x, torch.randn(len(x), LATENT, device=device)), device)
         else:
             made = drawn_on_the_fly(model.to(device), judge.to(device), device)
             steps = usual_steps(network, made, lambda x, y: F.cross_entropy(network(x), y), device)
-    batch = BATCH if name == "vae" else CLASSIFIER_BATCH
+    batch = SIZES[name]
     few = max(1, int(fill * BATCH / batch))
     steps(2)
     n = max(1, round(fill / _seconds(steps, few, device) * few))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data import LabeledImages
 from ..registry import CLASSIFIERS, at_least, seed_for
-from ..training import Batches, Context, cosine, generator_for, train
+from ..training import Batches, Context, cosine, generator_for, set_rate, train
 
 State = dict[str, Tensor]
 
@@ -59,21 +59,23 @@ class Network:
             self._inherit(network)
         else:
             network.load_state_dict(_weights(previous))
-        optimizer = self._optimizer(network)
+        optimizer = self._optimizer(network, context)
         images, label = context.tensor(pool.images), context.tensor(pool.label)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
         network.train()
 
-        def step(i: int) -> None:
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate * group.get("share", 1.0) * cosine(i, self.steps)
-            index = batches(i)
-            x = context.pixels(self._augmented(images[index], seed, i))
+        @context.recorded
+        def descend(index: Tensor, move: Tensor, mirrored: Tensor) -> None:
+            x = context.pixels(self._augmented(images[index], move, mirrored))
             with context.numerics.autocast():
                 loss = self._loss(network(x), label[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+
+        def step(i: int) -> None:
+            set_rate(optimizer, self.rate * cosine(i, self.steps))
+            descend(batches(i), *map(context.tensor, self._moves(self.batch, seed, i)))
 
         train({"network": network, "optimizer": optimizer}, step, self.steps, context)
         return {"n_classes": torch.tensor(n_classes), **{k: v.detach().cpu() for k, v in network.state_dict().items()}}
@@ -81,24 +83,28 @@ class Network:
     def _inherit(self, network: nn.Sequential) -> None:
         """Put in weights that were learned from other data; most networks have none."""
 
-    def _optimizer(self, network: nn.Sequential) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(network.parameters(), lr=self.rate, weight_decay=self.decay)
+    def _optimizer(self, network: nn.Sequential, context: Context) -> torch.optim.Optimizer:
+        return context.optimizer(torch.optim.AdamW, network.parameters(), self.rate, weight_decay=self.decay)
 
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label)
 
-    def _augmented(self, images: Tensor, seed: int, i: int) -> Tensor:
-        """The batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
-        g, (n, _, height, width) = generator_for(seed, "augment", i), images.shape
+    def _moves(self, n: int, seed: int, i: int) -> tuple[Tensor, Tensor]:
+        """How step i augments its n images: rows and columns (2, n) where a crop begins, and whether it is mirrored."""
+        g = generator_for(seed, "augment", i)
+        move = torch.randint(0, 2 * self.shift + 1, (2, n), generator=g) if self.shift else torch.zeros(2, n).long()
+        return move, torch.rand(n, generator=g) < 0.5 if self.flip else torch.zeros(n).bool()
+
+    def _augmented(self, images: Tensor, move: Tensor, mirrored: Tensor) -> Tensor:
+        """A batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
+        n, _, height, width = images.shape
         if self.shift:
             padded = F.pad(images.float(), (self.shift,) * 4, mode="replicate").to(torch.uint8)
-            move = torch.randint(0, 2 * self.shift + 1, (2, n), generator=g).to(images.device)
             rows = move[0, :, None] + torch.arange(height, device=images.device)
             columns = move[1, :, None] + torch.arange(width, device=images.device)
             images = padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
             images = images.permute(0, 3, 1, 2)
         if self.flip:
-            mirrored = torch.rand(n, generator=g).to(images.device) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         return images
 
@@ -151,10 +157,11 @@ class Deep(Network):
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label, label_smoothing=self.smoothing)
 
-    def _optimizer(self, network: nn.Sequential) -> torch.optim.Optimizer:
+    def _optimizer(self, network: nn.Sequential, context: Context) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
-            return torch.optim.SGD(self._shares(network), self.rate, momentum=0.9, nesterov=True, weight_decay=self.decay)
-        return torch.optim.AdamW(self._shares(network), self.rate, weight_decay=self.decay)
+            return context.optimizer(torch.optim.SGD, self._shares(network), self.rate, momentum=0.9, nesterov=True,
+                                     weight_decay=self.decay)
+        return context.optimizer(torch.optim.AdamW, self._shares(network), self.rate, weight_decay=self.decay)
 
     def _shares(self, network: nn.Sequential) -> list[dict[str, Any]]:
         """Groups of parameters, each with its share of the rate."""

@@ -10,11 +10,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..data import LabeledImages
 from ..registry import GENERATORS, at_least, seed_for
-from ..training import CHUNK, Batches, Context, cosine, generator_for, noise, noise_of_images, to_uint8, train
+from ..training import (
+    CHUNK,
+    Batches,
+    Context,
+    MovingAverage,
+    cosine,
+    generator_for,
+    noise,
+    noise_of_images,
+    set_rate,
+    to_uint8,
+    train,
+)
 from .colors import Colors
 
 State = dict[str, Tensor]
@@ -88,29 +99,25 @@ class Diffusion:
     def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
             previous: State | None = None) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
+        inner = self.inner(size)
         with context.initial(seed, "init"):
             network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
         network.place(context)
         network.colors.fit(pool.images)
-        average = AveragedModel(network, multi_avg_fn=_moving(self.average))
+        average = MovingAverage(network, self.average)
         if previous is not None:
             _load(network, previous, "network.", n_conditions)
             _load(average, previous, "average.", n_conditions)
-        adam = torch.optim.Adam(network.parameters(), lr=self.rate)
+        adam = context.optimizer(torch.optim.Adam, network.parameters(), self.rate)
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
         alpha, sigma = (part.to(context.numerics.device, context.numerics.dtype) for part in schedule())
         network.train()
 
-        def step(i: int) -> None:
-            adam.param_groups[0]["lr"] = self.rate * cosine(i, self.steps)
-            index, g = batches(i), generator_for(seed, "levels", i)
+        @context.recorded
+        def descend(index: Tensor, t: Tensor, dropped: Tensor, eps: Tensor) -> None:
             x = network.colors(padded(context.pixels(images[index]), 4 * self.patch))
-            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(len(x)) / len(x)).mul(TIMES).long() % TIMES
-            dropped = torch.rand(len(x), generator=g, dtype=torch.float64) < self.drop
-            c = condition[index].masked_fill(dropped.to(x.device), n_conditions)
-            t = t.to(x.device)
-            eps = noise(tuple(x.shape), context, seed, "noise", i)
+            c = condition[index].masked_fill(dropped, n_conditions)
             a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
             target = {"x": x, "v": a * eps - s * x, "eps": eps}[self.prediction]
             with context.numerics.autocast():
@@ -118,6 +125,14 @@ class Diffusion:
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
+
+        def step(i: int) -> None:
+            set_rate(adam, self.rate * cosine(i, self.steps))
+            g, n = generator_for(seed, "levels", i), self.batch
+            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(TIMES).long() % TIMES
+            dropped = torch.rand(n, generator=g, dtype=torch.float64) < self.drop
+            eps = noise((n, 3, inner, inner), context, seed, "noise", i)
+            descend(batches(i), context.tensor(t), context.tensor(dropped), eps)
             average.update_parameters(network)
 
         train({"network": network, "average": average, "adam": adam}, step, self.steps, context)
@@ -125,6 +140,10 @@ class Diffusion:
         for prefix, module in (("network.", network), ("average.", average)):
             state |= {prefix + name: value.detach().cpu() for name, value in module.state_dict().items()}
         return state
+
+    def inner(self, size: int) -> int:
+        """Side of the images that the network sees: the next multiple that it can halve twice."""
+        return size + -size % (4 * self.patch)
 
     # -- sampling
 
@@ -136,19 +155,24 @@ class Diffusion:
         _load(network, state, "average.module.", n_conditions)
         network.place(context).eval()
         alpha, sigma = (part.tolist() for part in schedule())
-        inner = size + -size % (4 * self.patch)
+        inner = self.inner(size)
         low_edge = (inner - size) // 2
         out = [np.empty((0, 3, size, size), np.uint8)]
-        at_once = CHUNK
+        at_once = CHUNK if context.numerics.device == "cpu" else 4 * CHUNK
         if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
             at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))  # diffusers copies large images from 64 on
+
+        @context.recorded
+        def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            with context.numerics.autocast():
+                return guided(network, x, t, c, n_conditions, self.guidance)
+
         with torch.inference_mode():
             for low in range(0, len(told), at_once):
                 c = context.tensor(told[low: low + at_once])
 
                 def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
-                    with context.numerics.autocast():
-                        f = guided(network, x, torch.full((len(x),), t, device=x.device), c, n_conditions, self.guidance)
+                    f = predicted(x, torch.full((len(x),), t, device=x.device), c)
                     x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
                     return network.colors(network.colors.back(x0))                           # no pixel lies outside
 
@@ -262,14 +286,6 @@ class Waves(nn.Module):
         frequency = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=t.dtype, device=t.device))
         angle = t[:, None] * frequency
         return torch.cat([angle.cos(), angle.sin()], 1)
-
-
-def _moving(decay: float) -> Callable[..., None]:
-    """Moving average with a short memory at first: after n steps the decay is at most (1 + n) / (10 + n)."""
-    def update(mean: Any, new: Any, n_averaged: Tensor | int) -> None:
-        weight = 1 - torch.as_tensor((1 + n_averaged) / (10 + n_averaged)).clamp(max=decay)
-        torch._foreach_lerp_(mean, new, [weight.to(part) for part in mean])
-    return update
 
 
 def _load(module: nn.Module, state: State, prefix: str, n_conditions: int) -> None:

@@ -1,17 +1,15 @@
 """A conditional generative adversarial network for small colour images, fitted in a minute on one CPU core."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..data import LabeledImages
 from ..registry import GENERATORS, at_least, seed_for
-from ..training import CHUNK, Batches, Context, noise, noise_of_images, to_uint8, train
+from ..training import CHUNK, Batches, Context, MovingAverage, noise, noise_of_images, set_rate, to_uint8, train
 
 State = dict[str, Tensor]
 R1_EVERY = 16  # lazy regularisation: the penalty every 16 steps, 16 times as strong (Karras et al. 2020, arXiv 1912.04958)
@@ -57,26 +55,24 @@ class GAN:
         with context.initial(seed, "init"):
             painter = context.place(Painter(self.channels, self.latent, n_conditions, size))
             critic = context.place(Critic(self.channels, n_conditions, size))
-        average = AveragedModel(painter, multi_avg_fn=self._average)
+        average = MovingAverage(painter, self.average)
         networks = {"painter": painter, "critic": critic, "average": average.module}
         if previous is not None:
             for name, network in networks.items():
                 network.load_state_dict(_of(name, previous))
             average.n_averaged += self.steps  # the average goes on as well, with its full memory
-        adam = {name: torch.optim.Adam(network.parameters(), lr=self.rate, betas=(0.0, 0.99))
+        adam = {name: context.optimizer(torch.optim.Adam, network.parameters(), self.rate, betas=(0.0, 0.99))
                 for name, network in (("painter", painter), ("critic", critic))}
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
 
-        def step(i: int) -> None:
-            for optimizer in adam.values():
-                optimizer.param_groups[0]["lr"] = self.rate * min(1.0, 2 * (1 - i / self.steps))
-            index = batches(i)
+        @context.recorded
+        def descend(index: Tensor, z: Tensor, penalised: bool) -> None:
             real, c = context.pixels(images[index]), condition[index]
             with context.numerics.autocast():
-                painted = painter(noise((self.batch, self.latent), context, seed, "latent", i), c)
+                painted = painter(z, c)
                 loss = F.softplus(critic(painted.detach(), c)).mean() + F.softplus(-critic(real, c)).mean()
-            if self.r1 and i % R1_EVERY == 0:
+            if penalised:
                 loss = loss + R1_EVERY * self.r1 / 2 * _gradient_penalty(critic, real, c)
             _descend(adam["critic"], loss)
 
@@ -85,6 +81,12 @@ class GAN:
                 loss = F.softplus(-critic(painted, c)).mean()
             _descend(adam["painter"], loss)
             critic.requires_grad_(True)
+
+        def step(i: int) -> None:
+            for optimizer in adam.values():
+                set_rate(optimizer, self.rate * min(1.0, 2 * (1 - i / self.steps)))
+            z = noise((self.batch, self.latent), context, seed, "latent", i)
+            descend(batches(i), z, self.r1 > 0 and i % R1_EVERY == 0)
             average.update_parameters(painter)
 
         state = {"painter": painter, "critic": critic, "average": average, **{f"adam {name}": a for name, a in adam.items()}}
@@ -92,11 +94,6 @@ class GAN:
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
         return shape | {f"{name}.{key}": value.detach().cpu() for name, network in networks.items()
                         for key, value in network.state_dict().items()}
-
-    def _average(self, mean: Any, new: Any, n_averaged: Tensor | int) -> None:
-        """Moving average with a short memory at first: after n steps the decay is at most (1 + n) / (10 + n)."""
-        decay = torch.as_tensor((1 + n_averaged) / (10 + n_averaged)).clamp(max=self.average)
-        torch._foreach_lerp_(mean, new, [1 - decay.to(part) for part in mean])
 
     def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
         network = Painter(self.channels, self.latent, int(state["n_conditions"]), int(state["size"]))

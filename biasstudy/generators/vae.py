@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import LabeledImages
 from ..registry import GENERATORS, at_least, seed_for
-from ..training import CHUNK, Batches, Context, cosine, noise, noise_of_images, to_uint8, train
+from ..training import CHUNK, Batches, Context, cosine, noise, noise_of_images, set_rate, to_uint8, train
 from .colors import Colors
 
 State = dict[str, Tensor]
@@ -59,23 +59,26 @@ class VAE:
                 raise ValueError(f"the previous vae knows {int(previous['n_conditions'])} conditions; this pool has "
                                  f"{n_conditions}")
             networks.load_state_dict(_weights(previous))
-        adam = torch.optim.Adam(networks.parameters(), lr=self.rate)
+        adam = context.optimizer(torch.optim.Adam, networks.parameters(), self.rate)
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
 
-        def step(i: int) -> None:
-            adam.param_groups[0]["lr"] = self.rate * cosine(i, self.steps)
-            index = batches(i)
+        @context.recorded
+        def descend(index: Tensor, eps: Tensor) -> None:
             x, c = networks.colors(context.pixels(images[index])), condition[index]
             with context.numerics.autocast():
                 mean, log_variance = networks.encoder(x, c)
-                z = mean + (log_variance / 2).exp() * noise(tuple(mean.shape), context, seed, "latent", i)
+                z = mean + (log_variance / 2).exp() * eps
                 decoded = networks.decoder(z, c)
             surprise = F.mse_loss(decoded.to(x.dtype), x, reduction="sum") / 2
             divergence = (mean.square() + log_variance.exp() - 1 - log_variance).to(x.dtype).sum() / 2
             adam.zero_grad(set_to_none=True)
             ((surprise + self.beta * divergence) / len(x)).backward()
             adam.step()
+
+        def step(i: int) -> None:
+            set_rate(adam, self.rate * cosine(i, self.steps))
+            descend(batches(i), noise((self.batch, self.latent), context, seed, "latent", i))
 
         train({"networks": networks, "adam": adam}, step, self.steps, context)
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
