@@ -172,7 +172,7 @@ class Context:
         if self.numerics.device == "cpu":
             return kind(parameters, lr=rate, **others)
         counted = {} if kind is torch.optim.SGD else {"capturable": True}      # SGD does not count its steps
-        made = kind(parameters, lr=rate, fused=True, **others, **counted)
+        made = kind(parameters, lr=rate, **{**others, **counted, "fused": True})
         for group in made.param_groups:
             group["lr"] = torch.tensor(rate, device=self.numerics.device)
         return made

@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..classifiers.imagenet import ResNet18
 from ..drawing import draw
 from ..experiment import Experiment
-from ..registry import seed_for
+from ..registry import CLASSIFIERS, seed_for
 from ..training import Batches, Context, Numerics, noise, to_uint8, train
 from . import REPEATS, Report, apart, begin, now, spread
 from .words import place
@@ -56,7 +55,7 @@ def two_convolutions() -> nn.Sequential:
 
 
 def resnet() -> nn.Module:
-    return ResNet18().network(3, SIDE, 2)
+    return CLASSIFIERS["resnet18"].target().network(3, SIDE, 2)
 
 
 # ---- The usual way ---------------------------------------------------------------------------------------------------
