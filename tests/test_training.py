@@ -1,5 +1,7 @@
 """Training: what step i sees depends on i alone, noise of image i on i alone, numerics are checked."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,17 @@ def test_on_a_cpu_nothing_is_recorded_and_rates_are_numbers():
     made = CONTEXT.optimizer(torch.optim.SGD, groups, 1.0, momentum=0.9)
     set_rate(made, 0.5)
     assert [group["lr"] for group in made.param_groups] == [0.05, 0.5] and not made.defaults["fused"]
+
+
+@pytest.mark.parametrize("others", [{}, {"fused": True}, {"fused": False}])
+def test_on_cuda_an_optimiser_is_one_that_can_be_recorded(others):
+    asked = {}
+
+    def kind(parameters, **options):
+        asked.update(options)
+        return SimpleNamespace(param_groups=[])
+    Context(Numerics.elsewhere("cuda", precision="float32")).optimizer(kind, [], 0.1, betas=(0.0, 0.99), **others)
+    assert asked == {"lr": 0.1, "betas": (0.0, 0.99), "capturable": True, "fused": True}
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
