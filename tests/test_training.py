@@ -138,7 +138,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this mach
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 @pytest.mark.parametrize("others", [{}, {"fused": True}])
 def test_a_recorded_step_on_cuda_is_the_step(kind, others):
-    """Float64, a rate that changes with every step: recorded equals not recorded, and equals the CPU."""
+    """Float64, a rate that changes with every step: recorded equals not recorded, and equals the CPU up to the rounding of
+    the rate, which is float32 on the device."""
     found = []
     for device, warm in (("cuda", 3), ("cuda", 10**9), ("cpu", 3)):
         context = Context(Numerics("float64", device))
@@ -154,7 +155,7 @@ def test_a_recorded_step_on_cuda_is_the_step(kind, others):
             set_rate(optimizer, 0.1 * cosine(i, 20))
             step(noise((5, 3), context, "x", i))
         found.append(weight.detach().cpu())
-    assert torch.allclose(found[0], found[1], rtol=1e-12) and torch.allclose(found[0], found[2], rtol=1e-9)
+    assert torch.allclose(found[0], found[1], rtol=1e-12) and torch.allclose(found[0], found[2], rtol=1e-6)
 
 
 @needs_cuda
