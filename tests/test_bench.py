@@ -12,7 +12,7 @@ import torch
 
 from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
 from biasstudy.__main__ import main
-from biasstudy.bench import scaling
+from biasstudy.bench import peers, scaling
 from biasstudy.bench.peers import Autoencoder
 from biasstudy.bench.words import table
 from biasstudy.data import LabeledImages
@@ -223,3 +223,21 @@ def test_growth_is_measured_and_its_exponent_is_that_of_the_seconds(tmp_path, ca
     linear = scaling._growth((10, 100), lambda n: 0.5 * n, 1)
     assert linear["exponent"] == pytest.approx(1) and linear["per_unit"] == pytest.approx(0.5)
     assert scaling._growth((10, 100), lambda n: 3.0, 2)["exponent"] == 0
+
+
+@pytest.mark.parametrize("way", ["usual", "ours"])
+def test_resnet18_is_compiled_both_ways_and_learns(way, monkeypatch):
+    """(That of CUDA, here on the CPU, with a compiler that only counts.)"""
+    compiled, losses = [], []
+    loss = peers.F.cross_entropy
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
+    monkeypatch.setattr(peers, "RESNET_BATCH", 4)
+    monkeypatch.setattr(peers.F, "cross_entropy", lambda *given: losses.append(loss(*given)) or losses[-1])
+    torch.manual_seed(0)
+    images = np.where(np.arange(4) % 2, 250, 5).astype(np.uint8)[:, None, None, None].repeat(3, 1).repeat(28, 2).repeat(28, 3)
+    steps = peers.our_resnet(images, Context(NUMERICS)) if way == "ours" else peers.plain_resnet(images, NUMERICS)
+    steps(8)
+    assert len(compiled) == 1 and len(losses) == 8
+    after = torch.stack(losses[1:]).median()    # not each: a batch drawn from one class is normalised to nothing
+    assert after < losses[0] / 2

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..data import LabeledImages
 from ..pretrained import identified, located, prompts_for, quietly, require, tokens
 from ..registry import GENERATORS, at_least, seed_for
-from ..training import Batches, Context, cosine, generator_for, noise, noise_of_images, scaled, to_uint8, train
+from ..training import Batches, Context, cosine, generator_for, noise, noise_of_images, scaled, set_rate, to_uint8, train
 from .diffusion import TIMES, Waves, cleaned, guided, schedule, solve, spaced
 
 State = dict[str, Tensor]
@@ -158,7 +158,7 @@ class StableDiffusion:
         micro = self.micro_batch or self.batch
 
         def step(i: int) -> None:
-            adam.param_groups[0]["lr"] = self.rate * cosine(i, self.steps)
+            set_rate(adam, self.rate * cosine(i, self.steps))
             index, g, n = batches(i), generator_for(seed, "levels", i), self.batch
             t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(TIMES).long() % TIMES
             dropped = torch.rand(n, generator=g, dtype=torch.float64) < self.drop
