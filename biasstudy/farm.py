@@ -205,12 +205,14 @@ class Farm:
                 self.plan.pieces[id].file.unlink(missing_ok=True)
 
     def _line(self) -> str:
-        passed, made = time.perf_counter() - self.started, self.all - self.ahead
-        rate = made / passed if made > 0 else float(self.engine.slots)
-        said = f", about {duration(max(self.ahead, 0.0) / max(rate, 1e-9))} left"
+        """How far it is. The rate is the workers' number until the longest stage could have ended, for its first parts do not
+        count; then more and more what was made in the time that passed."""
+        passed, longest = time.perf_counter() - self.started, max(self.price.values(), default=UNKNOWN)
+        rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
+        said = f", about {duration(max(self.ahead, 0.0) / rate)} left"
         said += "" if self.known else " and what was never timed"
         return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
-                f"{len(self.report.failed)} failed{said if self.known or made > 0 else ''}")
+                f"{len(self.report.failed)} failed{said if self.known or self.left < self.missing else ''}")
 
 
 def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,

@@ -5,6 +5,7 @@ What dies and fills up is in test_faults.py.
 
 import json
 import lzma
+import math
 import os
 import random
 import signal
@@ -219,19 +220,34 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
 def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
     pieces = {id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0)) for j in jobs for id in j.missing}
-    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs())
-    farm.started = time.perf_counter() - 50
+    here = Here()
+    here.slots = 2
+    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), here, lambda e: {}, Costs())
+    farm.started = time.perf_counter() - 150
     assert "left" not in farm._line()
 
     def finish(id, seconds):
         (tmp_path / id).mkdir()
         (tmp_path / id / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
         farm._computed({id})
-    finish("fit-0", 99.0)
-    assert f"about {sweep.duration(100)} left and what was never timed" in farm._line(), "two fits; predictions are unknown"
-    finish("predict-0", 1.0)
-    assert farm.ahead == 200 and farm.cost[jobs[0].experiment.id] == 0 and farm.cost[jobs[1].experiment.id] == 100
-    assert farm._line().endswith(f"about {sweep.duration(100)} left"), "a third took 50 s"
+    finish("fit-0", 297.0)
+    assert f"about {sweep.duration(300)} left and what was never timed" in farm._line(), "two fits; predictions are unknown"
+    finish("predict-0", 3.0)
+    assert farm.ahead == 600 and farm.cost[jobs[0].experiment.id] == 0 and farm.cost[jobs[1].experiment.id] == 300
+    assert farm._line().endswith(f"about {sweep.duration(300)} left"), "a third took 150 s of two workers"
+
+
+def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
+    """A stage in flight, or a sum in another order, is no rate: resumed, a study once said 956360000 h."""
+    jobs = [job(seed, seed, {f"fit-{seed}"}) for seed in range(30)]
+    pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
+    seconds = {f"fit-{seed}": 60.0 + 0.1 * seed for seed in range(30)}
+    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs(seconds))
+    farm.ahead = math.nextafter(farm.all, 0)
+    farm.started = time.perf_counter()
+    assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()))} left")
+    farm.started -= 40
+    assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()) * (40 + 62.9) / 62.9)} left")
 
 
 def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):
