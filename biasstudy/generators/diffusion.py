@@ -112,7 +112,7 @@ class Diffusion:
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
         alpha, sigma = (part.to(context.numerics.device, context.numerics.dtype) for part in schedule())
-        network.train()
+        network.eval()  # it has no dropout; when training, diffusers copies what enters the shortcuts
 
         @context.recorded
         def descend(index: Tensor, t: Tensor, dropped: Tensor, eps: Tensor) -> None:
