@@ -78,17 +78,21 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     A_all     the same over all settings of all studies: below 0.05 it holds whatever one chose to look at
     because   of amplified settings: whether R is above 0 as well, that is, because the images are generated
 
+    A setting that several studies hold, with the very same experiments, has one row: in the study that ran most arms.
+
     returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 % power), because, A_holm, A_all,
               then A, A_low, A_high, A_p and so on for S, R, F, nan where an arm was not run; A_logit, A_logit_low,
               A_logit_high: A where a uniform loss of accuracy near 1 counts as much as near 1/2; E, E_low, E_high: excess
               over the accuracy curve; no row without A
     """
-    rows, estimates = [], []
+    rows, estimates, once = [], [], _once(parts)
     for study, variants in parts.items():
         found = {name: contrasts(results) for name, results in variants.items()}
         found = {name: c for name, c in found.items() if "A" in c}
         tested = [c["A"].p if c["A"].n >= SEEDS_FOR_VERDICT else np.nan for c in found.values()]
         for (name, c), p in zip(found.items(), holm(tested), strict=True):
+            if (study, name) not in once:
+                continue
             e = variants[name].of("generated")[0].experiment
             word = verdict(c["A"], None if np.isnan(p) else float(p))
             row = {"study": study, "variant": name, **{field: getattr(e, field) for field in SETTING},
@@ -109,6 +113,18 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     everything = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
     table.insert(list(table).index("A_holm") + 1, "A_all", everything)
     return table
+
+
+def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Study and variant of every setting; of those with the same experiments the one with most arms, the first of several."""
+    chosen: dict[frozenset[str], tuple[int, str, str]] = {}
+    for study, variants in parts.items():
+        for name, results in variants.items():
+            same = frozenset(o.experiment.id for arm in CONTRASTS["A"] for o in results.of(arm))
+            n_arms = len({o.experiment.arm for o in results.outcomes})
+            if same not in chosen or n_arms > chosen[same][0]:
+                chosen[same] = n_arms, study, name
+    return {(study, name) for _, study, name in chosen.values()}
 
 
 def remedies(found: Stored) -> pd.DataFrame:

@@ -69,10 +69,18 @@ def test_effects_are_the_contrasts_with_holm_within_and_over_studies(shipped):
     assert (row.A, row.A_low, row.n) == (a.mean, a.low, a.n)
     counted = table.A_p.where(table.n >= 6)
     assert np.allclose(table.A_all, holm(counted), equal_nan=True)
-    for _, part in table.groupby("study"):
-        assert np.allclose(part.A_holm, holm(counted[part.index]), equal_nan=True)
+    for study, part in table.groupby("study"):
+        found = {name: contrast(results, "A") for name, results in shipped.parts[study].items() if results.of("none")}
+        adjusted = dict(zip(found, holm([a.p if a.n >= 6 else np.nan for a in found.values()]), strict=True))
+        assert np.allclose(part.A_holm, part.variant.map(adjusted), equal_nan=True)
     assert (table.A_all.dropna() >= table.A_holm.dropna() - 1e-12).all(), "more hypotheses, larger p"
     assert (table.verdict[table.A_holm < 0.05].isin(["amplified", "reduced"])).all()
+
+
+def test_a_setting_that_two_studies_hold_counts_once_where_most_arms_were_run(small):
+    lean = {name: Results([o for o in results.outcomes if o.experiment.arm != "real"]) for name, results in small.items()}
+    alone = effects({"small": small})
+    assert effects({"lean": lean, "small": small, "twin": small}).equals(alone) and len(alone) == len(small) > 1
 
 
 def test_figures_tell_settings_apart(shipped):
