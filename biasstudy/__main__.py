@@ -208,7 +208,8 @@ def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
 
 FIGURES = {  # what README shows of reference results: names in `figures`
     "colorized_mnist": ("curves", "shares"), "colorized_mnist_start": ("grid",), "colorized_mnist_transfer": ("transfer",),
-    "colorized_mnist_protocol": ("forest",), "cifar20_condition": ("grid", "decomposition"),
+    "colorized_mnist_protocol": ("forest",), "colorized_mnist_generator": ("plane",),
+    "cifar20_condition": ("grid", "decomposition"),
 }
 
 
