@@ -14,6 +14,7 @@ import pandas as pd
 
 from .conjecture import Judgement, judgements
 from .dynamics import by_level
+from .experiment import Experiment
 from .inference import CONTRASTS, MARGIN, SEEDS_FOR_VERDICT, contrasts, difference, excess, logit_contrast, verdict
 from .intervals import LEVEL, holm
 from .registry import DATASETS
@@ -78,7 +79,7 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     A_all     the same over all settings of all studies: below 0.05 it holds whatever one chose to look at
     because   of amplified settings: whether R is above 0 as well, that is, because the images are generated
 
-    A setting that several studies hold, with the very same experiments, has one row: in the study that ran most arms.
+    A setting that several studies hold has one row: in the study with most seeds, of these in that with most arms.
 
     returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 % power), because, A_holm, A_all,
               then A, A_low, A_high, A_p and so on for S, R, F, nan where an arm was not run; A_logit, A_logit_low,
@@ -116,15 +117,25 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Study and variant of every setting; of those with the same experiments the one with most arms, the first of several."""
-    chosen: dict[frozenset[str], tuple[int, str, str]] = {}
+    """Study and variant of every setting; of equal ones that with most seeds, then most arms, the first of several."""
+    chosen: dict[str, tuple[tuple[int, int], str, str]] = {}
     for study, variants in parts.items():
         for name, results in variants.items():
-            same = frozenset(o.experiment.id for arm in CONTRASTS["A"] for o in results.of(arm))
-            n_arms = len({o.experiment.arm for o in results.outcomes})
-            if same not in chosen or n_arms > chosen[same][0]:
-                chosen[same] = n_arms, study, name
+            generated = results.of("generated")
+            same = _setting(generated[0].experiment) if generated else ""
+            size = len(generated), len({o.experiment.arm for o in results.outcomes})
+            if same not in chosen or size > chosen[same][0]:
+                chosen[same] = size, study, name
     return {(study, name) for _, study, name in chosen.values()}
+
+
+def _setting(e: Experiment) -> str:
+    """What an experiment is, its seed apart: a default that is written out, or a quota without a filter, makes no other."""
+    idle = ("seed",) if e.filter != "none" else ("seed", "shortfall")
+    fields = {name: value for name, value in e.fields().items() if name not in idle}
+    for kind in ("generator", "classifier", "instrument"):
+        fields |= {f"{kind}_{part}": None for part in ("steps", "batch")} | {f"{kind}_options": e.resolved(kind)}
+    return str(sorted(fields.items()))
 
 
 def remedies(found: Stored) -> pd.DataFrame:

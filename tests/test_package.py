@@ -33,7 +33,7 @@ ALLOWED = {
     "figures": {"conjecture", "correction", "dynamics", "metrics", "quality", "spurious", "summary",
                 "experiment", "results", "inference", "drift", "floors", "__init__"},
     "nulls": {"experiment", "loop", "results", "inference", "intervals", "drift", "figures"},
-    "summary": {"conjecture", "dynamics", "inference", "intervals", "results"},
+    "summary": {"conjecture", "dynamics", "experiment", "inference", "intervals", "results"},
     "ledger": {"conjecture", "inference", "intervals", "metrics", "summary"},
     "execute": {"figures"}, "report": {"conjecture", "figures", "ledger", "store", "summary", "__init__"},
     "loop": {"clip", "correction", "decomposition", "experiment", "data", "drawing", "training", "stages", "store", "probes",
