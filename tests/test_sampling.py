@@ -1,11 +1,13 @@
 """How many sampling steps are enough, and speed beside the pipeline of diffusers."""
 
+import dataclasses
 import json
 
 import pandas as pd
 import pytest
 from conftest import FLOAT64, tiny
 
+from biasstudy import sampling
 from biasstudy.__main__ import main
 from biasstudy.sampling import against_diffusers, fewest, quality_of_steps
 
@@ -43,6 +45,13 @@ def test_what_cannot_be_measured_is_said_first(changes, n, sentence, runs):
 def test_speed_beside_the_pipeline_of_diffusers():
     found = against_diffusers(FLOAT64, steps=1, n=2, side=16, channels=8, fill=0.01)
     assert found["ratio"] == found["ours"]["median"] / found["diffusers"]["median"] > 0
+
+
+def test_a_compiled_sampler_is_measured_beside_the_pipeline_as_it_is_and_compiled(monkeypatch):
+    seconds = {("_our_seconds", True): 1.0, ("_their_seconds", False): 3.0, ("_their_seconds", True): 2.0}
+    monkeypatch.setattr(sampling, "apart", lambda measure, by, *sizes: [seconds[measure.__name__, by.compile]] * 3)
+    found = against_diffusers(dataclasses.replace(FLOAT64, compile=True), n=8)
+    assert (found["ours"]["median"], found["ratio"], found["ratio, both compiled"]) == (8, 3, 2)
 
 
 def test_the_command_writes_table_figure_and_provenance(tmp_path, runs, capsys):

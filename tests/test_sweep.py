@@ -246,8 +246,8 @@ def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
     farm.ahead = math.nextafter(farm.all, 0)
     farm.started = time.perf_counter()
     assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()))} left")
-    farm.started -= 40
-    assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()) * (40 + 62.9) / 62.9)} left")
+    farm.started -= 39.4
+    assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()) * (39.4 + 62.9) / 62.9)} left")
 
 
 def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):
