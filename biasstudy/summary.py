@@ -122,16 +122,17 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
     for study, variants in parts.items():
         for name, results in variants.items():
             generated = results.of("generated")
-            same = _setting(generated[0].experiment) if generated else ""
-            size = len(generated), len({o.experiment.arm for o in results.outcomes})
+            if not generated:
+                continue
+            same, size = _setting(generated[0].experiment), (len(generated), len({o.experiment.arm for o in results.outcomes}))
             if same not in chosen or size > chosen[same][0]:
                 chosen[same] = size, study, name
     return {(study, name) for _, study, name in chosen.values()}
 
 
-def _setting(e: Experiment) -> str:
-    """What an experiment is, its seed apart: a default that is written out, or a quota without a filter, makes no other."""
-    idle = ("seed",) if e.filter != "none" else ("seed", "shortfall")
+def _setting(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
+    """What an experiment is but for some fields: a default written out, or a quota without a filter, makes no other."""
+    idle = but if e.filter != "none" else (*but, "shortfall")
     fields = {name: value for name, value in e.fields().items() if name not in idle}
     for kind in ("generator", "classifier", "instrument"):
         fields |= {f"{kind}_{part}": None for part in ("steps", "batch")} | {f"{kind}_options": e.resolved(kind)}
@@ -167,8 +168,7 @@ def _protocol(results: Any) -> str:
 
 def _but_protocol(results: Any) -> str:
     """What a setting is, its protocol apart."""
-    fields = results.of("generated")[0].experiment.fields()
-    return str({name: value for name, value in fields.items() if name not in ("protocol", "seed")})
+    return _setting(results.of("generated")[0].experiment, ("protocol", "seed"))
 
 
 def answer(found: Stored) -> str:

@@ -88,6 +88,7 @@ def test_figures_tell_settings_apart(shipped):
     figure, rows = figures.effects(shipped.effects, shipped.mark)
     named = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
     assert sum(map(len, named)) == len(rows) and all(len(set(names)) == len(names) for names in named)
+    assert sum("(guidance 1.5)" in name for names in named for name in names) == 1, "by what differs, not by the study"
     figure, table = figures.dose(shipped.effects, shipped.parts, shipped.mark)
     for axis, (_, part) in zip(figure.axes, table.groupby("dose", sort=False), strict=True):
         looks = {(bars[0].get_color(), bars[0].get_linestyle(), bars[0].get_marker()) for bars in axis.containers}

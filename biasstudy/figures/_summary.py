@@ -25,8 +25,8 @@ NAMED_ROWS = 60  # settings that a figure can name, a line each
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
-    """A short name of each setting: its start, generator and classifier, and whatever else is not the most common; the study,
-    too, where a data set has two of the name."""
+    """A short name of each setting: its start, generator and classifier, and whatever else is not the most common; where a
+    data set has two of the name, what else its variant says, and the study if it still has."""
     words = []
     common = {field: table[field].mode()[0] for field in ("protocol", "filter", "condition", "ratio", "n_real")}
     for row in table.itertuples():
@@ -35,8 +35,12 @@ def names_of(table: pd.DataFrame) -> list[str]:
         parts += [f"{field} {getattr(row, field)}" if field in ("ratio", "n_real", "filter", "condition") else
                   str(getattr(row, field)) for field, usual in common.items() if getattr(row, field) != usual]
         words.append(", ".join(parts))
-    twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(keep=False)
-    return [f"{word} ({study})" if again else word for word, study, again in zip(words, table.study, twice, strict=True)]
+    says = [", ".join(part for part in variant.split(", ") if part.split(" ")[-1] not in word.replace(",", "").split(" "))
+            for variant, word in zip(table.variant, words, strict=True)]
+    for notes in (says, table.study):
+        twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(keep=False)
+        words = [f"{word} ({note})" if again and note else word for word, note, again in zip(words, notes, twice, strict=True)]
+    return words
 
 
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
@@ -230,5 +234,5 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
         axis.set_xticks(sorted(set(table.generation)))
     axes[0].axhline(1, color="#999999", linewidth=0.8)
     if len(table):
-        axes[0].legend(fontsize=7.5)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=7.5)
     return signed(figure, mark), table
