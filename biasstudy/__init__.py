@@ -15,38 +15,43 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {  # public name -> module; loaded when first used, so that the import itself needs neither torch nor pandas
-    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment", "DATASETS": "registry",
-    "GENERATORS": "registry", "CLASSIFIERS": "registry", "FILTERS": "registry", "METRICS": "registry",
-    "LabeledImages": "data", "Source": "data", "Numerics": "training", "run": "loop", "Results": "results",
-    "reference": "results", "load": "tables",
+    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment",
+    "DATASETS": "core.registry", "GENERATORS": "core.registry", "CLASSIFIERS": "core.registry",
+    "FILTERS": "core.registry", "METRICS": "core.registry", "Numerics": "core.numerics",
+    "LabeledImages": "data.images", "Source": "data.images", "run": "loop.run", "Results": "loop.results",
+    "reference": "report.shipped", "reference_parts": "report.shipped", "load": "report.tables",
 }
-_MODULES = ("data", "drawing", "experiment", "figures", "inference", "loop", "metrics", "notebook", "results", "store",
-            "tables")
+_MODULES = {  # public module -> where it lies
+    "conjecture": "inference.conjecture", "dynamics": "inference.dynamics", "experiment": "experiment",
+    "figures": "report.figures", "inference": "inference", "ledger": "report.ledger", "metrics": "measures.metrics",
+    "notebook": "notebook", "summary": "report.summary",
+}
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
-    from .data import LabeledImages as LabeledImages
-    from .data import Source as Source
+    from .core.numerics import Numerics as Numerics
+    from .core.registry import CLASSIFIERS as CLASSIFIERS
+    from .core.registry import DATASETS as DATASETS
+    from .core.registry import FILTERS as FILTERS
+    from .core.registry import GENERATORS as GENERATORS
+    from .core.registry import METRICS as METRICS
+    from .data.images import LabeledImages as LabeledImages
+    from .data.images import Source as Source
     from .experiment import ARMS as ARMS
     from .experiment import PROTOCOLS as PROTOCOLS
     from .experiment import Experiment as Experiment
-    from .loop import run as run
-    from .registry import CLASSIFIERS as CLASSIFIERS
-    from .registry import DATASETS as DATASETS
-    from .registry import FILTERS as FILTERS
-    from .registry import GENERATORS as GENERATORS
-    from .registry import METRICS as METRICS
-    from .results import Results as Results
-    from .results import reference as reference
-    from .tables import load as load
-    from .training import Numerics as Numerics
+    from .loop.results import Results as Results
+    from .loop.run import run as run
+    from .report.shipped import reference as reference
+    from .report.shipped import reference_parts as reference_parts
+    from .report.tables import load as load
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -105,15 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(asked: argparse.Namespace) -> int:
-    from .datasets.fetch import fetch
+    from .data.datasets.fetch import fetch
     fetch(asked.name)
     return 0
 
 
 def _run(asked: argparse.Namespace) -> int:
-    from .inference import sentences
-    from .notebook import read_parameters, study_from
-    from .results import REFERENCE
+    from .inference.verdicts import sentences
+    from .report.shipped import REFERENCE, save
+    from .study import read_parameters, study_from
     _import(asked.modules)
     study = study_from({**read_parameters(asked.file), **changes_of(asked)})
     print(study.table().to_string())
@@ -124,16 +124,16 @@ def _run(asked: argparse.Namespace) -> int:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print("\n".join(sentences(study.split(results))))
     if asked.save:
-        results.save(REFERENCE, asked.save, command_of(asked), study.split(results), asked.pictures)
+        save(results, REFERENCE, asked.save, command_of(asked), study.split(results), asked.pictures)
         _save_figures(asked.save, REFERENCE)
     return 0
 
 
 def _in_processes(study: Any, asked: argparse.Namespace) -> None:
     """Run all experiments of a study in processes; a failed one is an error here."""
-    from .engine import Local
-    from .farm import run_by
-    from .progress import Line
+    from .campaign.engine import Local
+    from .campaign.farm import run_by
+    from .loop.progress import Line
     line = Line()
     try:
         failed = run_by(Local(asked.workers), study, asked.modules, asked.keep, say=line).failed
@@ -145,13 +145,15 @@ def _in_processes(study: Any, asked: argparse.Namespace) -> None:
 
 
 def _sweep(asked: argparse.Namespace) -> int:
-    from . import sweep, tables
-    from .farm import run_by, said
-    from .inference import sentences
-    from .progress import Line
-    from .results import REFERENCE, Results
-    from .store import runs_folder
-    from .training import Numerics
+    from .campaign import sweep
+    from .campaign.farm import run_by, said
+    from .core.numerics import Numerics
+    from .core.places import runs_folder
+    from .inference.verdicts import sentences
+    from .loop.progress import Line
+    from .loop.results import Results
+    from .report import tables
+    from .report.shipped import REFERENCE, save
     _import(asked.modules)
     line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
     grid = sweep.read(asked.file, changes_of(asked), elsewhere)
@@ -180,7 +182,7 @@ def _sweep(asked: argparse.Namespace) -> int:
     if asked.save:
         wall = {"wall_seconds": round(report.seconds), "workers": workers, "stages_computed": report.computed,
                 "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values())} if report.finished else {}
-        results.save(REFERENCE, asked.save, command_of(asked), parts, asked.pictures, wall)
+        save(results, REFERENCE, asked.save, command_of(asked), parts, asked.pictures, wall)
     return 0
 
 
@@ -197,12 +199,12 @@ def _check_engine(asked: argparse.Namespace, device: str) -> None:
 def _engine(asked: argparse.Namespace, numerics: Any) -> Any:
     """What runs the experiments of a sweep."""
     if asked.scheduler or asked.slurm:
-        from .cluster import Cluster, Slurm
-        from .notebook import read_parameters
+        from .campaign.cluster import Cluster, Slurm
+        from .study import read_parameters
         engine = Slurm(read_parameters(asked.slurm)) if asked.slurm else Cluster(asked.scheduler, asked.tls)
         print(f"dashboard: {engine.dashboard}")
         return engine
-    from .engine import local
+    from .campaign.engine import local
     return local(asked.workers, numerics, asked.per_gpu)
 
 
@@ -215,8 +217,8 @@ FIGURES = {  # what README shows of reference results: names in `figures`
 
 def _save_figures(study: str, folder: Path) -> None:
     """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
-    from . import figures
-    from .results import reference, reference_parts
+    from .report import figures
+    from .report.shipped import reference, reference_parts
     for name in FIGURES.get(study, ()):
         shown = reference(study, folder) if name in ("curves", "shares") else reference_parts(study, folder)
         drawn = io.BytesIO()
@@ -248,8 +250,9 @@ def _nulls(asked: argparse.Namespace) -> int:
     import json
     import time
 
-    from . import nulls
-    from .store import environment, home
+    from .bench import nulls
+    from .core.places import home
+    from .core.provenance import environment
     if min(asked.studies, asked.seeds, asked.drift) < 2:
         raise ValueError("nulls needs at least 2 of each; got "
                          f"studies {asked.studies}, seeds {asked.seeds}, drift {asked.drift}")
@@ -268,9 +271,10 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
-    from .bench import bench, peers, scaling
+    from .bench import peers, scaling
+    from .bench.bench import bench
     from .bench.words import table
-    from .training import Numerics
+    from .core.numerics import Numerics
     numerics = Numerics(asked.precision, asked.device, asked.threads)
     if asked.peer:
         print("\n".join(peers.said(peers.bench_peer(numerics, asked.quick, asked.json))))
@@ -282,10 +286,10 @@ def _bench(asked: argparse.Namespace) -> int:
 
 
 def _sampling(asked: argparse.Namespace) -> int:
-    from .notebook import read_parameters, study_from
-    from .sampling import write
-    from .store import home
-    from .training import Numerics
+    from .bench.sampling import write
+    from .core.numerics import Numerics
+    from .core.places import home
+    from .study import read_parameters, study_from
     study = study_from({**read_parameters(asked.file), **changes_of(asked)})
     command = command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
     folder = asked.folder or home("BIASSTUDY_STUDY", "study") / "instrument"
@@ -295,15 +299,15 @@ def _sampling(asked: argparse.Namespace) -> int:
 
 
 def _notebooks(asked: argparse.Namespace) -> int:
-    from .execute import refresh
+    from .report.notebooks import refresh
     for path in asked.files:
         print(f"{path}: " + ("rewritten" if refresh(path) else "text unchanged, left alone; clear outputs to renew pictures"))
     return 0
 
 
 def _ledger(asked: argparse.Namespace) -> int:
-    from .ledger import rewritten, table
-    from .summary import answer, stored
+    from .report.ledger import rewritten, table
+    from .report.summary import answer, stored
     found = stored()
     if asked.write:
         asked.write.write_text(rewritten(asked.write.read_text(), found))
@@ -313,14 +317,16 @@ def _ledger(asked: argparse.Namespace) -> int:
 
 
 def _report(asked: argparse.Namespace) -> int:
-    from .report import write
-    from .store import home
+    from .core.places import home
+    from .report.page import write
     print(write(asked.folder or home("BIASSTUDY_STUDY", "study")))
     return 0
 
 
 def _doctor(asked: argparse.Namespace) -> int:
-    from .store import data_folder, environment, prune_all, runs_folder
+    from .core.places import data_folder, runs_folder
+    from .core.provenance import environment
+    from .core.store import prune_all
     for name, value in environment().items():
         print(f"{name:12} {value}")
     import torch

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .registry import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, Entry, Registry, checked, digest, listed
+from .core.checks import checked, listed
+from .core.registry import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, Entry, Registry
+from .core.seeds import digest
 
 # ---- Protocols -------------------------------------------------------------------------------------------------------
 
@@ -344,4 +346,3 @@ def experiment_from(parameters: Mapping[str, Any]) -> Experiment:
     return Experiment(**parameters)
 
 
-from .registry import METRICS, largest_remainder, seed_for, spread  # noqa: E402, F401  (temporary)

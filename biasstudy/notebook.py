@@ -9,186 +9,16 @@ papermill only warns of a parameter that the notebook does not declare; here it 
 import ast
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
-from .registry import DATASETS, checked
-from .store import home
+from .core.places import home
+from .core.registry import DATASETS
+from .experiment import Experiment
+from .study import SETTINGS, Study, study_from
 
-# parameters of a study that are not fields of an experiment
-SETTINGS: dict[str, Any] = {"name": "study", "variants": [], "n_seeds": 1, "arms": ["generated", "real", "resample", "none"],
-                            "scale": "custom", "source": "run", "device": "cpu", "precision": "float32", "threads": 1}
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
-
-
-@dataclass(frozen=True)
-class Study:
-    """Experiments that differ in variant, seed and arm only, and how to run them.
-
-    variants   what is compared, by name: the first seed of the generated arm of each; often only one
-    """
-
-    variants: Mapping[str, Experiment]
-    n_seeds: int
-    arms: tuple[str, ...]
-    scale: str
-    source: str
-    numerics: Mapping[str, Any]
-    notebook: str = ""      # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
-
-    @property
-    def base(self) -> Experiment:
-        """First seed of the first variant."""
-        return next(iter(self.variants.values()))
-
-    @property
-    def experiments(self) -> list[Experiment]:
-        """All variants, all seeds, all arms of each; what several variants share counts once."""
-        return list({e.id: e for mine in self.by_variant().values() for e in mine}.values())
-
-    def by_variant(self) -> dict[str, list[Experiment]]:
-        """Experiments of each variant, by its name; several variants may have some in common."""
-        return {name: self._experiments(base) for name, base in self.variants.items()}
-
-    def _experiments(self, base: Experiment) -> list[Experiment]:
-        seeds = [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
-        return [e.to_arm(arm) for e in seeds for arm in self._arms(base)]
-
-    def _arms(self, base: Experiment) -> list[str]:
-        """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a filtered one has the arm
-        `real-filtered`, and only one whose shares may drift has the arms that need it."""
-        if not base.n_batch:
-            return ["none"]
-        idle = {FILTERED} if base.filter == "none" else set()
-        idle |= set(DRIFTING) if base.condition == "group" else set()
-        return [arm for arm in self.arms if arm not in idle or len(self.variants) == 1]
-
-    @property
-    def real(self) -> Any:
-        """Real data of the first seed (Draw), with the reserve if the arm `real` is among the arms."""
-        from .drawing import draw
-        return draw(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
-
-    def run(self, **keywords: Any) -> Any:
-        """Run the experiments, or read the reference results that ship with the package (source: reference:NAME)."""
-        from .loop import run
-        from .results import Results, reference
-        from .training import Numerics
-        if self.source == "run":
-            return run(self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords)
-        if self.source == "reference":
-            raise ValueError("source 'reference' reads all that ships, which is not one study; give reference:NAME or run")
-        stored = reference(self.source.removeprefix("reference:"))
-        wanted = {e.id for e in self.experiments}
-        found = [o for o in stored.outcomes if o.experiment.id in wanted]
-        if len(found) < len(wanted):
-            settings = sorted({_setting(o.experiment) for o in stored.outcomes if o.experiment.arm == "generated"})
-            raise ValueError(f"the reference results hold {len(found)} of the {len(wanted)} experiments asked for; "
-                             f"they were made at: {'; '.join(settings)}")
-        return Results(found, note=stored.note)
-
-    def stored(self, name: str) -> Any:
-        """What a notebook that only reads sums up (summary.Stored): all that ships with the package (source: reference), one
-        study of it (reference:NAME), or, made on the spot, this study under a name (run)."""
-        from .results import reference_parts
-        from .summary import Stored, stored
-        if self.source == "run":
-            return Stored({name: self.split(self.run())})
-        which = self.source.removeprefix("reference").removeprefix(":")
-        return Stored({which: reference_parts(which)}) if which else stored()
-
-    def split(self, results: Any) -> dict[str, Any]:
-        """Results of each variant, by its name."""
-        from .results import Results
-        parts = {}
-        for name, experiments in self.by_variant().items():
-            mine = {e.id for e in experiments}
-            parts[name] = Results([o for o in results.outcomes if o.experiment.id in mine], note=results.note)
-        return parts
-
-    def table(self) -> Any:
-        """The choices that are not defaults, and the experiments they make, as a small table."""
-        import pandas as pd
-        changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
-                   and getattr(self.base, f.name) != {}}
-        rows = {**changed, **self._named(),
-                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
-                "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
-                "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
-        return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
-
-    def _named(self) -> dict[str, str]:
-        return {f"variant {i}": name for i, name in enumerate(self.variants, 1) if name}
-
-
-def _setting(e: Experiment) -> str:
-    return (f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, ratio {e.ratio}, "
-            f"{e.protocol}")
-
-
-def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
-    """The study with these parameters: fields of Experiment and SETTINGS.
-
-    elsewhere  other machines compute: the device need not be here
-    variants   list of mappings: fields in which the variants differ, for example [{protocol: latest}, {protocol: fresh}]
-
-    raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
-    """
-    own = {f.name for f in fields(Experiment)}
-    for name in parameters:
-        if name not in own and name not in SETTINGS:
-            raise ValueError(f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}")
-    s = {name: checked(name, parameters.get(name, default), type(default)) for name, default in SETTINGS.items()}
-    for arm in s["arms"]:
-        if arm not in ALL_ARMS:
-            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ALL_ARMS)}")
-    if s["n_seeds"] < 1 or not s["arms"]:
-        raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
-    if s["source"] not in ("run", "reference") and not s["source"].startswith("reference:"):
-        raise ValueError(f"source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got {s['source']!r}")
-    variants = _variants({name: value for name, value in parameters.items() if name in own}, s["variants"])
-    numerics = {name: s[name] for name in ("device", "precision", "threads")}
-    if s["source"] == "run":
-        from .training import Numerics
-        _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)  # refuses a device that is not there
-    return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
-
-
-def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:
-    """Experiments by what differs between them, "start biased, bias 0.6"; the base alone has the empty name."""
-    found: dict[str, Experiment] = {}
-    for change in changes:
-        if not isinstance(change, dict) or not change:
-            raise ValueError(f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got {change!r}")
-    for change in changes or [{}]:
-        name = ", ".join(filter(None, (_said(field, value, changes) for field, value in change.items())))
-        if name in found:
-            raise ValueError(f"the variant {name!r} is given twice")
-        found[name] = experiment_from({**base, **change})
-    return found
-
-
-def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
-    """A field and its value in words; options are named by themselves, those that all variants share not at all."""
-    if not isinstance(value, dict):
-        return f"{field} {value}"
-    other = [change.get(field) for change in changes]
-    shared = {k for k, v in value.items() if all(isinstance(options, dict) and options.get(k) == v for options in other)}
-    return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
-    import yaml
-    try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{path} must hold lines 'name: value'")
-    return found
 
 
 def study(namespace: Mapping[str, Any]) -> Study:
@@ -205,7 +35,7 @@ def study(namespace: Mapping[str, Any]) -> Study:
     found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
     found = replace(found, notebook=own or namespace.get("name", ""))
     if found.source == "run":
-        from .drawing import draw
+        from .data.real import draw
         for e in found.experiments:
             draw(e)  # refuses missing data and sizes that cannot be met
     return found
@@ -238,7 +68,7 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
 
 def quiet() -> None:
     """Figures in the style of the study; no warnings that name paths of this machine."""
-    from .figures import use_style
+    from .report.figures import use_style
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.filterwarnings("ignore", message="IProgress not found")  # diffusers asks tqdm for a bar that is never drawn
@@ -254,7 +84,7 @@ def output_folder() -> Path:
 
 def answer(results: Any, name: str, study: Study | None = None) -> str:
     """The answer in words, a line per variant if a study is given; also written beside the figures as name.txt."""
-    from .inference import sentences
+    from .inference.verdicts import sentences
     text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,4 +103,3 @@ def data_note(dataset: str, name: str) -> str:
     return (f"{dataset} is a procedural STAND-IN, not photographs. With {real}:\n"
             f"  python -m biasstudy fetch {DATASETS[real].traits['fetch']}\n"
             f"  papermill notebooks/{name}.ipynb out.ipynb -p dataset {real}")
-

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from biasstudy import Experiment, Numerics, engine
-from biasstudy.loop import open_store
+from biasstudy import Experiment, Numerics
+from biasstudy.campaign import engine
+from biasstudy.loop.run import open_store
 
 torch.set_num_threads(1)
 FLOAT64 = Numerics("float64")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from biasstudy.__main__ import main
-from biasstudy.notebook import study_from
+from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 1,
@@ -36,7 +36,7 @@ def write(tmp_path, **parameters) -> str:
 ])
 def test_run_answers_with_one_sentence(parameters, sentence, tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path / "empty"))
-    from biasstudy.drawing import _source
+    from biasstudy.data.real import _source
     _source.cache_clear()
     import torch
     if torch.cuda.is_available() and parameters.get("device") == "cuda":

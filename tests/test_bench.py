@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from biasstudy import CLASSIFIERS, GENERATORS, bench, clip, decomposition, probes, stages
+from biasstudy import CLASSIFIERS, GENERATORS
 from biasstudy.__main__ import main
-from biasstudy.bench import peers, scaling
+from biasstudy.bench import bench, peers, scaling
 from biasstudy.bench.peers import Autoencoder
 from biasstudy.bench.words import table
-from biasstudy.data import LabeledImages
-from biasstudy.registry import Entry
-from biasstudy.store import Kind
-from biasstudy.training import Context, Numerics, noise, train
+from biasstudy.core.context import Context
+from biasstudy.core.fitting import train
+from biasstudy.core.noise import noise
+from biasstudy.core.numerics import Numerics
+from biasstudy.core.registry import Entry
+from biasstudy.core.store import Kind
+from biasstudy.data.images import LabeledImages
+from biasstudy.loop import clip, decomposition, stages
+from biasstudy.loop import instruments as probes
 
 NUMERICS = Numerics()
 POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))

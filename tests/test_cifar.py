@@ -12,8 +12,8 @@ from torchvision.datasets import CIFAR100
 
 from biasstudy import DATASETS, Experiment, run
 from biasstudy.__main__ import main
-from biasstudy.datasets import cifar
-from biasstudy.drawing import _source, draw
+from biasstudy.data.datasets import cifar
+from biasstudy.data.real import _source, draw
 
 PER_GROUP = {"train": 44, "test": 2}
 

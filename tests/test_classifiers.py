@@ -13,10 +13,10 @@ from test_registries import shapes
 from torchvision import models, transforms
 
 from biasstudy import CLASSIFIERS, DATASETS, Experiment, Numerics, run
-from biasstudy.classifiers.imagenet import SqueezeNet
-from biasstudy.classifiers.vit import ViT
-from biasstudy.results import reference
-from biasstudy.training import Context
+from biasstudy.core.context import Context
+from biasstudy.models.classifiers.imagenet import SqueezeNet
+from biasstudy.models.classifiers.vit import ViT
+from biasstudy.report.shipped import reference, save
 
 CONTEXT, SINGLE = Context(FLOAT64), Context(Numerics("float32"))
 DEEP = ("resnet18", "resnet50", "squeezenet", "vit")
@@ -287,7 +287,7 @@ def test_the_weights_of_a_classifier_are_in_its_stages_and_its_prior_in_the_tabl
     torch.save({k: v + 1 for k, v in torch.load(folder / "net.pth", weights_only=True).items()}, folder / "net.pth")
     again = run(experiment(), where=folder / "runs", progress=False)
     assert again.counts["computed", "classifier"] == 2, "other weights under the same name are another classifier"
-    results.save(folder / "kept", "study", "command")
+    save(results, folder / "kept", "study", "command")
     (folder / "net.pth").unlink()
     assert reference("study", folder / "kept").table.equals(results.table), "stored results do not need the weights"
 

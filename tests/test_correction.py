@@ -7,15 +7,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from biasstudy.correction import (
-    Shares,
-    consistency,
-    corrected_shares,
-    favoured_share,
-    most_likely,
-    swap,
-    told_counts,
-)
+from biasstudy.measures.correction import Shares, consistency, corrected_shares, favoured_share, most_likely, swap, told_counts
 
 OCCURS = np.kron(np.eye(2, dtype=bool), np.ones((1, 3), bool))       # two classes of three groups
 FAVOURED = np.where(OCCURS, [[1, 1, -1, 1, 1, -1]], 0)

@@ -7,8 +7,9 @@ import pytest
 from conftest import tiny
 
 from biasstudy import DATASETS, LabeledImages
-from biasstudy.data import Pool, condition_of
-from biasstudy.drawing import draw, shares_of_start, source_of
+from biasstudy.data.images import condition_of
+from biasstudy.data.pools import Pool
+from biasstudy.data.real import draw, shares_of_start, source_of
 
 NAMES = ["colorized-mnist-5k", "standin20"]
 
@@ -139,7 +140,7 @@ def test_full_mnist_meets_the_sizes_that_the_design_promises():
 
 def test_missing_and_altered_files_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path))
-    from biasstudy.drawing import _source
+    from biasstudy.data.real import _source
     _source.cache_clear()
     with pytest.raises(FileNotFoundError, match="get it with: python -m biasstudy fetch mnist"):
         DATASETS["colorized-mnist"].target()

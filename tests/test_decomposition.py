@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from biasstudy import ARMS, Experiment, Numerics, run
-from biasstudy.correction import told_counts
-from biasstudy.data import LabeledImages
-from biasstudy.decomposition import UNDONE, chosen, contents, shares_found, thinning_rates
-from biasstudy.drawing import source_of
-from biasstudy.inference import PARTS, decomposition
-from biasstudy.registry import GENERATORS
-from biasstudy.training import uniform_of_images
+from biasstudy.core.noise import uniform_of_images
+from biasstudy.core.registry import GENERATORS
+from biasstudy.data.images import LabeledImages
+from biasstudy.data.real import source_of
+from biasstudy.inference.contrasts import PARTS, decomposition
+from biasstudy.loop.decomposition import UNDONE, chosen, contents, shares_found, thinning_rates
+from biasstudy.measures.correction import told_counts
 
 FLOAT64 = Numerics("float64")
 ALL = (*ARMS, "real-shares", "rebalance", "real-noise")

@@ -7,8 +7,9 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import Experiment, run
-from biasstudy.conjecture import HYPOTHESES, Judgement, judge, judgements, naive_fit, naive_study
-from biasstudy.dynamics import (
+from biasstudy.experiment import PROTOCOLS
+from biasstudy.inference.conjecture import HYPOTHESES, Judgement, judge, judgements, naive_fit, naive_study
+from biasstudy.inference.dynamics import (
     TransferMap,
     by_level,
     convergence,
@@ -20,8 +21,7 @@ from biasstudy.dynamics import (
     transfer_map,
     transfer_table,
 )
-from biasstudy.experiment import PROTOCOLS
-from biasstudy.intervals import two_way_interval
+from biasstudy.inference.intervals import two_way_interval
 
 LEVELS, CLASSES, GROUPS, IMAGES = (0.0, 0.2, 0.4, 0.6, 0.8), 6, 4, 1200
 TRUTHS = {  # what a generation adds to the share s of the favoured cells, from a share of 1/4 up

@@ -7,10 +7,11 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import Experiment, run
-from biasstudy.drawing import draw
-from biasstudy.inference import contrast, excess, verdict
-from biasstudy.intervals import holm
-from biasstudy.loop import turns
+from biasstudy.data.real import draw
+from biasstudy.inference.contrasts import contrast, excess
+from biasstudy.inference.intervals import holm
+from biasstudy.inference.verdicts import verdict
+from biasstudy.loop.generations import turns
 
 CLASSES, GROUPS, IMAGES = 6, 3, 1800
 

@@ -7,8 +7,10 @@ import pytest
 from conftest import tiny
 
 from biasstudy import ARMS, Experiment
+from biasstudy.core.counts import largest_remainder, spread
+from biasstudy.core.registry import GENERATORS
+from biasstudy.core.seeds import seed_for
 from biasstudy.experiment import experiment_from
-from biasstudy.registry import GENERATORS, largest_remainder, seed_for, spread
 
 BAD = [
     ({"ratio": -0.5}, "ratio must be at least 0; got -0.5"),

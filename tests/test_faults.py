@@ -29,14 +29,16 @@ import yaml
 from conftest import Here, tiny
 from tiny_models import from_disk
 
-from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, engine, loop, run, sweep
+from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, Numerics, run
 from biasstudy.__main__ import main
-from biasstudy.drawing import _source, draw
-from biasstudy.engine import Local
-from biasstudy.farm import run_by
-from biasstudy.notebook import study_from
-from biasstudy.store import Store, kind, prune_all
-from biasstudy.training import Context
+from biasstudy.campaign import engine, sweep
+from biasstudy.campaign.engine import Local
+from biasstudy.campaign.farm import run_by
+from biasstudy.core.context import Context
+from biasstudy.core.store import Store, kind, prune_all
+from biasstudy.data.real import _source, draw
+from biasstudy.loop import run as loop
+from biasstudy.study import study_from
 
 DEAD = 99  # exit code of a child that died where it was told to
 

@@ -10,8 +10,8 @@ from torchvision.datasets import MNIST
 
 from biasstudy import DATASETS
 from biasstudy.__main__ import main
-from biasstudy.datasets import colorized_mnist
-from biasstudy.drawing import _source
+from biasstudy.data.datasets import colorized_mnist
+from biasstudy.data.real import _source
 
 N = 40
 

@@ -7,11 +7,11 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import FILTERS, GENERATORS, run
-from biasstudy.drawing import draw
-from biasstudy.filters import acceptance_rates
-from biasstudy.loop import turns
-from biasstudy.stages import Told, sample_candidates
-from biasstudy.training import Context
+from biasstudy.core.context import Context
+from biasstudy.data.real import draw
+from biasstudy.loop.filters import acceptance_rates
+from biasstudy.loop.generations import turns
+from biasstudy.loop.stages import Told, sample_candidates
 
 CONTEXT = Context(FLOAT64)
 WEAK = {"classifier": "ridge", "classifier_options": {"penalty": 3.0}, "n_real": 200, "ratio": 0.5}  # errs on a tenth

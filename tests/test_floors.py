@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from biasstudy import METRICS
-from biasstudy.drift import drift_band, drift_null, drift_variance, shifts, systematic_shift, unsystematic, urn
-from biasstudy.floors import FROM_TABLES, correct_tables, floor_of_level, shuffled
+from biasstudy.measures.drift import drift_band, drift_null, drift_variance, shifts, systematic_shift, unsystematic, urn
+from biasstudy.measures.floors import FROM_TABLES, correct_tables, floor_of_level, shuffled
 
 # ---- Floors ----------------------------------------------------------------------------------------------------------
 

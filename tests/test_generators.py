@@ -9,11 +9,12 @@ from conftest import FLOAT64
 from test_registries import made, shapes
 
 from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, LabeledImages, Numerics
-from biasstudy.classifiers.ridge import _ridge
-from biasstudy.generators import diffusion
-from biasstudy.generators.colors import Colors
-from biasstudy.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced
-from biasstudy.training import Context, MovingAverage
+from biasstudy.core.context import Context
+from biasstudy.core.fitting import MovingAverage
+from biasstudy.models.classifiers.ridge import _ridge
+from biasstudy.models.generators import diffusion
+from biasstudy.models.generators.colors import Colors
+from biasstudy.models.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced
 
 CONTEXT = Context(FLOAT64)
 SMALL = {"vae": {"steps": 6, "batch": 16, "channels": 8}, "diffusion": {"steps": 6, "batch": 16, "channels": 8}}

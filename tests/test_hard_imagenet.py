@@ -10,9 +10,9 @@ from PIL import Image
 
 from biasstudy import DATASETS
 from biasstudy.__main__ import main
-from biasstudy.datasets.cues import GROUPS, STRONG, WEAK, cues_of, surroundings
-from biasstudy.datasets.hard_imagenet import WNIDS, are_boxes, class_names, pair
-from biasstudy.drawing import _source, draw
+from biasstudy.data.datasets.cues import GROUPS, STRONG, WEAK, cues_of, surroundings
+from biasstudy.data.datasets.hard_imagenet import WNIDS, are_boxes, class_names, pair
+from biasstudy.data.real import _source, draw
 
 NAMES = ("snorkel", "volleyball")
 OPTIONS = {"classes": ", ".join(NAMES), "size": 16, "instruments": 20}
@@ -247,7 +247,7 @@ def test_half_of_the_instruments_of_each_class_have_a_strong_cue():
 
 
 def test_the_groups_of_the_standin_are_the_grounds_that_were_drawn():
-    from biasstudy.datasets.standin_hard import N_INSTRUMENTS, _drawn
+    from biasstudy.data.datasets.standin_hard import N_INSTRUMENTS, _drawn
     train, test = (_drawn(part, n, 0.5) for part, n in (("train", 300), ("test", 120)))
     cues = cues_of(train[:3], test[:3], N_INSTRUMENTS, "x")
     assert cues.accuracy == pytest.approx(0.5, abs=0.1), "right where the ground agrees, wrong elsewhere"

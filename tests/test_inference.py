@@ -11,21 +11,19 @@ from conftest import FLOAT64, tiny
 from scipy import stats
 
 from biasstudy import METRICS, Results, run
-from biasstudy.drift import drift_band, drift_of, shifts
-from biasstudy.floors import floor_band
-from biasstudy.inference import (
-    contrast,
-    curve,
-    floor_of_change,
-    headline,
-    headline_weights,
-    logit_contrast,
-    ranked,
-    sentence,
-    verdict,
-    verdicts,
+from biasstudy.inference.contrasts import contrast, curve, floor_of_change, headline, headline_weights, logit_contrast, ranked
+from biasstudy.inference.intervals import (
+    Estimate,
+    _variance_of_sum,
+    holm,
+    prediction_band,
+    sign_flip,
+    two_way,
+    two_way_interval,
 )
-from biasstudy.intervals import Estimate, _variance_of_sum, holm, prediction_band, sign_flip, two_way, two_way_interval
+from biasstudy.inference.verdicts import sentence, verdict, verdicts
+from biasstudy.measures.drift import drift_band, drift_of, shifts
+from biasstudy.measures.floors import floor_band
 
 ARMS = ("generated", "real", "resample", "none")
 

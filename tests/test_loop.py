@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, TINY, tiny
 
-from biasstudy import ARMS, GENERATORS, Experiment, quality, run
-from biasstudy.drawing import draw
-from biasstudy.loop import turns
-from biasstudy.probes import Instruments
+from biasstudy import ARMS, GENERATORS, Experiment, run
+from biasstudy.data.real import draw
+from biasstudy.loop.generations import turns
+from biasstudy.loop.instruments import Instruments
+from biasstudy.measures import quality
+from biasstudy.report.shipped import save
 
 BASE = tiny(start="biased", bias=0.6)
 
@@ -167,7 +169,7 @@ def test_all_experiments_are_checked_before_any_is_trained(runs):
 
 
 def test_the_table_has_the_columns_of_the_design_and_no_silent_zero(runs):
-    from biasstudy.results import COLUMNS
+    from biasstudy.loop.results import COLUMNS
     table = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke").table
     assert tuple(table.columns) == COLUMNS and set(table.scale) == {"smoke"}
     assert table[table.n == 0].value.isna().all()
@@ -251,7 +253,7 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
     from biasstudy import inference, reference
     seeds = [dataclasses.replace(BASE, seed=s) for s in range(2)]
     found = run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64)
-    found.save(tmp_path, "study", "a command")
+    save(found, tmp_path, "study", "a command")
     stored = reference("study", tmp_path)
     kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
     assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
@@ -260,11 +262,11 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
 
 def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
     from biasstudy import reference
-    from biasstudy.notebook import study_from
-    from biasstudy.results import save_part, studies
+    from biasstudy.report.shipped import save_part, studies
+    from biasstudy.study import study_from
     study = study_from({**BASE.fields(), "variants": [{"ratio": 0.5}, {"ratio": 1.0}], "arms": ["generated", "real", "none"]})
     found = study.run()
-    found.save(tmp_path, "whole", "a command", study.split(found))
+    save(found, tmp_path, "whole", "a command", study.split(found))
     save_part(tmp_path, "part", "whole", {"": "ratio 1.0"}, ("generated", "none"))
     assert studies(tmp_path) == ["part", "whole"]
     part = reference("part", tmp_path)
@@ -278,7 +280,7 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
 
 def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatch):
     from biasstudy import reference
-    run(BASE, numerics=FLOAT64).save(tmp_path, "study", "a command")
+    save(run(BASE, numerics=FLOAT64), tmp_path, "study", "a command")
     assert "made with" not in reference("study", tmp_path).note
     newer = dataclasses.replace(GENERATORS["mixture"], version=99)
     monkeypatch.setitem(GENERATORS._entries, "mixture", newer)
@@ -286,13 +288,13 @@ def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatc
 
 
 def test_variants_survive_being_saved(runs, tmp_path):
-    from biasstudy.notebook import study_from
-    from biasstudy.results import reference_parts
+    from biasstudy.report.shipped import reference_parts
+    from biasstudy.study import study_from
     study = study_from({**TINY, "start": "biased", "bias": 0.6, "variants": [{"protocol": "latest"}, {"ratio": 1.0}],
                         "arms": ["generated", "real", "none"], "precision": "float64"})
     found = study.run()
     assert len(found.outcomes) == 5, "the arm none depends on neither and is run once"
-    found.save(tmp_path, "study", "a command", study.split(found))
+    save(found, tmp_path, "study", "a command", study.split(found))
     parts = reference_parts("study", tmp_path)
     assert list(parts) == ["protocol latest", "ratio 1.0"]
     assert {name: [o.experiment.id for o in part.outcomes] for name, part in parts.items()} == {

@@ -15,8 +15,8 @@ from fairlearn.metrics import (
 from sklearn.metrics import accuracy_score
 
 from biasstudy import METRICS
-from biasstudy.metrics import applicable, cells, contrast_weights, measure, refusal
-from biasstudy.metrics.accuracy import (
+from biasstudy.measures.metrics import applicable, cells, contrast_weights, measure, refusal
+from biasstudy.measures.metrics.accuracy import (
     accuracy_gap,
     cell_accuracy,
     class_accuracy,
@@ -25,18 +25,18 @@ from biasstudy.metrics.accuracy import (
     worst_cell_accuracy,
     worst_group_accuracy,
 )
-from biasstudy.metrics.amplification import bias_amplification, data_drift, model_amplification
-from biasstudy.metrics.calibration import calibration_error, overconfidence
-from biasstudy.metrics.contrast import accuracy_contrast, group_dependence, relative_contrast
-from biasstudy.metrics.disparity import class_disparity, disparity
-from biasstudy.metrics.opportunity import (
+from biasstudy.measures.metrics.amplification import bias_amplification, data_drift, model_amplification
+from biasstudy.measures.metrics.calibration import calibration_error, overconfidence
+from biasstudy.measures.metrics.contrast import accuracy_contrast, group_dependence, relative_contrast
+from biasstudy.measures.metrics.disparity import class_disparity, disparity
+from biasstudy.measures.metrics.opportunity import (
     equal_opportunity,
     equalized_odds,
     equalized_odds_strict,
     row_distance,
     within_class_ratio,
 )
-from biasstudy.metrics.parity import demographic_parity, disparate_impact
+from biasstudy.measures.metrics.parity import demographic_parity, disparate_impact
 
 # two classes, two groups: cell accuracies 1/2, 1/1 (class 0) and 2/2, 0/1 (class 1)
 LABEL = np.array([0, 0, 0, 1, 1, 1])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from biasstudy import sweep
-from biasstudy.notebook import SETTINGS, study_from
-from biasstudy.results import reference, studies
+from biasstudy.campaign import sweep
+from biasstudy.report.shipped import reference, studies
+from biasstudy.study import SETTINGS, study_from
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

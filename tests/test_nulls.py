@@ -9,16 +9,17 @@ import torch
 from conftest import FLOAT64, tiny
 from scipy import stats
 
-from biasstudy import GENERATORS, inference, nulls, run
-from biasstudy.drawing import draw
-from biasstudy.drift import drift_band
+from biasstudy import GENERATORS, inference, run
+from biasstudy.bench import nulls
+from biasstudy.data.real import draw
+from biasstudy.measures.drift import drift_band
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """`run` in a store of this module, without waiting for the disk: hundreds of experiments of some milliseconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("biasstudy.store.os.fsync", lambda handle: None)
+        patch.setattr("biasstudy.core.store.os.fsync", lambda handle: None)
         yield functools.partial(run, numerics=FLOAT64, where=tmp_path_factory.mktemp("nulls"), progress=False)
 
 
@@ -38,7 +39,7 @@ def test_an_alarm_is_raised_where_there_is_a_difference(quick):
     """The same code calls a planted difference a change: the arm `none` against a start that is less biased."""
     seeds = [dataclasses.replace(BASE, n_real=400, n_test=60, n_generations=1, seed=s).to_arm("none") for s in range(6)]
     biased = quick([dataclasses.replace(e, bias=0.9) for e in seeds]).outcomes
-    found = inference.contrasts(nulls.AA(biased, quick(seeds).outcomes))["A"]
+    found = inference.all_contrasts(nulls.AA(biased, quick(seeds).outcomes))["A"]
     assert inference.verdict(found) == "amplified"
 
 
@@ -125,6 +126,6 @@ def test_a_loss_in_whole_classes_is_not_called_bias(quick):
                 predicted[-1, :, o.unit == unit] = 9
         return dataclasses.replace(o, predicted=predicted)
     after = [spoiled(o) for o in before]
-    found = inference.contrasts(nulls.AA(after, before))["A"]
+    found = inference.all_contrasts(nulls.AA(after, before))["A"]
     assert inference.verdict(found) not in ("amplified", "reduced")
     assert np.mean([np.mean(a.correct()[-1]) - np.mean(b.correct()[-1]) for a, b in zip(after, before, strict=True)]) < -0.02

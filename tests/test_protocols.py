@@ -8,9 +8,9 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import ARMS, PROTOCOLS, run
-from biasstudy.data import REAL
-from biasstudy.drawing import draw
-from biasstudy.loop import Addition, drawn_without_replacement, turns
+from biasstudy.data.images import REAL
+from biasstudy.data.real import draw
+from biasstudy.loop.generations import Addition, drawn_without_replacement, turns
 
 N, T = 100, 3
 

@@ -10,9 +10,9 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
-from biasstudy import quality as q
-from biasstudy.quality import Sample, fid, kid, matched, nearest, precision_recall, quality
-from biasstudy.registry import largest_remainder
+from biasstudy.core.counts import largest_remainder
+from biasstudy.measures import quality as q
+from biasstudy.measures.quality import Sample, fid, kid, matched, nearest, precision_recall, quality
 
 D = 6
 MEASURES = ["kid", "kid-se", "fid", "precision", "recall", "density", "coverage", "copied-share", "nearest-ratio"]

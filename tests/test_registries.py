@@ -13,7 +13,8 @@ from conftest import FLOAT64
 from tiny_models import from_disk
 
 from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, LabeledImages, Source
-from biasstudy.training import Context, Numerics
+from biasstudy.core.context import Context
+from biasstudy.core.numerics import Numerics
 
 CONTEXT = Context(FLOAT64)
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
@@ -231,7 +232,7 @@ def _fingerprint(registry, name) -> str:
     else:
         label, group = np.arange(60) % 3, np.arange(60) // 3 % 4
         predicted = np.where(np.arange(60) % 7 < 5, label, (label + group) % 3)
-        from biasstudy.metrics import measure
+        from biasstudy.measures.metrics import measure
         favoured = np.where(np.arange(4) == np.arange(3)[:, None], 1, -1)
         known = {"occurs": np.ones((3, 4), bool), "favoured": favoured, "confidence": np.arange(60) % 11 / 10,
                  "unit": np.arange(60) // 12 * 3 + label, "start_counts": 3 + 2 * favoured,

@@ -14,9 +14,9 @@ from PIL import Image
 
 from biasstudy import Results, figures, run
 from biasstudy.__main__ import main
-from biasstudy.ledger import LEDGER
-from biasstudy.report import write
-from biasstudy.summary import Stored, answer, stored
+from biasstudy.report.ledger import LEDGER
+from biasstudy.report.page import write
+from biasstudy.report.summary import Stored, answer, stored
 
 
 class Page(HTMLParser):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import sampling
 from biasstudy.__main__ import main
-from biasstudy.sampling import against_diffusers, fewest, quality_of_steps
+from biasstudy.bench import sampling
+from biasstudy.bench.sampling import against_diffusers, fewest, quality_of_steps
 
 SMALL = tiny(generator="diffusion", generator_steps=2, generator_batch=4, n_real=100, ratio=0.5, instrument="lenet",
              instrument_steps=5, generator_options={"channels": 8, "patch": 4})

@@ -16,12 +16,15 @@ from safetensors.torch import load as load_tensors
 from test_registries import shapes
 from tiny_models import from_disk, tiny_clip, tiny_pipeline
 
-from biasstudy import FILTERS, GENERATORS, LabeledImages, Numerics, clip, pretrained, run
-from biasstudy.drawing import draw
-from biasstudy.generators import stable_diffusion
-from biasstudy.generators.stable_diffusion import Parts, StableDiffusion, noise_levels
-from biasstudy.loop import turns
-from biasstudy.training import Context, noise_of_images, scaled, to_uint8
+from biasstudy import FILTERS, GENERATORS, LabeledImages, Numerics, run
+from biasstudy.core.context import Context, scaled, to_uint8
+from biasstudy.core.noise import noise_of_images
+from biasstudy.data.real import draw
+from biasstudy.loop import clip
+from biasstudy.loop.generations import turns
+from biasstudy.models import pretrained
+from biasstudy.models.generators import stable_diffusion
+from biasstudy.models.generators.stable_diffusion import Parts, StableDiffusion, noise_levels
 
 CONTEXT = Context(FLOAT64)
 POOL = shapes(24, 16)

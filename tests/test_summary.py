@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import Results, figures, ledger, run
-from biasstudy.inference import contrast, difference, verdict
-from biasstudy.intervals import holm
-from biasstudy.results import studies
-from biasstudy.summary import Stored, answer, effects, remedies, stored
+from biasstudy import Results, figures, run
+from biasstudy.inference.contrasts import contrast, difference
+from biasstudy.inference.intervals import holm
+from biasstudy.inference.verdicts import verdict
+from biasstudy.report import ledger
+from biasstudy.report.shipped import studies
+from biasstudy.report.summary import Stored, answer, effects, remedies, stored
 
 ROOT = Path(__file__).parents[1]
 

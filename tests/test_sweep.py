@@ -19,12 +19,13 @@ import pytest
 import yaml
 from conftest import Here
 
-from biasstudy import engine, run, sweep
+from biasstudy import run
 from biasstudy.__main__ import main
-from biasstudy.cost import Costs, Recipe, recipe_of
-from biasstudy.farm import Farm, run_by
-from biasstudy.notebook import study_from
-from biasstudy.training import Numerics
+from biasstudy.campaign import engine, sweep
+from biasstudy.campaign.cost import Costs, Recipe, recipe_of
+from biasstudy.campaign.farm import Farm, run_by
+from biasstudy.core.numerics import Numerics
+from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
 BASE = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 2,
@@ -272,7 +273,7 @@ def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, 
 POISON = '''
 from dataclasses import dataclass
 from biasstudy import GENERATORS
-from biasstudy.generators.mixture import Mixture
+from biasstudy.models.generators.mixture import Mixture
 
 @GENERATORS.register("poisoned")
 @dataclass(frozen=True)
@@ -372,7 +373,7 @@ def test_no_scheduler_is_told_in_one_sentence(tmp_path, runs, capsys):
 
 
 def test_slurm_jobs_are_what_the_file_says(tmp_path):
-    from biasstudy.cluster import slurm_cluster
+    from biasstudy.campaign.cluster import slurm_cluster
     options = {"jobs": 64, "interface": "lo", "queue": "gpu", "job_extra_directives": ["--gres=gpu:1"], "walltime": "04:00:00",
                "tls": True, "shared_temp_directory": str(tmp_path)}
     with slurm_cluster(options) as cluster:
@@ -400,10 +401,11 @@ def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, ru
 # ---- The table -------------------------------------------------------------------------------------------------------
 
 def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monkeypatch, caplog, capsys):
-    from biasstudy import figures, load, results
-    from biasstudy.results import reference_parts
+    from biasstudy import figures, load
+    from biasstudy.report import shipped
+    from biasstudy.report.shipped import reference_parts
     monkeypatch.setattr(engine, "local", lambda *_: Here())
-    monkeypatch.setattr(results, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(shipped, "REFERENCE", tmp_path / "reference")
     path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]},
                    {**BASE, "n_generations": 1})
     assert main(["sweep", str(path), "--save", "tiny"]) == 0

@@ -9,7 +9,10 @@ from conftest import FLOAT64
 from test_registries import shapes
 
 from biasstudy import CLASSIFIERS, GENERATORS, Numerics
-from biasstudy.training import Batches, Context, Recorded, cosine, noise, noise_of_images, set_rate, to_uint8
+from biasstudy.core.context import Context, to_uint8
+from biasstudy.core.fitting import Batches, cosine, set_rate
+from biasstudy.core.noise import noise, noise_of_images
+from biasstudy.core.recorded import Recorded
 
 CONTEXT = Context(FLOAT64)
 

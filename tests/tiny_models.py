@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from biasstudy import Numerics
-from biasstudy.training import Context
+from biasstudy.core.context import Context
 
 FOLDER = tempfile.TemporaryDirectory(prefix="biasstudy-tiny-")
 LENGTH = 24  # tokens of a prompt

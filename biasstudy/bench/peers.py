@@ -22,11 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..drawing import draw
+from ..core.context import Context, to_uint8
+from ..core.fitting import Batches, train
+from ..core.noise import noise
+from ..core.numerics import Numerics
+from ..core.registry import CLASSIFIERS
+from ..core.seeds import seed_for
+from ..data.real import draw
 from ..experiment import Experiment
-from ..registry import CLASSIFIERS, seed_for
-from ..training import Batches, Context, Numerics, noise, to_uint8, train
-from . import REPEATS, Report, apart, begin, now, spread
+from .bench import REPEATS, Report, apart, begin, now, spread
 from .words import place
 
 LATENT, SIDE, BATCH, CLASSIFIER_BATCH, RESNET_BATCH = 20, 28, 256, 64, 128

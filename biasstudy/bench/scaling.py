@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.numerics import Numerics
 from ..experiment import Experiment
-from ..loop import run
-from ..training import Numerics
-from . import REPEATS, Report, begin, spread
+from ..loop.run import run
+from .bench import REPEATS, Report, begin, spread
 from .words import place
 
 # Models without steps, whose every image costs something; pools that do not grow with the generations

@@ -1,6 +1,6 @@
 """Reports of measurements as aligned text."""
 
-from . import Report
+from .bench import Report
 
 
 def place(report: Report) -> str:

@@ -1,0 +1,91 @@
+"""What a fit may know beside its inputs: numerics, the folder of its checkpoints, who watches; and pixels as numbers.
+
+Letters: B batch, N images, C H W channels and pixels.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .numerics import Numerics
+from .recorded import Recorded
+from .seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a fit may know beside its inputs; nothing here but the numerics can change a result.
+
+    folder     where checkpoints of this fit go; None: none are kept
+    every      seconds between checkpoints
+    progress   called with (step, n_steps)
+    """
+
+    numerics: Numerics = Numerics()
+    folder: Path | None = None
+    every: float = 60.0
+    progress: Callable[[int, int], None] | None = None
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The network on the device, in the dtype of these numerics, channels last."""
+        module = module.to(self.numerics.device, self.numerics.dtype).to(memory_format=torch.channels_last)
+        if self.numerics.compile:
+            module.compile()  # in place: the names of the weights stay what they are
+        return module
+
+    @contextlib.contextmanager
+    def initial(self, *names: Any) -> Iterator[None]:
+        """Inside, networks are built in the dtype of these numerics, their weights drawn from the stream with this name.
+
+        (In float32 the last bits of drawn weights differ between kinds of CPU; float64 training must not start there.)
+        """
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.numerics.dtype)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_for(*names))
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def pixels(self, images: np.ndarray | Tensor) -> Tensor:
+        """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""
+        tensor = torch.as_tensor(images).to(self.numerics.device)
+        return tensor.to(self.numerics.dtype).div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+    def tensor(self, values: np.ndarray | Tensor) -> Tensor:
+        """An array on the device, its dtype kept; the host does not wait until it is there."""
+        tensor = torch.as_tensor(values)
+        return tensor if self.numerics.device == "cpu" else tensor.pin_memory().to(self.numerics.device, non_blocking=True)
+
+    def optimizer(self, kind: Callable[..., torch.optim.Optimizer], parameters: Any, rate: float,
+                  **others: Any) -> torch.optim.Optimizer:
+        """An optimiser; on CUDA with all that changes in a step on the device, so that its step can be recorded."""
+        if self.numerics.device == "cpu":
+            return kind(parameters, lr=rate, **others)
+        counted = {} if kind is torch.optim.SGD else {"capturable": True}      # SGD does not count its steps
+        made = kind(parameters, lr=rate, **{**others, **counted, "fused": True})
+        for group in made.param_groups:
+            group["lr"] = torch.tensor(rate, device=self.numerics.device)
+        return made
+
+    def recorded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself; on CUDA as `Recorded`."""
+        return function if self.numerics.device == "cpu" else Recorded(function)
+
+
+def to_uint8(pixels: Tensor) -> np.ndarray:
+    """Numbers -1..1 as uint8 images 0..255, rounded; (B, C, H, W)."""
+    return pixels.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+
+
+def scaled(x: Tensor, size: int) -> Tensor:
+    """Square images at another side: bicubic interpolation with antialiasing; (B, C, any, any) to (B, C, size, size)."""
+    return x if x.shape[2] == size else F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)

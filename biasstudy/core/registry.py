@@ -1,0 +1,107 @@
+"""How things are found: registries of data sets, generators, classifiers, filters and metrics.
+
+To add one of a kind, decorate it with its registry (`@GENERATORS.register("name", version=1)`); nothing else has to be edited.
+"""
+
+import functools
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .checks import checked, listed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: a class or function whose keyword arguments are its options."""
+
+    kind: str
+    name: str
+    version: int
+    target: Callable[..., Any]
+    traits: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Version as it enters stage keys; code outside this package adds the hash of its source, so that editing it
+        never meets results of the older text."""
+        if self.target.__module__.split(".")[0] == __package__.split(".")[0]:
+            return str(self.version)
+        try:
+            source = inspect.getsource(self.target)
+        except (OSError, TypeError):
+            return str(self.version)
+        return f"{self.version}+{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+
+    def defaults(self) -> dict[str, Any]:
+        """Options with their default values, in the order of the signature."""
+        parameters = inspect.signature(self.target).parameters.values()
+        found = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        made = {f.name: f.default_factory for f in getattr(self.target, "__dataclass_fields__", {}).values()}
+        return {name: made[name]() if callable(made.get(name)) else value for name, value in found.items()}
+
+    def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with defaults filled in; ValueError names an unknown key or a wrong type."""
+        known = self.defaults()
+        for key, value in options.items():
+            if key not in known:
+                raise ValueError(f"unknown option {key!r} of {self.kind} {self.name!r}; known: {listed(known)}")
+            known[key] = checked(f"option {key!r} of {self.kind} {self.name!r}", value, type(known[key]))
+        return known
+
+
+class Registry(Mapping[str, Entry]):
+    """Known entries of one kind, by name; the built-in ones are imported when first looked at."""
+
+    def __init__(self, kind: str, module: str) -> None:
+        self.kind, self._module, self._entries = kind, module, dict[str, Entry]()
+
+    def register(self, name: str, *, version: int = 1, **traits: Any) -> Callable[[Any], Any]:
+        """Decorator that adds a class or function under a name.
+
+        name     str    lower case, hyphens
+        version  int    raise it when results change: stored stages of the older version are then not used
+        traits          what the package must know without building one (design of a metric, for example)
+        raises   ValueError   if another thing has that name
+        """
+        def add(target: Any) -> Any:
+            old = self._entries.get(name)
+            if old and (old.target.__module__, old.target.__qualname__) != (target.__module__, target.__qualname__):
+                raise ValueError(f"the {self.kind} name {name!r} is taken by {old.target.__module__}")
+            self._entries[name] = Entry(self.kind, name, version, target, traits)
+            return target
+        return add
+
+    @functools.cached_property
+    def _loaded(self) -> bool:
+        module = importlib.import_module(self._module)
+        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self._module}.{found.name}")
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or (self._loaded and name in self._entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self:
+            raise ValueError(f"unknown {self.kind} {name!r}; known: {listed(self)}")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        assert self._loaded
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        assert self._loaded
+        return len(self._entries)
+
+
+DATASETS = Registry("data set", "biasstudy.data.datasets")
+GENERATORS = Registry("generator", "biasstudy.models.generators")
+CLASSIFIERS = Registry("classifier", "biasstudy.models.classifiers")
+FILTERS = Registry("filter", "biasstudy.loop.filters")
+METRICS = Registry("metric", "biasstudy.measures.metrics")

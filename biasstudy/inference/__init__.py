@@ -1,0 +1,24 @@
+"""What may be concluded: contrasts between arms, their interval, and a verdict in words.
+
+`contrasts` estimates, `intervals` has the uncertainty of plain arrays, `verdicts` the words; `dynamics` and `conjecture` ask
+where bias is going.
+"""
+
+from .contrasts import CONTRASTS as CONTRASTS
+from .contrasts import PARTS as PARTS
+from .contrasts import all_contrasts as all_contrasts
+from .contrasts import contrast as contrast
+from .contrasts import curve as curve
+from .contrasts import decomposition as decomposition
+from .contrasts import difference as difference
+from .contrasts import excess as excess
+from .contrasts import headline as headline
+from .contrasts import headline_weights as headline_weights
+from .contrasts import logit_contrast as logit_contrast
+from .intervals import Estimate as Estimate
+from .intervals import holm as holm
+from .verdicts import MARGIN as MARGIN
+from .verdicts import SEEDS_FOR_VERDICT as SEEDS_FOR_VERDICT
+from .verdicts import sentence as sentence
+from .verdicts import sentences as sentences
+from .verdicts import verdict as verdict
