@@ -32,6 +32,7 @@ test: lint unit faults nbval
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 unit: install

@@ -1,12 +1,14 @@
 """biasstudy: when generated images enter training sets, does the bias of future classifiers grow?
 
     from biasstudy import Experiment, run
-    results = run([Experiment(start="biased", bias=0.6, seed=s).to_arm(arm) for s in range(2) for arm in ARMS])
+    experiments = [Experiment(start="biased", bias=0.6, seed=s) for s in range(2)]
+    results = run(e.to_arm(arm) for e in experiments for arm in ARMS)
 
-Words, one meaning each: a *generation* is one turn of the loop; the *generator* and the *classifier* are the two models
-trained in it; the *pool* is the training set of a generation, the *start* the real images in it, the *batch* what one
-generation adds; *ratio* is the batch over the start; an *arm* is what the batch is made of (generated images, fresh real
-images, a bootstrap of the pool, nothing); a *group* is a subgroup of images, told by the *probe*.
+Words, one meaning each: a *generation* is one turn of the loop; the *generator* and the
+*classifier* are the two models trained in it; the *pool* is the training set of a generation, the
+*start* the real images in it, the *batch* what one generation adds; *ratio* is the batch over the
+start; an *arm* is what the batch is made of (generated images, fresh real images, a bootstrap of
+the pool, nothing); a *group* is a subgroup of images, told by the *probe*.
 """
 
 import importlib
@@ -14,17 +16,36 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {  # public name -> module; loaded when first used, so that the import itself needs neither torch nor pandas
-    "Experiment": "experiment", "ARMS": "experiment", "PROTOCOLS": "experiment",
-    "DATASETS": "core.registry", "GENERATORS": "core.registry", "CLASSIFIERS": "core.registry",
-    "FILTERS": "core.registry", "METRICS": "core.registry", "Numerics": "core.numerics",
-    "LabeledImages": "data.images", "Source": "data.images", "run": "loop.run", "Results": "loop.results",
-    "reference": "report.shipped", "reference_parts": "report.shipped", "load": "report.tables",
+# public name -> module; loaded when first used, so that the import itself needs neither torch nor
+# pandas
+_HOME = {
+    "Experiment": "experiment",
+    "ARMS": "experiment",
+    "PROTOCOLS": "experiment",
+    "DATASETS": "core.registry",
+    "GENERATORS": "core.registry",
+    "CLASSIFIERS": "core.registry",
+    "FILTERS": "core.registry",
+    "METRICS": "core.registry",
+    "Numerics": "core.numerics",
+    "LabeledImages": "data.images",
+    "Source": "data.images",
+    "run": "loop.run",
+    "Results": "loop.results",
+    "reference": "report.shipped",
+    "reference_parts": "report.shipped",
+    "load": "report.tables",
 }
 _MODULES = {  # public module -> where it lies
-    "conjecture": "inference.conjecture", "dynamics": "inference.dynamics", "experiment": "experiment",
-    "figures": "report.figures", "inference": "inference", "ledger": "report.ledger", "metrics": "measures.metrics",
-    "notebook": "notebook", "summary": "report.summary",
+    "conjecture": "inference.conjecture",
+    "dynamics": "inference.dynamics",
+    "experiment": "experiment",
+    "figures": "report.figures",
+    "inference": "inference",
+    "ledger": "report.ledger",
+    "metrics": "measures.metrics",
+    "notebook": "notebook",
+    "summary": "report.summary",
 }
 __all__ = [*_HOME, *_MODULES, "__version__"]
 

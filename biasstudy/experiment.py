@@ -1,9 +1,10 @@
 """What an experiment is: its fields, the protocols and the arms.
 
-An `Experiment` is one frozen choice of everything that can change a result, for one seed. Its id names its rows in
-every table. Nothing here trains, reads or writes; torch is not imported.
+An `Experiment` is one frozen choice of everything that can change a result, for one seed. Its id
+names its rows in every table. Nothing here trains, reads or writes; torch is not imported.
 
-To add a protocol, add one line to `PROTOCOLS`. To add a field, add one line to `Experiment` and use it in `loop.py`.
+To add a protocol, add one line to `PROTOCOLS`. To add a field, add one line to `Experiment` and use
+it in `loop.py`.
 """
 
 import dataclasses
@@ -15,18 +16,23 @@ from .core.checks import checked, listed
 from .core.registry import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, Entry, Registry
 from .core.seeds import digest
 
-# ---- Protocols -------------------------------------------------------------------------------------------------------
+# ---- Protocols -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """How generated images enter the pool of generation t + 1, as data; n = n_real, q = round(ratio n) images in a batch."""
+    """How generated images enter the pool of generation t + 1, as data; n = n_real, q = round(ratio
+    n) images in a batch."""
 
-    start: bool                 # the real start stays
-    batches: str                # "all" batches made so far, or the "newest"
-    full_batch: bool = False    # a batch must be as large as the start (ratio 1)
-    drawn: bool = False         # of all that, n images drawn without replacement, per told condition, each time anew
-    balanced: bool = False      # of all that, n images drawn, in every class as many of each group as the probe sees
-    fresh: bool = False         # the first round(fresh_share q) images of each batch come from the reserve
+    start: bool  # the real start stays
+    batches: str  # "all" batches made so far, or the "newest"
+    full_batch: bool = False  # a batch must be as large as the start (ratio 1)
+    # of all that, n images drawn without replacement, per told condition, each time anew
+    drawn: bool = False
+    # of all that, n images drawn, in every class as many of each group as the probe sees
+    balanced: bool = False
+    # the first round(fresh_share q) images of each batch come from the reserve
+    fresh: bool = False
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -35,26 +41,42 @@ PROTOCOLS: dict[str, Protocol] = {
     "replace": Protocol(start=False, batches="newest", full_batch=True),
     "subsample": Protocol(start=True, batches="all", drawn=True),
     "fresh": Protocol(start=True, batches="all", fresh=True),
-    "balanced": Protocol(start=True, batches="all", balanced=True),  # a remedy: the probe decides what enters the pool
+    # a remedy: the probe decides what enters the pool
+    "balanced": Protocol(start=True, batches="all", balanced=True),
 }
 
-PRESETS = {"dim-25": 0.75}  # starts that thin groups which the data set names, and their bias: a weight of 25 %
+# starts that thin groups which the data set names, and their bias: a weight of 25 %
+PRESETS = {"dim-25": 0.75}
 
 ARMS = ("generated", "real", "resample", "none")  # of every experiment
-FILTERED = "real-filtered"                         # one more of an experiment with a filter
-REBALANCE = "rebalance"                            # the generator thinned to the start's shares, by the filter of that name
-IMITATING = {"real-shares": "shares", "real-noise": "labels"}  # real images that copy one side of the generated batches
+FILTERED = "real-filtered"  # one more of an experiment with a filter
+# the generator thinned to the start's shares, by the filter of that name
+REBALANCE = "rebalance"
+# real images that copy one side of the generated batches
+IMITATING = {"real-shares": "shares", "real-noise": "labels"}
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
-DRIFTING = ("real-shares", REBALANCE)                          # those that need shares which may drift
-FEWER = "fewer"                                                # the start alone, fewer images of it each generation
-SMALLEST = 1 / 8                                               # share of the start in the last generation of that arm
+# those that need shares which may drift
+DRIFTING = ("real-shares", REBALANCE)
+# the start alone, fewer images of it each generation
+FEWER = "fewer"
+# share of the start in the last generation of that arm
+SMALLEST = 1 / 8
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, FEWER)
-CONTROLS = ("reserve", "resample")  # generators that make the arms `real` (also filtered) and `resample`
+# generators that make the arms `real` (also filtered) and `resample`
+CONTROLS = ("reserve", "resample")
 
 
-# ---- Fields ----------------------------------------------------------------------------------------------------------
+# ---- Fields --------------------------------------------------------------------------------------
 
-def knob(default: Any, says: str, *, low: float | None = None, high: float | None = None, among: Any = None) -> Any:
+
+def knob(
+    default: Any,
+    says: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    among: Any = None,
+) -> Any:
     """A field of Experiment: its default, its meaning, and its range or the names it may take."""
     metadata = {"says": says, "low": low, "high": high, "among": among}
     if isinstance(default, dict):
@@ -66,15 +88,19 @@ def knob(default: Any, says: str, *, low: float | None = None, high: float | Non
 class Experiment:
     """One run of the self-consuming loop: every choice that can change its result, for one seed.
 
-    Fields are checked when it is built: ValueError with one sentence for an unknown name, a wrong type or a value out of
-    range. Steps and batch sizes of 0 mean the default of the named model.
+    Fields are checked when it is built: ValueError with one sentence for an unknown name, a wrong
+    type or a value out of range. Steps and batch sizes of 0 mean the default of the named model.
     """
 
     dataset: str = knob("colorized-mnist-5k", "name of the data set", among=DATASETS)
     dataset_options: dict = knob({}, "options of the data set")
-    start: str = knob("unbiased", "how the real training set is drawn", among=("unbiased", "biased", *PRESETS))
+    start: str = knob(
+        "unbiased", "how the real training set is drawn", among=("unbiased", "biased", *PRESETS)
+    )
     bias: float = knob(0.0, "strength of a biased start", low=0, high=1)
-    n_thinned: int = knob(2, "groups of each class that a biased start thins, where a group has one class", low=1)
+    n_thinned: int = knob(
+        2, "groups of each class that a biased start thins, where a group has one class", low=1
+    )
     n_real: int = knob(1000, "real images in the start", low=1)
     n_test: int = knob(300, "real test images (digits; each is shown in every colour)", low=1)
     generator: str = knob("mixture", "name of the generator", among=GENERATORS)
@@ -85,27 +111,59 @@ class Experiment:
     classifier_steps: int = knob(0, "optimiser steps of each classifier fit", low=0)
     classifier_batch: int = knob(0, "images in an optimiser step of the classifier", low=0)
     classifier_options: dict = knob({}, "other options of the classifier")
-    n_classifiers: int = knob(1, "classifiers per generation, averaged within a seed; the first filters and relabels", low=1)
-    pretraining: str = knob("none", "what classifiers learned before their first step: nothing (options may name weights), or "
-                                    "what the instrument `expert` did", among=("none", "expert"))
-    warm_start: str = knob("none", "which models go on from their weights of the generation before",
-                           among=("none", "generator", "classifier", "both"))
+    n_classifiers: int = knob(
+        1,
+        "classifiers per generation, averaged within a seed; the first filters and relabels",
+        low=1,
+    )
+    pretraining: str = knob(
+        "none",
+        "what classifiers learned before their first step: nothing (options may name weights), or "
+        "what the instrument `expert` did",
+        among=("none", "expert"),
+    )
+    warm_start: str = knob(
+        "none",
+        "which models go on from their weights of the generation before",
+        among=("none", "generator", "classifier", "both"),
+    )
     condition: str = knob("class", "what the generator is told", among=("class", "group"))
     ratio: float = knob(0.5, "generated images added per generation / n_real", low=0)
     protocol: str = knob("accumulate", "how generated images enter the pool", among=PROTOCOLS)
-    fresh_share: float = knob(0.5, "share of each batch that comes from the reserve under protocol fresh", low=0, high=1)
+    fresh_share: float = knob(
+        0.5, "share of each batch that comes from the reserve under protocol fresh", low=0, high=1
+    )
     filter: str = knob("none", "which generated images are kept", among=FILTERS)
     filter_options: dict = knob({}, "options of the filter")
-    shortfall: str = knob("stop", "if the filter rejects too many: stop, or keep a batch that is too small",
-                          among=("stop", "keep"))
-    labels: str = knob("told", "training label of a generated image: what the generator was told, or what the classifier of "
-                               "the same generation sees", among=("told", "classifier"))
-    imitate: str = knob("nothing", "arms of real images: what they copy from the generated batches, their group shares or the "
-                                   "errors of their labels", among=("nothing", *IMITATING.values()))
-    fewer: bool = knob(False, "arm of the accuracy curve: nothing is added, each generation sees a smaller part of the start")
+    shortfall: str = knob(
+        "stop",
+        "if the filter rejects too many: stop, or keep a batch that is too small",
+        among=("stop", "keep"),
+    )
+    labels: str = knob(
+        "told",
+        "training label of a generated image: what the generator was told, or what the "
+        "classifier of "
+        "the same generation sees",
+        among=("told", "classifier"),
+    )
+    imitate: str = knob(
+        "nothing",
+        "arms of real images: what they copy from the generated batches, their group shares or the "
+        "errors of their labels",
+        among=("nothing", *IMITATING.values()),
+    )
+    fewer: bool = knob(
+        False,
+        "arm of the accuracy curve: nothing is added, each generation sees a smaller part of the "
+        "start",
+    )
     n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
-    instrument: str = knob("lenet", "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
-                           among=CLASSIFIERS)
+    instrument: str = knob(
+        "lenet",
+        "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
+        among=CLASSIFIERS,
+    )
     instrument_steps: int = knob(0, "optimiser steps of the instruments", low=0)
     instrument_options: dict = knob({}, "other options of the instruments")
     seed: int = knob(0, "base of every random stream", low=0)
@@ -127,35 +185,68 @@ class Experiment:
     def _check_together(self) -> None:
         protocol = PROTOCOLS[self.protocol]
         if protocol.full_batch and self.ratio != 1:
-            raise ValueError(f"protocol {self.protocol!r} needs ratio 1: its batch is the whole pool; got ratio {self.ratio}")
+            raise ValueError(
+                f"protocol {self.protocol!r} needs ratio 1: its batch is the whole pool; got "
+                f"ratio {self.ratio}"
+            )
         if not protocol.fresh and self.fresh_share != 0.5:
-            raise ValueError(f"fresh_share is used by protocol 'fresh' alone; got {self.fresh_share} with {self.protocol!r}")
+            raise ValueError(
+                f"fresh_share is used by protocol 'fresh' alone; got {self.fresh_share} with "
+                f"{self.protocol!r}"
+            )
         if protocol.fresh and self.n_batch and not 0 < self.n_fresh < self.n_batch:
-            raise ValueError(f"protocol 'fresh' needs images from the reserve and from the generator; fresh_share "
-                             f"{self.fresh_share} of {self.n_batch} is {self.n_fresh} (none: accumulate; all: the arm real)")
+            raise ValueError(
+                "protocol 'fresh' needs images from the reserve and from the generator; "
+                "fresh_share "
+                f"{self.fresh_share} of {self.n_batch} is {self.n_fresh} (none: accumulate; all: "
+                "the arm real)"
+            )
         if protocol.drawn and self.shortfall == "keep":
-            raise ValueError(f"protocol {self.protocol!r} needs full batches; shortfall must be 'stop', got 'keep'")
+            raise ValueError(
+                f"protocol {self.protocol!r} needs full batches; shortfall must be 'stop', got "
+                "'keep'"
+            )
         if self.start == "unbiased" and self.bias != 0:
-            raise ValueError(f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)")
+            raise ValueError(
+                f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)"
+            )
         if self.start in PRESETS and (self.bias, self.n_thinned) != (PRESETS[self.start], 2):
-            raise ValueError(f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got bias "
-                             f"{self.bias}, n_thinned {self.n_thinned}")
+            raise ValueError(
+                f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; "
+                "got bias "
+                f"{self.bias}, n_thinned {self.n_thinned}"
+            )
         if self.fewer and self.ratio:
-            raise ValueError(f"fewer: true trains on parts of the start alone: it needs ratio 0; got ratio {self.ratio}")
+            raise ValueError(
+                "fewer: true trains on parts of the start alone: it needs ratio 0; got ratio "
+                f"{self.ratio}"
+            )
         if self.ratio > 0 and self.n_batch == 0:
-            raise ValueError(f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a larger one")
+            raise ValueError(
+                f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a "
+                "larger one"
+            )
         if self.labels == "classifier" and self.condition == "group":
-            raise ValueError("labels 'classifier' needs condition 'class': a relabelled image would be in a group nobody told")
+            raise ValueError(
+                "labels 'classifier' needs condition 'class': a relabelled image would be in a "
+                "group nobody told"
+            )
         if self.imitate != "nothing":
             self._check_imitation()
         if self.pretraining != "none":
             self._check_pretraining()
         if self.arm in DRIFTING and self.condition == "group":
-            raise ValueError(f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are told, not drifting")
+            raise ValueError(
+                f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are "
+                "told, not drifting"
+            )
         for model in ("generator", "classifier"):
             if self.warm(model) and not self.entry(model).traits.get("warm"):
-                raise ValueError(f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has no weights to "
-                                 "go on from")
+                raise ValueError(
+                    f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has "
+                    "no weights to "
+                    "go on from"
+                )
         self.dataset_entry.resolve(self.dataset_options)
         for kind in ("generator", "classifier", "instrument"):
             self._model(kind)  # it checks the values of its options when it is built
@@ -164,21 +255,35 @@ class Experiment:
 
     def _check_pretraining(self) -> None:
         if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
-            raise ValueError(f"pretraining {self.pretraining!r} needs a classifier with weights, the same as the instrument; "
-                             f"got classifier {self.classifier!r}, instrument {self.instrument!r}")
-        shape, other = (getattr(self._model(kind), "shape", self.resolved(kind)) for kind in ("classifier", "instrument"))
+            raise ValueError(
+                f"pretraining {self.pretraining!r} needs a classifier with weights, the same as "
+                "the instrument; "
+                f"got classifier {self.classifier!r}, instrument {self.instrument!r}"
+            )
+        shape, other = (
+            getattr(self._model(kind), "shape", self.resolved(kind))
+            for kind in ("classifier", "instrument")
+        )
         for name in shape:
             if shape[name] != other[name]:
-                raise ValueError(f"pretraining {self.pretraining!r} needs the network of the instrument: its {name} is "
-                                 f"{other[name]!r}; got {shape[name]!r} in classifier_options")
+                raise ValueError(
+                    f"pretraining {self.pretraining!r} needs the network of the instrument: its "
+                    f"{name} is "
+                    f"{other[name]!r}; got {shape[name]!r} in classifier_options"
+                )
 
     def _check_imitation(self) -> None:
         for name, needed in (("filter", "none"), ("labels", "told")):
             if getattr(self, name) != needed:
-                raise ValueError(f"imitate {self.imitate!r} needs {name} {needed!r}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"imitate {self.imitate!r} needs {name} {needed!r}; got {getattr(self, name)!r}"
+                )
         if self.generator in CONTROLS or self.n_batch == 0 or self.n_fresh:
-            raise ValueError(f"imitate {self.imitate!r} needs batches that a generator made alone; got generator "
-                             f"{self.generator!r}, ratio {self.ratio}, protocol {self.protocol!r}")
+            raise ValueError(
+                f"imitate {self.imitate!r} needs batches that a generator made alone; got "
+                "generator "
+                f"{self.generator!r}, ratio {self.ratio}, protocol {self.protocol!r}"
+            )
 
     # -- what follows from the fields
 
@@ -201,15 +306,18 @@ class Experiment:
         return (GENERATORS if kind == "generator" else CLASSIFIERS)[getattr(self, kind)]
 
     def part(self, t: int) -> float:
-        """Share of the start in the training set of generation t: 1, or in the arm `fewer` SMALLEST^(t / n_generations)."""
+        """Share of the start in the training set of generation t: 1, or in the arm `fewer`
+        SMALLEST^(t / n_generations)."""
         return SMALLEST ** (t / self.n_generations) if self.fewer else 1.0
 
     def warm(self, model: str) -> bool:
-        """Whether the `generator` or `classifier` goes on from its weights of the generation before."""
+        """Whether the `generator` or `classifier` goes on from its weights of the generation
+        before."""
         return self.warm_start in (model, "both")
 
     def resolved(self, kind: str) -> dict[str, Any]:
-        """Every option of the `generator`, `classifier` or `instrument`, defaults filled in, steps and batch among them."""
+        """Every option of the `generator`, `classifier` or `instrument`, defaults filled in, steps
+        and batch among them."""
         entry = self.entry(kind)
         given = getattr(self, f"{kind}_options", {})
         options = entry.resolve(given)
@@ -218,17 +326,21 @@ class Experiment:
                 raise ValueError(f"give {name!r} as {kind}_{name}, not inside {kind}_options")
             value = getattr(self, f"{kind}_{name}", 0)
             if value and name not in options:
-                raise ValueError(f"{kind} {entry.name!r} has no {name}; {kind}_{name} must stay 0, got {value}")
+                raise ValueError(
+                    f"{kind} {entry.name!r} has no {name}; {kind}_{name} must stay 0, got {value}"
+                )
             if value:
                 options[name] = value
         return options
 
     def prepared(self, kind: str, source: Any = None) -> dict[str, Any]:
-        """Every option of a model, or of the `filter`, that is ready to be used: it has found its files, and its options say
-        what they hold.
+        """Every option of a model, or of the `filter`, that is ready to be used: it has found its
+        files, and its options say what they hold.
 
-        source   the data set, of a generator or filter: one that is told names has them in its options
-        raises   ValueError, OSError, ImportError   with one sentence if a file or a package is missing, damaged or another
+        source   the data set, of a generator or filter: one that is told names has them in its
+                 options
+        raises   ValueError, OSError, ImportError   with one sentence if a file or a package is
+                 missing, damaged or another
         """
         if kind == "filter":
             options = FILTERS[self.filter].resolve(self.filter_options)
@@ -244,7 +356,8 @@ class Experiment:
 
     @property
     def prior(self) -> str:
-        """Data, other than the start, from which the weights of generator and classifier were learned before; or none."""
+        """Data, other than the start, from which the weights of generator and classifier were
+        learned before; or none."""
         learned = {getattr(self._model(kind), "prior", "") for kind in ("generator", "classifier")}
         if self.pretraining == "expert":
             learned.add("instruments")
@@ -265,25 +378,37 @@ class Experiment:
     def to_arm(self, arm: str) -> "Experiment":
         """The experiment of another arm with the same seed, sizes, steps and generation 0.
 
-        arm      str          generated (itself); real, resample, none; real-filtered (the reserve through the same filter); of
-                              the decomposition real-shares, rebalance, real-noise; fewer (parts of the start alone)
+        arm      str          generated (itself); real, resample, none; real-filtered (the reserve
+                 through the same filter); of
+                              the decomposition real-shares, rebalance, real-noise; fewer (parts of
+                              the start alone)
         raises   ValueError   for another name, or if this experiment is itself a control
         """
         if arm not in ALL_ARMS:
             raise ValueError(f"unknown arm {arm!r}; known: {listed(ALL_ARMS)}")
         if arm in ("generated", REBALANCE, *IMITATING):
             if self.generator in CONTROLS:
-                raise ValueError(f"generator {self.generator!r} is a control; the arm {arm!r} needs a generator")
+                raise ValueError(
+                    f"generator {self.generator!r} is a control; the arm {arm!r} needs a generator"
+                )
             if arm == REBALANCE and self.filter not in ("none", REBALANCE):
                 raise ValueError(f"the arm {REBALANCE!r} needs filter 'none'; got {self.filter!r}")
-            made = {REBALANCE: {"filter": REBALANCE}, **{name: {"imitate": copied} for name, copied in IMITATING.items()}}
+            made = {
+                REBALANCE: {"filter": REBALANCE},
+                **{name: {"imitate": copied} for name, copied in IMITATING.items()},
+            }
             return dataclasses.replace(self, **made.get(arm, {}))  # type: ignore[arg-type]
         if arm == FILTERED and self.filter == "none":
             raise ValueError(f"the arm {FILTERED!r} needs a filter; got filter 'none'")
-        changed = self._defaults("generator_steps", "generator_batch", "generator_options", "imitate")
+        changed = self._defaults(
+            "generator_steps", "generator_batch", "generator_options", "imitate"
+        )
         changed["warm_start"] = "classifier" if self.warm("classifier") else "none"
-        if arm in ("none", FEWER):  # the start under every protocol: what would have been generated does not matter
-            changed |= self._defaults("generator", "condition", "protocol", "fresh_share", "labels") | {"ratio": 0.0}
+        # the start under every protocol: what would have been generated does not matter
+        if arm in ("none", FEWER):
+            changed |= self._defaults(
+                "generator", "condition", "protocol", "fresh_share", "labels"
+            ) | {"ratio": 0.0}
             changed["fewer"] = arm == FEWER
         else:
             changed["generator"] = "resample" if arm == "resample" else "reserve"
@@ -292,7 +417,8 @@ class Experiment:
         return dataclasses.replace(self, **changed)
 
     def reference(self) -> "Experiment | None":
-        """The experiment whose results this one needs: what a filter's acceptance rates or an arm of real images copies.
+        """The experiment whose results this one needs: what a filter's acceptance rates or an arm
+        of real images copies.
 
         returns  None for all other experiments
         """
@@ -314,23 +440,43 @@ class Experiment:
         return {f.name: _default(f) for f in dataclasses.fields(self) if f.name in names}
 
     def _digest_without(self, dropped: tuple[str, ...]) -> str:
-        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
-                   if f.name not in dropped and getattr(self, f.name) != _default(f)}
+        changed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in dropped and getattr(self, f.name) != _default(f)
+        }
         return digest(changed, 12)
 
     @property
     def id(self) -> str:
-        """Hash of the fields that differ from their defaults: the experiment's name in tables and folders."""
+        """Hash of the fields that differ from their defaults: the experiment's name in tables and
+        folders."""
         return self._digest_without(())
 
     @property
     def pair(self) -> str:
-        """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair share generation 0."""
+        """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair
+        share generation 0."""
         return self._digest_without(_OF_THE_ARM)
 
 
-_OF_THE_ARM = ("generator", "generator_steps", "generator_batch", "generator_options", "condition", "ratio", "protocol",
-               "fresh_share", "filter", "filter_options", "shortfall", "labels", "warm_start", "imitate", "fewer")
+_OF_THE_ARM = (
+    "generator",
+    "generator_steps",
+    "generator_batch",
+    "generator_options",
+    "condition",
+    "ratio",
+    "protocol",
+    "fresh_share",
+    "filter",
+    "filter_options",
+    "shortfall",
+    "labels",
+    "warm_start",
+    "imitate",
+    "fewer",
+)
 
 
 def _default(f: dataclasses.Field) -> Any:
@@ -344,5 +490,3 @@ def experiment_from(parameters: Mapping[str, Any]) -> Experiment:
         if name not in known:
             raise ValueError(f"unknown parameter {name!r}; known: {listed(known)}")
     return Experiment(**parameters)
-
-

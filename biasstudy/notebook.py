@@ -3,7 +3,8 @@
     study = notebook.study(globals())
     results = study.run()
 
-papermill only warns of a parameter that the notebook does not declare; here it stops the run, before any training.
+papermill only warns of a parameter that the notebook does not declare; here it stops the run,
+before any training.
 """
 
 import ast
@@ -24,7 +25,8 @@ _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 def study(namespace: Mapping[str, Any]) -> Study:
     """The study that the parameters cell of this notebook asks for; call it as study(globals()).
 
-    raises   ValueError   with one sentence if a parameter is unknown or wrong, or the data cannot give what is asked
+    raises   ValueError   with one sentence if a parameter is unknown or wrong, or the data cannot
+             give what is asked
     """
     quiet()
     names = {f.name for f in fields(Experiment)} | set(SETTINGS)
@@ -36,14 +38,15 @@ def study(namespace: Mapping[str, Any]) -> Study:
     found = replace(found, notebook=own or namespace.get("name", ""))
     if found.source == "run":
         from .data.real import draw
+
         for e in found.experiments:
             draw(e)  # refuses missing data and sizes that cannot be met
     return found
 
 
 def _declared(cells: list[str]) -> tuple[list[str], str]:
-    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last executed; and what the
-    parameters cell says for `name`."""
+    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last
+    executed; and what the parameters cell says for `name`."""
     last: dict[str, list[str]] = {}
     own = ""
     for cell in cells:
@@ -51,13 +54,26 @@ def _declared(cells: list[str]) -> tuple[list[str], str]:
             body = ast.parse(cell).body
         except SyntaxError:  # a cell with a magic command is no parameters cell
             continue
-        names = [name for node in body if isinstance(node, ast.Assign | ast.AnnAssign) for name in _targets(node)]
+        names = [
+            name
+            for node in body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for name in _targets(node)
+        ]
         if cell.lstrip().startswith("# Parameters"):
             last["injected"] = [name for name in names if name not in _PAPERMILL]
         elif {"dataset", "ratio"} <= set(names):
             last["declared"] = names
-            own = next((str(node.value.value) for node in body if isinstance(node, ast.Assign | ast.AnnAssign)
-                        and "name" in _targets(node) and isinstance(node.value, ast.Constant)), "")
+            own = next(
+                (
+                    str(node.value.value)
+                    for node in body
+                    if isinstance(node, ast.Assign | ast.AnnAssign)
+                    and "name" in _targets(node)
+                    and isinstance(node.value, ast.Constant)
+                ),
+                "",
+            )
     return sorted({name for names in last.values() for name in names}), own
 
 
@@ -69,22 +85,28 @@ def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
 def quiet() -> None:
     """Figures in the style of the study; no warnings that name paths of this machine."""
     from .report.figures import use_style
+
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    warnings.filterwarnings("ignore", message="IProgress not found")  # diffusers asks tqdm for a bar that is never drawn
+    # diffusers asks tqdm for a bar that is never drawn
+    warnings.filterwarnings("ignore", message="IProgress not found")
     use_style()
     import pandas as pd
+
     pd.set_option("display.max_colwidth", 160)  # words of a judgement
 
 
 def output_folder() -> Path:
-    """Where figures go: BIASSTUDY_STUDY, else study/ of the enclosing checkout, else the user's cache."""
+    """Where figures go: BIASSTUDY_STUDY, else study/ of the enclosing checkout, else the user's
+    cache."""
     return home("BIASSTUDY_STUDY", "study") / "figures"
 
 
 def answer(results: Any, name: str, study: Study | None = None) -> str:
-    """The answer in words, a line per variant if a study is given; also written beside the figures as name.txt."""
+    """The answer in words, a line per variant if a study is given; also written beside the figures
+    as name.txt."""
     from .inference.verdicts import sentences
+
     text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,13 +115,16 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
 
 
 def data_note(dataset: str, name: str) -> str:
-    """Whether the images are real, for the first output; of a stand-in also the two commands that lead to real ones.
+    """Whether the images are real, for the first output; of a stand-in also the two commands that
+    lead to real ones.
 
     name   of the notebook
     """
     real = DATASETS[dataset].traits.get("stands_for")
     if not real:
         return f"{dataset}: real images."
-    return (f"{dataset} is a procedural STAND-IN, not photographs. With {real}:\n"
-            f"  python -m biasstudy fetch {DATASETS[real].traits['fetch']}\n"
-            f"  papermill notebooks/{name}.ipynb out.ipynb -p dataset {real}")
+    return (
+        f"{dataset} is a procedural STAND-IN, not photographs. With {real}:\n"
+        f"  python -m biasstudy fetch {DATASETS[real].traits['fetch']}\n"
+        f"  papermill notebooks/{name}.ipynb out.ipynb -p dataset {real}"
+    )

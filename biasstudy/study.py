@@ -9,15 +9,25 @@ from .core.checks import checked
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
 
 # parameters of a study that are not fields of an experiment
-SETTINGS: dict[str, Any] = {"name": "study", "variants": [], "n_seeds": 1, "arms": ["generated", "real", "resample", "none"],
-                            "scale": "custom", "source": "run", "device": "cpu", "precision": "float32", "threads": 1}
+SETTINGS: dict[str, Any] = {
+    "name": "study",
+    "variants": [],
+    "n_seeds": 1,
+    "arms": ["generated", "real", "resample", "none"],
+    "scale": "custom",
+    "source": "run",
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+}
 
 
 @dataclass(frozen=True)
 class Study:
     """Experiments that differ in variant, seed and arm only, and how to run them.
 
-    variants   what is compared, by name: the first seed of the generated arm of each; often only one
+    variants   what is compared, by name: the first seed of the generated arm of each; often only
+               one
     """
 
     variants: Mapping[str, Experiment]
@@ -26,7 +36,8 @@ class Study:
     scale: str
     source: str
     numerics: Mapping[str, Any]
-    notebook: str = ""      # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
+    # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
+    notebook: str = ""
 
     @property
     def base(self) -> Experiment:
@@ -47,8 +58,9 @@ class Study:
         return [e.to_arm(arm) for e in seeds for arm in self._arms(base)]
 
     def _arms(self, base: Experiment) -> list[str]:
-        """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a filtered one has the arm
-        `real-filtered`, and only one whose shares may drift has the arms that need it."""
+        """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a
+        filtered one has the arm `real-filtered`, and only one whose shares may drift has the arms
+        that need it."""
         if not base.n_batch:
             return ["none"]
         idle = {FILTERED} if base.filter == "none" else set()
@@ -57,34 +69,50 @@ class Study:
 
     @property
     def real(self) -> Any:
-        """Real data of the first seed (Draw), with the reserve if the arm `real` is among the arms."""
+        """Real data of the first seed (Draw), with the reserve if the arm `real` is among the
+        arms."""
         from .data.real import draw
+
         return draw(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
 
     def run(self, **keywords: Any) -> Any:
-        """Run the experiments, or read the reference results that ship with the package (source: reference:NAME)."""
+        """Run the experiments, or read the reference results that ship with the package (source:
+        reference:NAME)."""
         from .core.numerics import Numerics
         from .loop.results import Results
         from .loop.run import run
         from .report.shipped import reference
+
         if self.source == "run":
-            return run(self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords)
+            return run(
+                self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords
+            )
         if self.source == "reference":
-            raise ValueError("source 'reference' reads all that ships, which is not one study; give reference:NAME or run")
+            raise ValueError(
+                "source 'reference' reads all that ships, which is not one study; give "
+                "reference:NAME or run"
+            )
         stored = reference(self.source.removeprefix("reference:"))
         wanted = {e.id for e in self.experiments}
         found = [o for o in stored.outcomes if o.experiment.id in wanted]
         if len(found) < len(wanted):
-            settings = sorted({_setting(o.experiment) for o in stored.outcomes if o.experiment.arm == "generated"})
-            raise ValueError(f"the reference results hold {len(found)} of the {len(wanted)} experiments asked for; "
-                             f"they were made at: {'; '.join(settings)}")
+            settings = sorted(
+                {_setting(o.experiment) for o in stored.outcomes if o.experiment.arm == "generated"}
+            )
+            raise ValueError(
+                f"the reference results hold {len(found)} of the {len(wanted)} experiments asked "
+                "for; "
+                f"they were made at: {'; '.join(settings)}"
+            )
         return Results(found, note=stored.note)
 
     def stored(self, name: str) -> Any:
-        """What a notebook that only reads sums up (summary.Stored): all that ships with the package (source: reference), one
-        study of it (reference:NAME), or, made on the spot, this study under a name (run)."""
+        """What a notebook that only reads sums up (summary.Stored): all that ships with the package
+        (source: reference), one study of it (reference:NAME), or, made on the spot, this study
+        under a name (run)."""
         from .report.shipped import reference_parts
         from .report.summary import Stored, stored
+
         if self.source == "run":
             return Stored({name: self.split(self.run())})
         which = self.source.removeprefix("reference").removeprefix(":")
@@ -93,21 +121,33 @@ class Study:
     def split(self, results: Any) -> dict[str, Any]:
         """Results of each variant, by its name."""
         from .loop.results import Results
+
         parts = {}
         for name, experiments in self.by_variant().items():
             mine = {e.id for e in experiments}
-            parts[name] = Results([o for o in results.outcomes if o.experiment.id in mine], note=results.note)
+            parts[name] = Results(
+                [o for o in results.outcomes if o.experiment.id in mine], note=results.note
+            )
         return parts
 
     def table(self) -> Any:
         """The choices that are not defaults, and the experiments they make, as a small table."""
         import pandas as pd
-        changed = {f.name: getattr(self.base, f.name) for f in fields(Experiment) if getattr(self.base, f.name) != f.default
-                   and getattr(self.base, f.name) != {}}
-        rows = {**changed, **self._named(),
-                "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
-                "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
-                "experiments": len(self.experiments), "scale": self.scale, "precision": self.numerics["precision"]}
+
+        changed = {
+            f.name: getattr(self.base, f.name)
+            for f in fields(Experiment)
+            if getattr(self.base, f.name) != f.default and getattr(self.base, f.name) != {}
+        }
+        rows = {
+            **changed,
+            **self._named(),
+            "seeds": f"{self.base.seed} to {self.base.seed + self.n_seeds - 1}",
+            "arms": ", ".join(dict.fromkeys(e.arm for e in self.experiments)),
+            "experiments": len(self.experiments),
+            "scale": self.scale,
+            "precision": self.numerics["precision"],
+        }
         return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="parameter"))
 
     def _named(self) -> dict[str, str]:
@@ -115,46 +155,71 @@ class Study:
 
 
 def _setting(e: Experiment) -> str:
-    return (f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, ratio {e.ratio}, "
-            f"{e.protocol}")
+    return (
+        f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator "
+        f"{e.generator}, ratio {e.ratio}, "
+        f"{e.protocol}"
+    )
 
 
 def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     """The study with these parameters: fields of Experiment and SETTINGS.
 
     elsewhere  other machines compute: the device need not be here
-    variants   list of mappings: fields in which the variants differ, for example [{protocol: latest}, {protocol: fresh}]
+    variants   list of mappings: fields in which the variants differ, for example [{protocol:
+               latest}, {protocol: fresh}]
 
-    raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown arm, no such device
+    raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown
+             arm, no such device
     """
     own = {f.name for f in fields(Experiment)}
     for name in parameters:
         if name not in own and name not in SETTINGS:
-            raise ValueError(f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}")
-    s = {name: checked(name, parameters.get(name, default), type(default)) for name, default in SETTINGS.items()}
+            raise ValueError(
+                f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}"
+            )
+    s = {
+        name: checked(name, parameters.get(name, default), type(default))
+        for name, default in SETTINGS.items()
+    }
     for arm in s["arms"]:
         if arm not in ALL_ARMS:
             raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ALL_ARMS)}")
     if s["n_seeds"] < 1 or not s["arms"]:
-        raise ValueError(f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}")
+        raise ValueError(
+            f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}"
+        )
     if s["source"] not in ("run", "reference") and not s["source"].startswith("reference:"):
-        raise ValueError(f"source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got {s['source']!r}")
-    variants = _variants({name: value for name, value in parameters.items() if name in own}, s["variants"])
+        raise ValueError(
+            "source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got "
+            f"{s['source']!r}"
+        )
+    variants = _variants(
+        {name: value for name, value in parameters.items() if name in own}, s["variants"]
+    )
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
         from .core.numerics import Numerics
-        _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)  # refuses a device that is not there
+
+        # refuses a device that is not there
+        _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)
     return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
 
 
 def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:
-    """Experiments by what differs between them, "start biased, bias 0.6"; the base alone has the empty name."""
+    """Experiments by what differs between them, "start biased, bias 0.6"; the base alone has the
+    empty name."""
     found: dict[str, Experiment] = {}
     for change in changes:
         if not isinstance(change, dict) or not change:
-            raise ValueError(f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got {change!r}")
+            raise ValueError(
+                f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got "
+                f"{change!r}"
+            )
     for change in changes or [{}]:
-        name = ", ".join(filter(None, (_said(field, value, changes) for field, value in change.items())))
+        name = ", ".join(
+            filter(None, (_said(field, value, changes) for field, value in change.items()))
+        )
         if name in found:
             raise ValueError(f"the variant {name!r} is given twice")
         found[name] = experiment_from({**base, **change})
@@ -162,17 +227,23 @@ def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]
 
 
 def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
-    """A field and its value in words; options are named by themselves, those that all variants share not at all."""
+    """A field and its value in words; options are named by themselves, those that all variants
+    share not at all."""
     if not isinstance(value, dict):
         return f"{field} {value}"
     other = [change.get(field) for change in changes]
-    shared = {k for k, v in value.items() if all(isinstance(options, dict) and options.get(k) == v for options in other)}
+    shared = {
+        k
+        for k, v in value.items()
+        if all(isinstance(options, dict) and options.get(k) == v for options in other)
+    }
     return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
     """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
     import yaml
+
     try:
         found = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

@@ -1,4 +1,5 @@
-"""What the tests share: tiny experiments, a store in a temporary folder, and where the real data are."""
+"""What the tests share: tiny experiments, a store in a temporary folder, and where the real data
+are."""
 
 import functools
 import http.server
@@ -15,7 +16,14 @@ from biasstudy.loop.run import open_store
 
 torch.set_num_threads(1)
 FLOAT64 = Numerics("float64")
-TINY = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 2}
+TINY = {
+    "n_real": 100,
+    "n_test": 20,
+    "classifier": "ridge",
+    "generator": "mixture",
+    "instrument": "ridge",
+    "n_generations": 2,
+}
 
 
 def tiny(**fields) -> Experiment:
@@ -66,9 +74,14 @@ def serve(monkeypatch):
     live = []
 
     def start(folder):
-        live.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))))
+        live.append(
+            http.server.ThreadingHTTPServer(
+                ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))
+            )
+        )
         threading.Thread(target=live[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{live[-1].server_port}"
+
     yield start
     for server in live:
         server.shutdown()

@@ -1,4 +1,5 @@
-"""What bench measures: everything that is registered, with a clock that counts the right things. No test asserts a speed."""
+"""What bench measures: everything that is registered, with a clock that counts the right things. No
+test asserts a speed."""
 
 import json
 import math
@@ -49,11 +50,16 @@ def _spreads(value):
 def test_every_model_has_positive_rates(report):
     measured = {(m["kind"], m["name"]): m for m in report[0]["models"]}
     left_out = {("generator", "reserve"), ("generator", "stable-diffusion")}
-    assert set(measured) == {(r.kind, name) for r in (GENERATORS, CLASSIFIERS) for name in r} - left_out
+    assert (
+        set(measured)
+        == {(r.kind, name) for r in (GENERATORS, CLASSIFIERS) for name in r} - left_out
+    )
     for (_, name), model in measured.items():
         with_steps = "steps" in model["options"]
         assert (model["fit"]["steps"] is not None) == with_steps, name
-        assert (model["flops_per_image"] is not None) == with_steps, "counted where there are steps, and said where not"
+        assert (model["flops_per_image"] is not None) == with_steps, (
+            "counted where there are steps, and said where not"
+        )
         assert not with_steps or model["flops_per_image"] > 0 < model["share"]
         assert model["memory_mb"] > 0
 
@@ -70,13 +76,17 @@ def test_the_parts_sum_to_the_wall_time(report):
     assert set(loop["seconds"]) == {*bench.PARTS.values(), "measure", "store"}
     assert sum(loop["seconds"].values()) == pytest.approx(loop["wall"], rel=1e-9)
     assert all(seconds >= 0 for seconds in loop["seconds"].values())
-    assert loop["overhead"] == pytest.approx((loop["seconds"]["measure"] + loop["seconds"]["store"]) / loop["wall"])
+    assert loop["overhead"] == pytest.approx(
+        (loop["seconds"]["measure"] + loop["seconds"]["store"]) / loop["wall"]
+    )
     assert loop["stages"] > 10 and loop["computed_again"] == 0, "a rerun reads everything"
 
 
 def test_every_kind_of_stage_has_a_part():
     rooms = (stages, probes, decomposition, clip)
-    kinds = {value.name for module in rooms for value in vars(module).values() if isinstance(value, Kind)}
+    kinds = {
+        value.name for module in rooms for value in vars(module).values() if isinstance(value, Kind)
+    }
     assert kinds == set(bench.PARTS) | {"candidates"}
 
 
@@ -91,15 +101,22 @@ def test_the_table_says_where_and_what(report):
     assert max(map(len, text.splitlines())) <= 127
     for name in [m["name"] for m in report[0]["models"]] + list(report[0]["loop"]["seconds"]):
         assert f" {name} " in text
-    assert text.count("not counted not counted") == sum(m["flops_per_image"] is None for m in report[0]["models"])
+    assert text.count("not counted not counted") == sum(
+        m["flops_per_image"] is None for m in report[0]["models"]
+    )
 
 
-@pytest.mark.parametrize(("given", "sentence"), [
-    ({"only": ["gam"]}, "bench cannot measure 'gam'; known: diffusion, gan"),
-    ({"only": ["reserve"]}, "bench cannot measure 'reserve'"),
-    ({"path": "nowhere"}, "there is no folder .*nowhere for the JSON file b.json"),
-])
-def test_bad_options_are_one_sentence_before_anything_is_measured(given, sentence, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"only": ["gam"]}, "bench cannot measure 'gam'; known: diffusion, gan"),
+        ({"only": ["reserve"]}, "bench cannot measure 'reserve'"),
+        ({"path": "nowhere"}, "there is no folder .*nowhere for the JSON file b.json"),
+    ],
+)
+def test_bad_options_are_one_sentence_before_anything_is_measured(
+    given, sentence, tmp_path, monkeypatch
+):
     monkeypatch.setattr(bench, "matmul_peak", None)
     if "path" in given:
         given = {"path": tmp_path / given["path"] / "b.json"}
@@ -108,19 +125,23 @@ def test_bad_options_are_one_sentence_before_anything_is_measured(given, sentenc
     assert "\n" not in str(error.value)
 
 
-# ---- The clock -------------------------------------------------------------------------------------------------------
+# ---- The clock -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Slow:
-    """A classifier whose set-up takes 100 seconds of the fake clock, its first step 10 and each other step 0.25."""
+    """A classifier whose set-up takes 100 seconds of the fake clock, its first step 10 and each
+    other step 0.25."""
 
     steps: int = 1
     batch: int = 8
 
     def fit(self, pool, n_classes, *, seed, context, previous=None):
         CLOCK[0] += 100
+
         def step(i):
             CLOCK[0] += 0.25 if i else 10
+
         train({}, step, self.steps, context)
         return {}
 
@@ -129,23 +150,40 @@ CLOCK = [0.0]
 
 
 def test_the_peak_is_that_of_the_better_library(monkeypatch):
-    products, clock = [], iter([4.0, 1.0, 8.0, 2.0])      # seconds of mm and of the convolution, at n = 64 and at n = 128
+    # seconds of mm and of the convolution, at n = 64 and at n = 128
+    products, clock = [], iter([4.0, 1.0, 8.0, 2.0])
 
     def timed(way, device, fill):
         products.append(way().squeeze())
         return [next(clock)] * 3
+
     monkeypatch.setattr(bench, "timed", timed)
     peak = bench.matmul_peak(NUMERICS, sizes=(64, 128))["float32"]
-    assert peak == {"median": 2e-9 * 128**3 / 2, "low": 2e-9 * 128**3 / 2, "high": 2e-9 * 128**3 / 2, "n": 3, "size": 128}
-    (a, b), ours = (noise((64, 64), Context(NUMERICS), "bench", 64, i) for i in range(2)), products[:2]
-    assert torch.allclose(ours[0], a @ b, atol=1e-4) and torch.allclose(ours[1], b @ a, atol=1e-4), "both are products"
+    assert peak == {
+        "median": 2e-9 * 128**3 / 2,
+        "low": 2e-9 * 128**3 / 2,
+        "high": 2e-9 * 128**3 / 2,
+        "n": 3,
+        "size": 128,
+    }
+    (a, b), ours = (
+        (noise((64, 64), Context(NUMERICS), "bench", 64, i) for i in range(2)),
+        products[:2],
+    )
+    assert torch.allclose(ours[0], a @ b, atol=1e-4) and torch.allclose(
+        ours[1], b @ a, atol=1e-4
+    ), "both are products"
 
 
 def test_set_up_does_not_enter_the_rate_of_a_fit(monkeypatch):
     monkeypatch.setattr(bench, "now", lambda device: CLOCK[0])
-    rate, _ = bench.fit_rate(Entry("classifier", "slow", 1, Slow, {}), {"steps": 1, "batch": 8}, POOL, NUMERICS, fill=10)
+    rate, _ = bench.fit_rate(
+        Entry("classifier", "slow", 1, Slow, {}), {"steps": 1, "batch": 8}, POOL, NUMERICS, fill=10
+    )
     assert rate["steps"] == 32, "40 steps fill 10 seconds; a block is a multiple of 16"
-    assert rate["images/s"] == {"median": 32, "low": 32, "high": 32, "n": 3}, "8 images in 0.25 seconds"
+    assert rate["images/s"] == {"median": 32, "low": 32, "high": 32, "n": 3}, (
+        "8 images in 0.25 seconds"
+    )
 
 
 def test_a_fit_without_steps_is_timed_whole(monkeypatch):
@@ -154,7 +192,8 @@ def test_a_fit_without_steps_is_timed_whole(monkeypatch):
     assert rate["images/s"]["median"] == pytest.approx(40 / 110) and rate["steps"] is None
 
 
-# ---- Operations and memory -------------------------------------------------------------------------------------------
+# ---- Operations and memory -----------------------------------------------------------------------
+
 
 def test_operations_of_lenet_are_those_of_its_layers():
     """Forward 2 per multiplication; backward twice that, without the gradient of the pixels."""
@@ -167,7 +206,10 @@ def test_operations_of_lenet_are_those_of_its_layers():
 
 def test_operations_are_proportional_to_the_batch():
     gan = GENERATORS["gan"]
-    of = [bench.flops_per_image(gan, {**gan.defaults(), "channels": 4}, POOL, NUMERICS, batch) for batch in (2, 4)]
+    of = [
+        bench.flops_per_image(gan, {**gan.defaults(), "channels": 4}, POOL, NUMERICS, batch)
+        for batch in (2, 4)
+    ]
     assert of[0] == of[1] > 0
 
 
@@ -184,7 +226,16 @@ class Large:
 
 def test_memory_is_that_of_the_fit_alone():
     assert np.ones(500 * 2**20, np.uint8).min() == 1, "used by this process before"
-    large = bench.apart(bench.model_speed, Entry("classifier", "large", 1, Large, {}), {}, POOL, NUMERICS, 0.001, 1.0, 4)
+    large = bench.apart(
+        bench.model_speed,
+        Entry("classifier", "large", 1, Large, {}),
+        {},
+        POOL,
+        NUMERICS,
+        0.001,
+        1.0,
+        4,
+    )
     assert 90 < large["memory_mb"] - bench.apart(bench.memory_mb, "cpu") < 150
 
 
@@ -196,9 +247,11 @@ def test_a_measuring_process_that_dies_is_one_sentence():
 def test_timed_divides_by_the_number_of_calls(monkeypatch):
     monkeypatch.setattr(bench, "now", lambda device: CLOCK[0])
     calls = []
+
     def call():
         calls.append(time.perf_counter())
         CLOCK[0] += 0.5
+
     assert bench.timed(call, "cpu", 2.0) == [0.5, 0.5, 0.5] and len(calls) == 2 + 3 * 4
 
 
@@ -207,13 +260,21 @@ def test_the_peer_is_measured_beside_ours(tmp_path, capsys):
     assert "the usual way" in capsys.readouterr().out
     found = json.loads((tmp_path / "peer.json").read_text())["models"]
     for row in found.values():
-        assert row["ratio"] == row["ours"]["median"] / row["usual"]["median"] and row["usual"]["n"] == bench.REPEATS
+        assert (
+            row["ratio"] == row["ours"]["median"] / row["usual"]["median"]
+            and row["usual"]["n"] == bench.REPEATS
+        )
 
 
 def test_both_ways_take_the_same_step_of_the_autoencoder():
-    """Equal weights, images and noise: the same loss to the last digits, whatever the layout in memory."""
+    """Equal weights, images and noise: the same loss to the last digits, whatever the layout in
+    memory."""
     torch.manual_seed(0)
-    model, images, draw = Autoencoder(), torch.randint(0, 256, (4, 3, 28, 28), dtype=torch.uint8), torch.randn(4, 20)
+    model, images, draw = (
+        Autoencoder(),
+        torch.randint(0, 256, (4, 3, 28, 28), dtype=torch.uint8),
+        torch.randn(4, 20),
+    )
     usual = model.loss(images / 255, draw)
     context = Context(Numerics())
     ours = context.place(model).loss(context.pixels(images).add_(1).div_(2), draw)
@@ -238,11 +299,24 @@ def test_resnet18_is_compiled_both_ways_and_learns(way, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
     monkeypatch.setattr(peers, "RESNET_BATCH", 4)
-    monkeypatch.setattr(peers.F, "cross_entropy", lambda *given: losses.append(loss(*given)) or losses[-1])
+    monkeypatch.setattr(
+        peers.F, "cross_entropy", lambda *given: losses.append(loss(*given)) or losses[-1]
+    )
     torch.manual_seed(0)
-    images = np.where(np.arange(4) % 2, 250, 5).astype(np.uint8)[:, None, None, None].repeat(3, 1).repeat(28, 2).repeat(28, 3)
-    steps = peers.our_resnet(images, Context(NUMERICS)) if way == "ours" else peers.plain_resnet(images, NUMERICS)
+    images = (
+        np.where(np.arange(4) % 2, 250, 5)
+        .astype(np.uint8)[:, None, None, None]
+        .repeat(3, 1)
+        .repeat(28, 2)
+        .repeat(28, 3)
+    )
+    steps = (
+        peers.our_resnet(images, Context(NUMERICS))
+        if way == "ours"
+        else peers.plain_resnet(images, NUMERICS)
+    )
     steps(8)
     assert len(compiled) == 1 and len(losses) == 8
-    after = torch.stack(losses[1:]).median()    # not each: a batch drawn from one class is normalised to nothing
+    # not each: a batch drawn from one class is normalised to nothing
+    after = torch.stack(losses[1:]).median()
     assert after < losses[0] / 2

@@ -27,7 +27,8 @@ def built(name, **options):
     return CLASSIFIERS[name].target(**{"steps": 1, "batch": 2, **SMALL.get(name, {}), **options})
 
 
-# ---- The recipe ------------------------------------------------------------------------------------------------------
+# ---- The recipe ----------------------------------------------------------------------------------
+
 
 def augmented(images, step, **options):
     model = built("vit", **options)
@@ -35,54 +36,87 @@ def augmented(images, step, **options):
 
 
 def test_augmented_images_are_crops_out_of_4_more_pixels_half_of_them_mirrored():
-    """All 81 places equally often, straight and mirrored, edges repeated: against numpy, on pixels that tell their place."""
+    """All 81 places equally often, straight and mirrored, edges repeated: against numpy, on pixels
+    that tell their place."""
     rows, columns = np.mgrid[0:12, 0:12]
     image = np.stack([rows, columns, rows * 12 + columns]).astype(np.uint8)
     wide = np.pad(image, ((0, 0), (4, 4), (4, 4)), mode="edge")
-    crops = [wide[:, y: y + 12, x: x + 12] for y in range(9) for x in range(9)]
-    expected = {np.ascontiguousarray(view).tobytes() for crop in crops for view in (crop, crop[:, :, ::-1])}
+    crops = [wide[:, y : y + 12, x : x + 12] for y in range(9) for x in range(9)]
+    expected = {
+        np.ascontiguousarray(view).tobytes() for crop in crops for view in (crop, crop[:, :, ::-1])
+    }
     batch = torch.as_tensor(image).expand(16_200, -1, -1, -1)
     out = augmented(batch, 0, shift=4, flip=True)
     assert out.dtype == torch.uint8 and out.shape == batch.shape
     seen = Counter(np.ascontiguousarray(view).tobytes() for view in out.numpy())
     assert len(expected) == 162 and set(seen) == expected
-    assert sum((n - 100) ** 2 / 100 for n in seen.values()) < 161 + 4 * np.sqrt(2 * 161), "chi-square, 161 degrees of freedom"
+    assert sum((n - 100) ** 2 / 100 for n in seen.values()) < 161 + 4 * np.sqrt(2 * 161), (
+        "chi-square, 161 degrees of freedom"
+    )
     assert (augmented(batch[:9], 0, shift=0) == batch[:9]).all()
-    assert (augmented(batch[:99], 1, shift=4).numpy() != out[:99].numpy()).any(), "each step draws anew"
+    assert (augmented(batch[:99], 1, shift=4).numpy() != out[:99].numpy()).any(), (
+        "each step draws anew"
+    )
 
 
-@pytest.mark.parametrize(("option", "value", "sentence"), [
-    ("steps", 0, "steps must be at least 1; got 0"), ("batch", 0, "batch must be at least 1; got 0"),
-    ("shift", -1, "shift must be at least 0; got -1"), ("rate", 0.0, "rate must be above 0"),
-    ("rate", float("nan"), "rate must be above 0"), ("decay", -0.1, "decay at least 0; got .*-0.1")])
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("steps", 0, "steps must be at least 1; got 0"),
+        ("batch", 0, "batch must be at least 1; got 0"),
+        ("shift", -1, "shift must be at least 0; got -1"),
+        ("rate", 0.0, "rate must be above 0"),
+        ("rate", float("nan"), "rate must be above 0"),
+        ("decay", -0.1, "decay at least 0; got .*-0.1"),
+    ],
+)
 @pytest.mark.parametrize("name", ["lenet", "small-cnn", *DEEP])
 def test_options_of_every_network_are_checked(name, option, value, sentence):
     with pytest.raises(ValueError, match=f"^{name}: .*{sentence}"):
         built(name, **{option: value})
 
 
-@pytest.mark.parametrize(("name", "options", "sentence"), [
-    ("ridge", {"penalty": 0.0}, "ridge: penalty must be above 0; got 0.0"),
-    ("vit", {"smoothing": 1.0}, r"vit: smoothing must be in \[0, 1\); got 1.0"),
-    ("resnet18", {"optimizer": "adam"}, "unknown optimizer 'adam' of resnet18; known: adamw, sgd"),
-    ("vit", {"width": 20}, "vit: width must be a multiple of heads; got 20 and 3"),
-    ("vit", {"depth": 0}, "vit: depth must be at least 1; got 0"),
-    ("resnet50", {"enlarge": -1}, "resnet50: enlarge must be at least 0; got -1"),
-    ("squeezenet", {"tuning": 0.5}, "squeezenet: tuning is used by pretrained weights alone; got 0.5"),
-    ("squeezenet", {"sha256": "ab"}, "squeezenet: sha256 belongs to weights, but no file is given; got 'ab'"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("ridge", {"penalty": 0.0}, "ridge: penalty must be above 0; got 0.0"),
+        ("vit", {"smoothing": 1.0}, r"vit: smoothing must be in \[0, 1\); got 1.0"),
+        (
+            "resnet18",
+            {"optimizer": "adam"},
+            "unknown optimizer 'adam' of resnet18; known: adamw, sgd",
+        ),
+        ("vit", {"width": 20}, "vit: width must be a multiple of heads; got 20 and 3"),
+        ("vit", {"depth": 0}, "vit: depth must be at least 1; got 0"),
+        ("resnet50", {"enlarge": -1}, "resnet50: enlarge must be at least 0; got -1"),
+        (
+            "squeezenet",
+            {"tuning": 0.5},
+            "squeezenet: tuning is used by pretrained weights alone; got 0.5",
+        ),
+        (
+            "squeezenet",
+            {"sha256": "ab"},
+            "squeezenet: sha256 belongs to weights, but no file is given; got 'ab'",
+        ),
+    ],
+)
 def test_other_options_are_checked(name, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         CLASSIFIERS[name].target(**options)
 
 
 def test_a_vision_transformer_has_no_pretrained_weights():
-    with pytest.raises(ValueError, match=r"unknown option 'pretrained' of classifier 'vit'; known: .*depth"):
+    with pytest.raises(
+        ValueError, match=r"unknown option 'pretrained' of classifier 'vit'; known: .*depth"
+    ):
         CLASSIFIERS["vit"].resolve({"pretrained": True})
 
 
 def test_patches_must_fill_the_image():
-    with pytest.raises(ValueError, match="vit: patch must divide the side of the images; got 5 and 28"):
+    with pytest.raises(
+        ValueError, match="vit: patch must divide the side of the images; got 5 and 28"
+    ):
         built("vit", patch=5).fit(shapes(6), 3, seed=0, context=CONTEXT)
 
 
@@ -95,20 +129,27 @@ def test_smoothed_labels_give_a_share_to_every_class():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_fit_goes_on_from_its_checkpoint(optimizer, tmp_path):
-    model, pool = built("vit", steps=6, batch=8, rate=0.05, smoothing=0.1, optimizer=optimizer), shapes(size=16)
+    model, pool = (
+        built("vit", steps=6, batch=8, rate=0.05, smoothing=0.1, optimizer=optimizer),
+        shapes(size=16),
+    )
     whole = model.fit(pool, 3, seed=0, context=CONTEXT)
 
     def die(i, n):
         if i == 4:
             raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
         model.fit(pool, 3, seed=0, context=Context(FLOAT64, tmp_path, every=0, progress=die))
     seen = []
-    resumed = model.fit(pool, 3, seed=0, context=Context(FLOAT64, tmp_path, progress=lambda i, n: seen.append(i)))
+    resumed = model.fit(
+        pool, 3, seed=0, context=Context(FLOAT64, tmp_path, progress=lambda i, n: seen.append(i))
+    )
     assert seen == [4, 5, 6] and all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-# ---- Networks --------------------------------------------------------------------------------------------------------
+# ---- Networks ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", DEEP)
 @pytest.mark.parametrize("size", [16, 32])
@@ -117,7 +158,10 @@ def test_features_are_what_the_last_layer_sees(name, size):
     state = model.fit(pool, 3, seed=0, context=SINGLE)
     features = model.features(state, pool.images, context=SINGLE)
     assert features.shape == (4, model.width) and features.dtype == np.float32
-    weight, bias = (state[[key for key in state if key.endswith(part)][-1]].numpy() for part in ("weight", "bias"))
+    weight, bias = (
+        state[[key for key in state if key.endswith(part)][-1]].numpy()
+        for part in ("weight", "bias")
+    )
     assert weight.shape == (3, model.width)
     softmax = torch.as_tensor(features @ weight.T + bias).softmax(1).numpy()
     assert np.allclose(softmax, model.predict(state, pool.images, context=SINGLE), atol=1e-5)
@@ -127,7 +171,9 @@ def test_features_are_what_the_last_layer_sees(name, size):
 def test_a_warm_classifier_begins_at_the_previous_weights(name):
     pool, model = shapes(12, size=16), built(name, rate=1e-12)
     first = built(name, steps=2, batch=8).fit(pool, 3, seed=0, context=CONTEXT)
-    warm, cold = (model.fit(pool, 3, seed=9, context=CONTEXT, previous=state) for state in (first, None))
+    warm, cold = (
+        model.fit(pool, 3, seed=9, context=CONTEXT, previous=state) for state in (first, None)
+    )
     weights = [key for key in first if key.endswith("weight")]
     assert all(torch.allclose(warm[key], first[key], atol=1e-9) for key in weights)
     assert any(not torch.allclose(cold[key], first[key], atol=1e-3) for key in weights)
@@ -140,25 +186,32 @@ def test_a_vision_transformer_says_the_same_in_training_and_after():
     x = CONTEXT.pixels(shapes(6, size=16).images)
     with torch.inference_mode():
         trained, after, moved = network.train()(x), network.eval()(x), network.eval()(x.roll(4, 3))
-    assert torch.allclose(trained, after, atol=1e-12) and not torch.allclose(after, moved, atol=1e-4)
+    assert torch.allclose(trained, after, atol=1e-12) and not torch.allclose(
+        after, moved, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", DEEP)
 def test_layers_begin_at_different_weights(name):
-    weights = [p for p in built(name).network(3, 16, 5).parameters() if p.dim() > 1 and p.numel() > 500]
+    weights = [
+        p for p in built(name).network(3, 16, 5).parameters() if p.dim() > 1 and p.numel() > 500
+    ]
     assert len({tensor.flatten()[:50].sum().item() for tensor in weights}) == len(weights) > 5
 
 
 def test_enlarged_images_are_what_a_network_from_scratch_sees():
     plain, large = (SqueezeNet(steps=1, enlarge=k).network(3, 16, 3).eval() for k in (1, 2))
     assert len(large) == len(plain) + 1
-    large.load_state_dict({f"{int(key[0]) + 1}{key[1:]}": value for key, value in plain.state_dict().items()})
+    large.load_state_dict(
+        {f"{int(key[0]) + 1}{key[1:]}": value for key, value in plain.state_dict().items()}
+    )
     x = torch.rand(2, 3, 16, 16)
     by_hand = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.allclose(large(x), plain(by_hand), atol=1e-6)
 
 
-# ---- Pretrained weights ----------------------------------------------------------------------------------------------
+# ---- Pretrained weights --------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def random_weights():
@@ -199,13 +252,22 @@ def test_pretrained_images_are_enlarged_to_about_96_pixels(folder):
 @pytest.mark.parametrize("tuning", [0.0, 0.1])
 def test_pretrained_weights_move_at_their_share_of_the_rate(tuning, folder, random_weights):
     """The first step of AdamW without decay moves a weight by the rate."""
-    state = pretrained(tuning=tuning, rate=1e-3, decay=0.0).fit(shapes(), 3, seed=0, context=CONTEXT)
+    state = pretrained(tuning=tuning, rate=1e-3, decay=0.0).fit(
+        shapes(), 3, seed=0, context=CONTEXT
+    )
     assert state["3.weight"].shape == (3, 512)
-    moved = {key: (state[f"2.{key}"] - value).abs().max().item() for key, value in random_weights.state_dict().items()
-             if key.startswith("features") and key.endswith("weight")}
-    assert len(moved) == 25 and all(value == pytest.approx(tuning * 1e-3, rel=1e-3, abs=1e-12) for value in moved.values())
+    moved = {
+        key: (state[f"2.{key}"] - value).abs().max().item()
+        for key, value in random_weights.state_dict().items()
+        if key.startswith("features") and key.endswith("weight")
+    }
+    assert len(moved) == 25 and all(
+        value == pytest.approx(tuning * 1e-3, rel=1e-3, abs=1e-12) for value in moved.values()
+    )
     other = pretrained(tuning=0.0, rate=1e-12).fit(shapes(), 3, seed=0, context=CONTEXT)
-    assert (state["3.weight"] - other["3.weight"]).abs().max().item() == pytest.approx(1e-3, rel=1e-3)
+    assert (state["3.weight"] - other["3.weight"]).abs().max().item() == pytest.approx(
+        1e-3, rel=1e-3
+    )
 
 
 def test_a_warm_start_goes_before_pretrained_weights(folder):
@@ -213,14 +275,19 @@ def test_a_warm_start_goes_before_pretrained_weights(folder):
     first = pretrained(steps=3).fit(pool, 3, seed=0, context=CONTEXT)
     warm = pretrained(rate=1e-12).fit(pool, 3, seed=1, context=CONTEXT, previous=first)
     assert all(torch.allclose(warm[key], first[key], atol=1e-9) for key in first)
-    assert not torch.allclose(model.fit(pool, 3, seed=1, context=CONTEXT)["3.weight"], first["3.weight"], atol=1e-3)
+    assert not torch.allclose(
+        model.fit(pool, 3, seed=1, context=CONTEXT)["3.weight"], first["3.weight"], atol=1e-3
+    )
 
 
 def test_the_digest_of_a_file_is_an_option(folder, random_weights):
     path = folder / "net.pth"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     model = pretrained().prepare()
-    assert model.sha256 == digest and pretrained(sha256=digest).prepare() == pretrained(sha256=digest[:12]).prepare() == model
+    assert (
+        model.sha256 == digest
+        and pretrained(sha256=digest).prepare() == pretrained(sha256=digest[:12]).prepare() == model
+    )
     assert pretrained(weights=str(path)).prepare().sha256 == digest, "an absolute path"
     save_file(random_weights.state_dict(), folder / "net.safetensors")
     other = pretrained(weights="net.safetensors").prepare()
@@ -229,7 +296,10 @@ def test_the_digest_of_a_file_is_an_option(folder, random_weights):
     one, two = (m.fit(pool, 3, seed=0, context=CONTEXT) for m in (model, other))
     assert all(torch.equal(one[key], two[key]) for key in one), "the same weights in another format"
     torch.save({k: v + 1 for k, v in random_weights.state_dict().items()}, path)
-    with pytest.raises(ValueError, match=f"squeezenet: weights .*net.pth have sha256 .*, expected {digest}; the file changed"):
+    with pytest.raises(
+        ValueError,
+        match=f"squeezenet: weights .*net.pth have sha256 .*, expected {digest}; the file changed",
+    ):
         model.fit(pool, 3, seed=0, context=CONTEXT)
     assert pretrained().prepare().sha256 != digest
 
@@ -238,16 +308,30 @@ def _lacks_one(tensors):
     return {name: value for name, value in tensors.items() if name != "features.0.bias"}
 
 
-@pytest.mark.parametrize(("content", "sentence"), [
-    (None, r"squeezenet: weights .*net.pth cannot be read: No such file or directory \(a relative path starts in "),
-    (b"", "net.pth are truncated, altered, or not of torch.save or safetensors"),
-    (b"\x80\x02cos\nsystem\n(S'true'\ntR.", "net.pth are truncated, altered, or not"),
-    (1000, "net.pth are truncated, altered, or not"),
-    ([1, 2], "not those of torchvision's squeezenet1_1 .*'features.0.weight' is no tensor, expected .64, 3, 3, 3."),
-    (_lacks_one, "'features.0.bias' is no tensor, expected .64,."),
-    (lambda tensors: {**tensors, "more": torch.ones(2)}, "'more' is .2,., expected no tensor"),
-    (lambda tensors: {**tensors, "classifier.1.bias": torch.ones(20)}, "'classifier.1.bias' is .20,., expected .1000,."),
-])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            None,
+            r"squeezenet: weights .*net.pth cannot be read: No such file or directory \(a "
+            r"relative path starts in ",
+        ),
+        (b"", "net.pth are truncated, altered, or not of torch.save or safetensors"),
+        (b"\x80\x02cos\nsystem\n(S'true'\ntR.", "net.pth are truncated, altered, or not"),
+        (1000, "net.pth are truncated, altered, or not"),
+        (
+            [1, 2],
+            "not those of torchvision's squeezenet1_1 .*'features.0.weight' is no tensor, "
+            "expected .64, 3, 3, 3.",
+        ),
+        (_lacks_one, "'features.0.bias' is no tensor, expected .64,."),
+        (lambda tensors: {**tensors, "more": torch.ones(2)}, "'more' is .2,., expected no tensor"),
+        (
+            lambda tensors: {**tensors, "classifier.1.bias": torch.ones(20)},
+            "'classifier.1.bias' is .20,., expected .1000,.",
+        ),
+    ],
+)
 def test_a_file_that_does_not_fit_is_one_sentence(content, sentence, folder, random_weights):
     path = folder / "net.pth"
     if content is None:
@@ -266,39 +350,66 @@ def test_a_file_that_does_not_fit_is_one_sentence(content, sentence, folder, ran
 def test_counters_of_batches_may_lack(tmp_path, monkeypatch):
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path))
     tensors = models.resnet18(weights=None).state_dict()
-    torch.save({key: value for key, value in tensors.items() if "num_batches" not in key}, tmp_path / "old.pth")
-    state = built("resnet18", weights="old.pth", tuning=0.0, enlarge=1).fit(shapes(4, size=32), 3, seed=0, context=SINGLE)
+    torch.save(
+        {key: value for key, value in tensors.items() if "num_batches" not in key},
+        tmp_path / "old.pth",
+    )
+    state = built("resnet18", weights="old.pth", tuning=0.0, enlarge=1).fit(
+        shapes(4, size=32), 3, seed=0, context=SINGLE
+    )
     assert torch.equal(state["1.layer4.1.conv2.weight"], tensors["layer4.1.conv2.weight"])
     assert state["1.conv1.weight"].shape == (64, 3, 7, 7), "the first convolution of ImageNet"
 
 
 # -- in the loop
 
+
 def experiment(**options):
-    return Experiment(n_real=20, n_test=10, ratio=0.5, n_generations=1, classifier="squeezenet", instrument="ridge",
-                      classifier_steps=1, classifier_batch=4,
-                      classifier_options={"weights": "net.pth", "enlarge": 1, **options})
+    return Experiment(
+        n_real=20,
+        n_test=10,
+        ratio=0.5,
+        n_generations=1,
+        classifier="squeezenet",
+        instrument="ridge",
+        classifier_steps=1,
+        classifier_batch=4,
+        classifier_options={"weights": "net.pth", "enlarge": 1, **options},
+    )
 
 
 def test_the_weights_of_a_classifier_are_in_its_stages_and_its_prior_in_the_table(folder):
     results = run(experiment(), where=folder / "runs", progress=False)
     assert set(results.table.prior) == {"imagenet"}
-    assert set(run(experiment(), where=folder / "runs", progress=False).counts) >= {("found", "prediction")}
-    torch.save({k: v + 1 for k, v in torch.load(folder / "net.pth", weights_only=True).items()}, folder / "net.pth")
+    assert set(run(experiment(), where=folder / "runs", progress=False).counts) >= {
+        ("found", "prediction")
+    }
+    torch.save(
+        {k: v + 1 for k, v in torch.load(folder / "net.pth", weights_only=True).items()},
+        folder / "net.pth",
+    )
     again = run(experiment(), where=folder / "runs", progress=False)
-    assert again.counts["computed", "classifier"] == 2, "other weights under the same name are another classifier"
+    assert again.counts["computed", "classifier"] == 2, (
+        "other weights under the same name are another classifier"
+    )
     save(results, folder / "kept", "study", "command")
     (folder / "net.pth").unlink()
-    assert reference("study", folder / "kept").table.equals(results.table), "stored results do not need the weights"
+    assert reference("study", folder / "kept").table.equals(results.table), (
+        "stored results do not need the weights"
+    )
 
 
 def test_missing_weights_stop_an_experiment_before_any_training(folder):
-    with pytest.raises(ValueError, match=r"squeezenet: weights .*other.pth cannot be read: No such file or directory"):
+    with pytest.raises(
+        ValueError,
+        match=r"squeezenet: weights .*other.pth cannot be read: No such file or directory",
+    ):
         run(experiment(weights="other.pth"), where=folder / "runs", progress=False)
     assert not list((folder / "runs").rglob("arrays.safetensors"))
 
 
 # -- from a host
+
 
 def hosted(folder, monkeypatch, digest):
     """Torchvision's file, as if its host were a folder."""
@@ -309,7 +420,9 @@ def hosted(folder, monkeypatch, digest):
 
 
 def test_weights_are_downloaded_once_before_the_first_step(folder, monkeypatch):
-    path = hosted(folder, monkeypatch, hashlib.sha256((folder / "net.pth").read_bytes()).hexdigest()[:8])
+    path = hosted(
+        folder, monkeypatch, hashlib.sha256((folder / "net.pth").read_bytes()).hexdigest()[:8]
+    )
     model = pretrained(weights="", pretrained=True)
     assert model.prior == "imagenet" and model.sha256 == "" and not (folder / "weights").exists()
     state = model.fit(shapes(6), 3, seed=0, context=CONTEXT)
@@ -319,21 +432,32 @@ def test_weights_are_downloaded_once_before_the_first_step(folder, monkeypatch):
     again = pretrained(weights="", pretrained=True).fit(shapes(6), 3, seed=0, context=CONTEXT)
     assert all(torch.equal(state[key], again[key]) for key in state)
     kept.write_bytes(kept.read_bytes() + b"0")
-    with pytest.raises(ValueError, match=r"weights .* have sha256 .*, expected .*; the file changed"):
+    with pytest.raises(
+        ValueError, match=r"weights .* have sha256 .*, expected .*; the file changed"
+    ):
         pretrained(weights="", pretrained=True).prepare()
 
 
-@pytest.mark.parametrize(("url", "reason"), [("http://127.0.0.1:9/net-00000000.pth", "refused"),
-                                             (None, "invalid hash value")])
-def test_no_host_or_a_wrong_file_is_one_sentence_before_the_first_step(url, reason, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("http://127.0.0.1:9/net-00000000.pth", "refused"), (None, "invalid hash value")],
+)
+def test_no_host_or_a_wrong_file_is_one_sentence_before_the_first_step(
+    url, reason, folder, monkeypatch
+):
     if url:
         monkeypatch.setattr(SqueezeNet, "_url", url)
     else:
         hosted(folder, monkeypatch, "00000000")
     model, seen = pretrained(weights="", pretrained=True), []
-    with pytest.raises(OSError, match=rf"could not download .*net-00000000\.pth: .*{reason}.*; put that file into "
-                                      r".*weights, or give squeezenet a file of its own \(weights: PATH\)") as error:
-        model.fit(shapes(6), 3, seed=0, context=Context(FLOAT64, progress=lambda i, n: seen.append(i)))
+    with pytest.raises(
+        OSError,
+        match=rf"could not download .*net-00000000\.pth: .*{reason}.*; put that file into "
+        r".*weights, or give squeezenet a file of its own \(weights: PATH\)",
+    ) as error:
+        model.fit(
+            shapes(6), 3, seed=0, context=Context(FLOAT64, progress=lambda i, n: seen.append(i))
+        )
     assert not seen and "\n" not in str(error.value) and not list((folder / "weights").iterdir())
 
 
@@ -345,15 +469,21 @@ def test_where_torchvision_keeps_its_weights(name):
 
 # -- of ImageNet
 
+
 @pytest.mark.realdata
 def test_imagenet_weights_help_on_photographs():
-    """Four coarse classes of CIFAR-100, 200 images: seeds 0, 1, 2 gave 0.66-0.70 pretrained, 0.44-0.48 from scratch."""
+    """Four coarse classes of CIFAR-100, 200 images: seeds 0, 1, 2 gave 0.66-0.70 pretrained,
+    0.44-0.48 from scratch."""
     source = DATASETS["cifar20"].target()
+
     def part(images, n):
         return images[np.concatenate([np.flatnonzero(images.label == k)[:n] for k in range(4)])]
+
     pool, test = part(source.train, 50), part(source.test, 50)
+
     def accuracy(**options):
         model = SqueezeNet(steps=30, batch=32, **options)
         state = model.fit(pool, 4, seed=0, context=SINGLE)
         return (model.predict(state, test.images, context=SINGLE).argmax(1) == test.label).mean()
+
     assert accuracy(weights="weights/squeezenet1_1.pth") > accuracy() + 0.1

@@ -1,4 +1,5 @@
-"""Images, sources and draws: exact counts, disjoint parts, equal starts in all arms, exact colours."""
+"""Images, sources and draws: exact counts, disjoint parts, equal starts in all arms, exact
+colours."""
 
 import dataclasses
 
@@ -15,19 +16,26 @@ NAMES = ["colorized-mnist-5k", "standin20"]
 
 
 def images(n=4, **changed):
-    blank = {"images": np.zeros((n, 3, 8, 8), np.uint8), "label": np.arange(n), "group": np.zeros(n, int)}
+    blank = {
+        "images": np.zeros((n, 3, 8, 8), np.uint8),
+        "label": np.arange(n),
+        "group": np.zeros(n, int),
+    }
     return LabeledImages(**{**blank, **changed})
 
 
-@pytest.mark.parametrize(("changed", "sentence"), [
-    ({"images": np.zeros((4, 3, 8, 8))}, "images must be uint8"),
-    ({"images": np.zeros((4, 8, 8), np.uint8)}, "images must be uint8"),
-    ({"label": np.arange(3)}, "label must be 4 whole numbers"),
-    ({"label": np.arange(4.0)}, "label must be 4 whole numbers"),
-    ({"label": np.array([0, 1, 2, -1])}, "labels start at 0"),
-    ({"group": np.zeros((4, 1), int)}, "group must be 4 whole numbers"),
-    ({"mask": np.zeros((4, 7, 8), bool)}, "a mask has the height and width"),
-])
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"images": np.zeros((4, 3, 8, 8))}, "images must be uint8"),
+        ({"images": np.zeros((4, 8, 8), np.uint8)}, "images must be uint8"),
+        ({"label": np.arange(3)}, "label must be 4 whole numbers"),
+        ({"label": np.arange(4.0)}, "label must be 4 whole numbers"),
+        ({"label": np.array([0, 1, 2, -1])}, "labels start at 0"),
+        ({"group": np.zeros((4, 1), int)}, "group must be 4 whole numbers"),
+        ({"mask": np.zeros((4, 7, 8), bool)}, "a mask has the height and width"),
+    ],
+)
 def test_labeled_images_are_checked_at_birth(changed, sentence):
     with pytest.raises(ValueError, match=sentence):
         images(**changed)
@@ -35,19 +43,41 @@ def test_labeled_images_are_checked_at_birth(changed, sentence):
 
 @pytest.mark.parametrize("dataset", NAMES)
 def test_parts_are_disjoint_and_counts_exact(dataset):
-    e = tiny(dataset=dataset, n_real=200, n_test=200, start="biased", bias=0.6, generator="reserve", ratio=0.5)
+    e = tiny(
+        dataset=dataset,
+        n_real=200,
+        n_test=200,
+        start="biased",
+        bias=0.6,
+        generator="reserve",
+        ratio=0.5,
+    )
     real, source = draw(e), source_of(e)
-    parts = {"start": real.start, "reserve 0": real.reserve(0), "reserve 1": real.reserve(1), **real.instruments}
+    parts = {
+        "start": real.start,
+        "reserve 0": real.reserve(0),
+        "reserve 1": real.reserve(1),
+        **real.instruments,
+    }
     units = {name: set(part.load().unit.tolist()) for name, part in parts.items()}
     for one in units:
         for other in units:
-            assert one == other or not units[one] & units[other], f"{one} and {other} share photographs"
+            assert one == other or not units[one] & units[other], (
+                f"{one} and {other} share photographs"
+            )
     start = real.start.load()
-    assert (start.counts(source.n_classes, source.n_groups) == real.counts).all() and real.counts.sum() == 200
+    assert (
+        start.counts(source.n_classes, source.n_groups) == real.counts
+    ).all() and real.counts.sum() == 200
     assert set(real.counts.sum(1)) == {200 // source.n_classes}
     for t in range(2):
-        told = np.bincount(condition_of(real.reserve(t).load(), "class", source.n_groups), minlength=source.n_classes)
-        assert (told == np.bincount(real.told)).all(), "the reserve has exactly what the generator would be told"
+        told = np.bincount(
+            condition_of(real.reserve(t).load(), "class", source.n_groups),
+            minlength=source.n_classes,
+        )
+        assert (told == np.bincount(real.told)).all(), (
+            "the reserve has exactly what the generator would be told"
+        )
 
 
 @pytest.mark.parametrize("dataset", NAMES)
@@ -58,7 +88,9 @@ def test_the_start_is_the_same_in_every_arm_and_changes_with_the_seed(dataset):
     assert (starts["real"].load().images == starts["none"].load().images).all()
     other = draw(dataclasses.replace(e, seed=1))
     assert other.start.id != starts["none"].id and other.test.id == draw(e).test.id
-    assert {k: p.id for k, p in other.instruments.items()} == {k: p.id for k, p in draw(e).instruments.items()}
+    assert {k: p.id for k, p in other.instruments.items()} == {
+        k: p.id for k, p in draw(e).instruments.items()
+    }
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3, 1.0])
@@ -66,7 +98,9 @@ def test_biased_starts_have_the_shares_of_the_formula(bias):
     source = source_of(tiny())
     shares, favoured = shares_of_start(source, "biased", bias, seed=3)
     assert np.allclose(shares.sum(1), 1) and (np.sum(favoured > 0, axis=1) == 1).all()
-    assert np.allclose(shares[favoured > 0], bias + (1 - bias) / 5) and np.allclose(shares[favoured < 0], (1 - bias) / 5)
+    assert np.allclose(shares[favoured > 0], bias + (1 - bias) / 5) and np.allclose(
+        shares[favoured < 0], (1 - bias) / 5
+    )
     nested = source_of(tiny(dataset="standin20"))
     shares, favoured = shares_of_start(nested, "biased", bias, seed=3)
     assert (np.sum(favoured < 0, axis=1) == 2).all() and (favoured[~nested.occurs] == 0).all()
@@ -74,16 +108,22 @@ def test_biased_starts_have_the_shares_of_the_formula(bias):
 
 
 def test_too_few_images_say_how_many_there_are():
-    with pytest.raises(ValueError, match=r"class '0' has 400, 100 of them instruments, and needs 350 for the start"):
+    with pytest.raises(
+        ValueError, match=r"class '0' has 400, 100 of them instruments, and needs 350 for the start"
+    ):
         draw(tiny(n_real=3500))
     with pytest.raises(ValueError, match=r"needs 200 for the start and 200 for the reserve"):
         draw(tiny(n_real=2000, ratio=0.5, generator="reserve"))
-    with pytest.raises(ValueError, match="n_test is 5000, but the balanced test set has at most 1000"):
+    with pytest.raises(
+        ValueError, match="n_test is 5000, but the balanced test set has at most 1000"
+    ):
         draw(tiny(n_test=5000))
 
 
-@pytest.mark.parametrize(("options", "sentence"), [({"n_colors": 1}, "n_colors must be in 2..10"),
-                                                   ({"contrast": 0.0}, "contrast must be in")])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"n_colors": 1}, "n_colors must be in 2..10"), ({"contrast": 0.0}, "contrast must be in")],
+)
 def test_data_set_options_are_checked(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         draw(tiny(dataset_options=options))
@@ -103,22 +143,28 @@ def test_images_without_a_clear_colour_are_counted_as_such():
     source = source_of(tiny())
     grey = np.repeat(source.test.images[:5], 3, axis=1)
     half = source.paint(source.test.images[:5], np.zeros(5, int), np.arange(5), 0)
-    half[:, :, :14] = source.paint(source.test.images[:5], np.full(5, 2), np.arange(5), 0)[:, :, :14]
+    half[:, :, :14] = source.paint(source.test.images[:5], np.full(5, 2), np.arange(5), 0)[
+        :, :, :14
+    ]
     assert (source.probe(np.concatenate([grey, half, np.zeros_like(grey)])) == -1).all()
 
 
 def test_test_images_show_every_photograph_in_every_colour():
     real = draw(tiny(n_test=20))
     test = real.test.load()
-    assert len(test) == 100 and all((test.group[test.unit == u] == np.arange(5)).all() for u in np.unique(test.unit))
+    assert len(test) == 100 and all(
+        (test.group[test.unit == u] == np.arange(5)).all() for u in np.unique(test.unit)
+    )
     assert np.bincount(test.label).tolist() == [10] * 10
 
 
 def test_contrast_makes_one_group_fainter():
     bright, faint = (source_of(tiny(dataset_options={"contrast": c})) for c in (1.0, 0.3))
     one = bright.test[:50]
+
     def mean(source, g):
         return source.paint(one.images, np.full(50, g), one.unit, 0).mean()
+
     assert mean(faint, 0) < 0.4 * mean(bright, 0) and mean(faint, 1) == mean(bright, 1)
 
 
@@ -132,7 +178,14 @@ def test_a_pool_is_named_by_its_parts_and_positions():
 
 @pytest.mark.realdata
 def test_full_mnist_meets_the_sizes_that_the_design_promises():
-    e = tiny(dataset="colorized-mnist", n_real=8000, ratio=1, n_generations=4, generator="reserve", n_test=2000)
+    e = tiny(
+        dataset="colorized-mnist",
+        n_real=8000,
+        ratio=1,
+        n_generations=4,
+        generator="reserve",
+        n_test=2000,
+    )
     real = draw(e)
     assert real.sizes["start"] == 800 and len(real.test.load()) == 10000
     assert (source_of(e).probe(real.start.load().images) == real.start.load().group).all()
@@ -141,6 +194,7 @@ def test_full_mnist_meets_the_sizes_that_the_design_promises():
 def test_missing_and_altered_files_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path))
     from biasstudy.data.real import _source
+
     _source.cache_clear()
     with pytest.raises(FileNotFoundError, match="get it with: python -m biasstudy fetch mnist"):
         DATASETS["colorized-mnist"].target()

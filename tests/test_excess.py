@@ -1,4 +1,5 @@
-"""The arm `fewer` by exact bookkeeping, and the excess over the accuracy curve on planted truth, crossed and nested."""
+"""The arm `fewer` by exact bookkeeping, and the excess over the accuracy curve on planted truth,
+crossed and nested."""
 
 from types import SimpleNamespace
 
@@ -18,7 +19,9 @@ CLASSES, GROUPS, IMAGES = 6, 3, 1800
 
 def test_fewer_is_nested_parts_of_the_start_with_its_shares(store):
     e = tiny(n_real=400, start="biased", bias=0.6, n_generations=3).to_arm("fewer")
-    assert e.arm == "fewer" and [e.part(t) for t in range(4)] == pytest.approx([1, 0.5, 0.25, 0.125])
+    assert e.arm == "fewer" and [e.part(t) for t in range(4)] == pytest.approx(
+        [1, 0.5, 0.25, 0.125]
+    )
     real = draw(e)
     pools = [turn.pool.load() for turn in turns(e, real, store)]
     assert [len(pool) for pool in pools] == [400, 200, 100, 50]
@@ -38,14 +41,19 @@ def test_fewer_shares_generation_0_and_pair_with_the_other_arms(runs):
 
 
 def test_fewer_adds_nothing():
-    with pytest.raises(ValueError, match=r"fewer: true trains on parts of the start alone: it needs ratio 0; got ratio 0.5"):
+    with pytest.raises(
+        ValueError,
+        match=r"fewer: true trains on parts of the start alone: it needs ratio 0; got ratio 0.5",
+    ):
         Experiment(fewer=True)
 
 
-# ---- Planted truth ---------------------------------------------------------------------------------------------------
+# ---- Planted truth -------------------------------------------------------------------------------
+
 
 def of_accuracy(right, nested):
-    """Accuracy of cells at a stage of training: the rarer groups lose more of it when there is less to learn from."""
+    """Accuracy of cells at a stage of training: the rarer groups lose more of it when there is less
+    to learn from."""
     favoured = np.where(np.arange(GROUPS) == np.arange(CLASSES)[:, None] % GROUPS, 1, -1)
     cells = right - 0.5 * (0.95 - right) * (favoured < 0)
     if not nested:
@@ -56,7 +64,8 @@ def of_accuracy(right, nested):
 
 
 def study(rng, nested, generated, extra=0.0, n=6):
-    """Arms generated, none and fewer (accuracies of the favoured .95, .9, .8, .7); `extra`: lost by the rare alone."""
+    """Arms generated, none and fewer (accuracies of the favoured .95, .9, .8, .7); `extra`: lost by
+    the rare alone."""
     paths = {"generated": [0.95, generated], "none": [0.95, 0.95], "fewer": [0.95, 0.9, 0.8, 0.7]}
     _, favoured, occurs = of_accuracy(0.95, nested)
     y, g = np.nonzero(occurs)
@@ -70,10 +79,25 @@ def study(rng, nested, generated, extra=0.0, n=6):
             cells = np.stack([of_accuracy(a, nested)[0] for a in path])
             if arm == "generated":
                 cells[-1] -= extra * (favoured < 0)
-            right = (rng.random((len(path), IMAGES)) < cells[:, label, group] + hard + 0.005 * rng.standard_normal())[:, None]
-            found[arm].append(SimpleNamespace(
-                experiment=SimpleNamespace(seed=seed), numerics="float64", biased=True, paired=False, label=label, group=group,
-                unit=np.arange(IMAGES), favoured=favoured, occurs=occurs, predicted=right, correct=lambda right=right: right))
+            right = (
+                rng.random((len(path), IMAGES))
+                < cells[:, label, group] + hard + 0.005 * rng.standard_normal()
+            )[:, None]
+            found[arm].append(
+                SimpleNamespace(
+                    experiment=SimpleNamespace(seed=seed),
+                    numerics="float64",
+                    biased=True,
+                    paired=False,
+                    label=label,
+                    group=group,
+                    unit=np.arange(IMAGES),
+                    favoured=favoured,
+                    occurs=occurs,
+                    predicted=right,
+                    correct=lambda right=right: right,
+                )
+            )
     return SimpleNamespace(of=lambda arm: found[arm])
 
 
@@ -85,7 +109,9 @@ def test_a_loss_of_accuracy_alone_is_no_excess_and_a_loss_of_groups_is(nested):
         words["alone"].append((contrast(alone, "A"), excess(alone)))
         words["extra"].append((contrast(more, "A"), excess(more)))
     assert np.mean([a.low > 0 for a, _ in words["alone"]]) > 0.9, "A alone would call it amplified"
-    assert np.mean([e.low > 0 or e.high < 0 for _, e in words["alone"]]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)
+    assert np.mean([e.low > 0 or e.high < 0 for _, e in words["alone"]]) <= 0.05 + 3 * np.sqrt(
+        0.05 * 0.95 / 150
+    )
     assert abs(np.mean([e.mean for _, e in words["alone"]])) < 0.006
     assert np.mean([e.low > 0 for _, e in words["extra"]]) > 0.8
     spread = np.std([e.mean for _, e in words["alone"]])
@@ -93,10 +119,13 @@ def test_a_loss_of_accuracy_alone_is_no_excess_and_a_loss_of_groups_is(nested):
 
 
 def test_a_family_of_crossed_and_nested_hypotheses_gives_false_alarms_in_at_most_five_percent():
-    """Six primary hypotheses (three data sets, two starts), no effect in any; real outcomes, intervals and verdicts."""
+    """Six primary hypotheses (three data sets, two starts), no effect in any; real outcomes,
+    intervals and verdicts."""
     rng, families, alarms = np.random.default_rng(3), 200, 0
     for _ in range(families):
-        found = [contrast(study(rng, nested, 0.95), "A") for nested in (False, True) for _ in range(3)]
+        found = [
+            contrast(study(rng, nested, 0.95), "A") for nested in (False, True) for _ in range(3)
+        ]
         words = [verdict(a, p) for a, p in zip(found, holm([a.p for a in found]), strict=True)]
         alarms += any(word in ("amplified", "reduced") for word in words)
     assert alarms / families <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)

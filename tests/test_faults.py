@@ -1,7 +1,9 @@
-"""Faults: whatever dies, fills up or is damaged, running again gives the table of a run that nothing befell.
+"""Faults: whatever dies, fills up or is damaged, running again gives the table of a run that
+nothing befell.
 
-Most processes that die here are forks of this one: a fork starts in milliseconds, `import torch` takes seconds. Equal
-means equal to the last bit: the table as text with every digit, predictions, confidences, grids.
+Most processes that die here are forks of this one: a fork starts in milliseconds, `import torch`
+takes seconds. Equal means equal to the last bit: the table as text with every digit, predictions,
+confidences, grids.
 """
 
 import contextlib
@@ -48,7 +50,7 @@ from biasstudy import DATASETS, LabeledImages, Source
 
 @DATASETS.register("blobs")
 def blobs() -> Source:
-    """Noise with a bright bar: its place is the class, its colour the group. Loads and trains in no time."""
+    """Noise with a bright bar: its place is the class, its colour the group."""
     def part(n, seed):
         i = np.arange(n)
         label, group = i % 4, i // 4 % 2
@@ -56,7 +58,8 @@ def blobs() -> Source:
         for k in (0, 1):
             images[i, group, :, 2 * label + k] += 60
         return LabeledImages(images, label, group)
-    return Source(part(800, 0), part(200, 1), tuple("abcd"), ("red", "green"), "crossed", "blobs", n_instruments=160)
+    return Source(part(800, 0), part(200, 1), tuple("abcd"), ("red", "green"), "crossed", "blobs",
+                  n_instruments=160)
 '''
 
 KILLER = '''
@@ -82,7 +85,7 @@ if sys.argv[0] == "-c":                                     # a worker
 
 
 MORTAL = '''
-"""Writes down every stage that a worker finishes; every worker is killed in its tenth, three times in all."""
+"""Writes down every stage that a worker finishes; every worker is killed in its tenth."""
 import os, signal, sys
 finished = 0
 
@@ -104,11 +107,13 @@ if sys.argv[0] == "-c":                                     # a worker
 '''
 
 
-# ---- What the tests share --------------------------------------------------------------------------------------------
+# ---- What the tests share ------------------------------------------------------------------------
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """An empty working folder with a cheap data set in it, known under the name `blobs` while the test lasts."""
+    """An empty working folder with a cheap data set in it, known under the name `blobs` while the
+    test lasts."""
     (tmp_path / "blobs.py").write_text(BLOBS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -124,7 +129,8 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_sync(monkeypatch):
-    """A process that dies takes nothing along that it gave to the system, so these tests need not wait for the disk."""
+    """A process that dies takes nothing along that it gave to the system, so these tests need not
+    wait for the disk."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -148,7 +154,8 @@ def computed(results) -> Counter:
 
 
 def fork(work) -> int:
-    """Start work() in a copy of this process; its exit code is 0, or 1 with the traceback on stderr."""
+    """Start work() in a copy of this process; its exit code is 0, or 1 with the traceback on
+    stderr."""
     pid = os.fork()
     if pid:
         return pid
@@ -167,9 +174,11 @@ def ended(pid: int) -> int:
 
 
 def die_before(k: int, root) -> None:
-    """Let this process die right before its k-th operation that changes the folder; of a file only half is then written.
+    """Let this process die right before its k-th operation that changes the folder; of a file only
+    half is then written.
 
-    Operations are counted by Python's own audit events, so none that the store could come to use is forgotten.
+    Operations are counted by Python's own audit events, so none that the store could come to use is
+    forgotten.
     """
     seen = 0
 
@@ -185,7 +194,8 @@ def die_before(k: int, root) -> None:
         if event == "os.mkdir":
             return inside(arguments[0]) and not os.path.exists(arguments[0])
         if event in ("os.remove", "os.rmdir"):
-            return inside(arguments[0]) or arguments[1] != -1           # relative to a folder: shutil.rmtree
+            # relative to a folder: shutil.rmtree
+            return inside(arguments[0]) or arguments[1] != -1
         moves = ("os.rename", "os.link", "os.symlink", "os.truncate")
         return event in moves and (inside(arguments[0]) or inside(arguments[1]))
 
@@ -201,12 +211,15 @@ def die_before(k: int, root) -> None:
             os.ftruncate(handle, status.st_size // 2)
             os._exit(DEAD)
 
-    sys.addaudithook(lambda event, arguments: os._exit(DEAD) if changes(event, arguments) and count() else None)
+    sys.addaudithook(
+        lambda event, arguments: os._exit(DEAD) if changes(event, arguments) and count() else None
+    )
     os.fsync = fsync
 
 
 def finished(root) -> Counter:
-    """Stages of each kind that a reader can see; every one of them must be whole, and every record of an experiment."""
+    """Stages of each kind that a reader can see; every one of them must be whole, and every record
+    of an experiment."""
     found: Counter = Counter()
     for path in (root / "experiments").glob("*"):
         assert json.loads(path.read_text())["cost"], f"half of {path.name} can be read"
@@ -214,27 +227,46 @@ def finished(root) -> Counter:
         record = json.loads((folder / "stage.json").read_text())
         if (folder / "arrays.safetensors").exists():
             data = (folder / "arrays.safetensors").read_bytes()
-            assert hashlib.sha256(data).hexdigest() == record["sha256"], f"half a {folder.parent.name} can be read"
+            assert hashlib.sha256(data).hexdigest() == record["sha256"], (
+                f"half a {folder.parent.name} can be read"
+            )
             found[folder.parent.name] += 1
     return found
 
 
 def write_study(path, **parameters) -> dict:
     """A parameter file for the command line, and its contents."""
-    base = {"dataset": "blobs", "n_real": 100, "n_test": 20, "generator": "mixture", "arms": ["generated", "none"],
-            "n_generations": 1, "classifier": "ridge", "instrument": "ridge", **parameters}
+    base = {
+        "dataset": "blobs",
+        "n_real": 100,
+        "n_test": 20,
+        "generator": "mixture",
+        "arms": ["generated", "none"],
+        "n_generations": 1,
+        "classifier": "ridge",
+        "instrument": "ridge",
+        **parameters,
+    }
     path.write_text(yaml.safe_dump(base))
     return base
 
 
-# ---- Processes that die ----------------------------------------------------------------------------------------------
+# ---- Processes that die --------------------------------------------------------------------------
 
-def test_a_process_may_die_before_any_file_operation_or_in_any_write(place, no_sync, monkeypatch, caplog):
+
+def test_a_process_may_die_before_any_file_operation_or_in_any_write(
+    place, no_sync, monkeypatch, caplog
+):
     experiments, drawn = arms(), {}
-    monkeypatch.setattr(loop, "draw", lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, draw(e)))
+    monkeypatch.setattr(
+        loop, "draw", lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, draw(e))
+    )
     whole = run(experiments, where=place / "whole")
-    kept = [folder.name for folder in (place / "whole" / "stages").iterdir()
-            if all(json.loads(p.read_text())["keep"] for p in folder.glob("*/stage.json"))]
+    kept = [
+        folder.name
+        for folder in (place / "whole" / "stages").iterdir()
+        if all(json.loads(p.read_text())["keep"] for p in folder.glob("*/stage.json"))
+    ]
     assert {"prediction", "grid", "telling", "instrument"} <= set(kept)
 
     deaths = 0
@@ -244,10 +276,13 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(place, no_s
         def child(k=deaths + 1, root=root):
             die_before(k, root)
             run(experiments, where=root)
+
         code = ended(fork(child))
         if code == 0:
             break
-        assert code == DEAD, f"the child failed otherwise before operation {deaths + 1}: exit code {code}"
+        assert code == DEAD, (
+            f"the child failed otherwise before operation {deaths + 1}: exit code {code}"
+        )
         deaths += 1
 
         before = finished(root)
@@ -255,10 +290,17 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(place, no_s
         assert bits(again) == bits(whole), f"died before operation {deaths}"
         assert not caplog.records, f"died before operation {deaths}: {caplog.text}"
         for name in kept:
-            assert computed(again)[name] == computed(whole)[name] - before[name], f"a finished {name} was made again"
+            assert computed(again)[name] == computed(whole)[name] - before[name], (
+                f"a finished {name} was made again"
+            )
 
         prune_all(root, delete=True)
-        left = [path for name in ("tmp", "checkpoints") for path in (root / name).rglob("*") if path.is_file()]
+        left = [
+            path
+            for name in ("tmp", "checkpoints")
+            for path in (root / name).rglob("*")
+            if path.is_file()
+        ]
         assert not left and prune_all(root, delete=False) == 0
         pruned = run(experiments, where=root)
         assert not computed(pruned) and bits(pruned) == bits(whole)
@@ -269,19 +311,24 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(place, no_s
 
 
 def test_kill_9_at_random_moments_changes_nothing(place):
-    parameters = write_study(place / "study.yaml", classifier="lenet", classifier_steps=250, n_generations=3, n_seeds=2)
+    parameters = write_study(
+        place / "study.yaml", classifier="lenet", classifier_steps=250, n_generations=3, n_seeds=2
+    )
     whole = study_from(parameters).run(where=place / "whole")
     environment = {**os.environ, "BIASSTUDY_RUNS": str(place / "killed"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "biasstudy", "run", "study.yaml", "--import", "blobs"]
 
     def start():
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     delays, kills = random.Random(5), 0
     for _ in range(5):
         shutil.rmtree(place / "killed" / "tmp", ignore_errors=True)
         process = start()
-        while not (place / "killed" / "tmp").exists() and process.poll() is None:  # until it opens the store
+        # until it opens the store
+        while not (place / "killed" / "tmp").exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(delays.uniform(0.02, 0.6))
         process.send_signal(signal.SIGKILL)
@@ -302,18 +349,24 @@ def test_two_processes_on_one_store_do_not_disturb_each_other(place):
 
     def child(name):
         os.close(go)
-        os.read(hold, 1)                                                     # until the parent lets both go
+        # until the parent lets both go
+        os.read(hold, 1)
         results = run(experiments, where=place / "shared")
         (place / name).write_text(json.dumps([bits(results), computed(results)]))
+
     pids = [fork(lambda name=name: child(name)) for name in ("first", "second")]
     os.close(hold)
     os.close(go)
     assert [ended(pid) for pid in pids] == [0, 0]
 
-    (first, made), (second, also_made) = (json.loads((place / name).read_text()) for name in ("first", "second"))
+    (first, made), (second, also_made) = (
+        json.loads((place / name).read_text()) for name in ("first", "second")
+    )
     assert first == second == bits(whole)
     for name in ("prediction", "telling", "instrument", "grid"):
-        assert made.get(name, 0) + also_made.get(name, 0) == computed(whole)[name], f"{name} was not computed exactly once"
+        assert made.get(name, 0) + also_made.get(name, 0) == computed(whole)[name], (
+            f"{name} was not computed exactly once"
+        )
         assert finished(place / "shared")[name] == computed(whole)[name]
 
 
@@ -321,7 +374,10 @@ def test_a_killed_worker_is_replaced_and_its_experiment_goes_on(place, runs):
     (place / "killer.py").write_text(KILLER)
     parameters = write_study(place / "study.yaml", n_seeds=2)
     whole = study_from(parameters).run(where=place / "whole")
-    assert main(["run", "study.yaml", "--workers", "2", "--import", "blobs", "--import", "killer"]) == 0
+    assert (
+        main(["run", "study.yaml", "--workers", "2", "--import", "blobs", "--import", "killer"])
+        == 0
+    )
     assert (place / "killed").exists()
     results = study_from(parameters).run()
     assert not computed(results) and bits(results) == bits(whole)
@@ -332,10 +388,26 @@ def test_workers_end_with_their_parent(place):
     (place / "killer.py").write_text(KILLER)
     (place / "kill-the-parent").touch()
     parameters = write_study(place / "study.yaml", n_seeds=2)
-    command = [sys.executable, "-m", "biasstudy", "run", "study.yaml", "--workers", "2", "--import", "blobs",
-               "--import", "killer"]
-    process = subprocess.Popen(command, env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs")}, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "biasstudy",
+        "run",
+        "study.yaml",
+        "--workers",
+        "2",
+        "--import",
+        "blobs",
+        "--import",
+        "killer",
+    ]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         process.communicate(timeout=60)
     finally:
@@ -355,13 +427,17 @@ def test_workers_write_where_the_environment_says_now(place, monkeypatch):
     assert finished(place / "here") == finished(place / "there") != Counter()
 
 
-# ---- Sweeps that are disturbed ---------------------------------------------------------------------------------------
+# ---- Sweeps that are disturbed -------------------------------------------------------------------
+
 
 def write_sweep(place, **parameters):
     """A sweep file, and the experiments in it."""
     write_study(place / "base.yaml", precision="float64", n_generations=2, **parameters)
-    grid = {"starts": [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}],
-            "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]}
+    grid = {
+        "starts": [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}],
+        "protocol": ["accumulate", "latest"],
+        "arms": ["generated", "real", "none"],
+    }
     (place / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "grid": grid}))
     return sweep.read(place / "sweep.yaml").study
 
@@ -370,12 +446,29 @@ def test_a_sweep_whose_workers_and_driver_are_killed_loses_and_repeats_nothing(p
     study = write_sweep(place)
     (place / "mortal.py").write_text(MORTAL)
     whole = study.run(where=place / "whole")
-    command = [sys.executable, "-m", "biasstudy", "sweep", "sweep.yaml", "--workers", "2", "--import", "blobs",
-               "--import", "mortal"]
+    command = [
+        sys.executable,
+        "-m",
+        "biasstudy",
+        "sweep",
+        "sweep.yaml",
+        "--workers",
+        "2",
+        "--import",
+        "blobs",
+        "--import",
+        "mortal",
+    ]
 
     def start():
-        return subprocess.Popen(command, env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"},
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "BIASSTUDY_RUNS": str(place / "runs"), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     first = start()
     while len(list(place.glob("death-*"))) < 2 and first.poll() is None:
         time.sleep(0.05)
@@ -390,7 +483,9 @@ def test_a_sweep_whose_workers_and_driver_are_killed_loses_and_repeats_nothing(p
     assert not computed(results) and bits(results) == bits(whole)
     made = Counter((place / "log").read_text().split())
     kept = {path: n for path, n in made.items() if (place / path / "arrays.safetensors").exists()}
-    assert set(kept.values()) == {1} and len(kept) == finished(place / "runs").total(), "a finished stage was made again"
+    assert set(kept.values()) == {1} and len(kept) == finished(place / "runs").total(), (
+        "a finished stage was made again"
+    )
 
 
 def test_two_sweeps_on_one_store_share_the_work(place, monkeypatch, no_sync):
@@ -402,20 +497,32 @@ def test_two_sweeps_on_one_store_share_the_work(place, monkeypatch, no_sync):
 
     def child(name):
         os.close(go)
-        os.read(hold, 1)                                                     # until the parent lets both go
+        # until the parent lets both go
+        os.read(hold, 1)
         made = []
-        sys.addaudithook(lambda event, a: made.append(str(a[1])) if event == "os.rename" and "/stages/" in str(a[1]) else None)
+        sys.addaudithook(
+            lambda event, a: (
+                made.append(str(a[1])) if event == "os.rename" and "/stages/" in str(a[1]) else None
+            )
+        )
         with open(place / f"{name}.txt", "w") as out, contextlib.redirect_stdout(out):
             assert main(["sweep", "sweep.yaml"]) == 0
         (place / name).write_text("\n".join(made))
+
     pids = [fork(lambda name=name: child(name)) for name in ("first", "second")]
     os.close(hold)
     os.close(go)
     assert [ended(pid) for pid in pids] == [0, 0]
     results = study.run(where=place / "shared")
     assert not computed(results) and bits(results) == bits(whole)
-    made = Counter(path for name in ("first", "second") for path in (place / name).read_text().split())
-    kept = [n for path, n in made.items() if path.split("/")[-2] in ("prediction", "telling", "instrument", "grid")]
+    made = Counter(
+        path for name in ("first", "second") for path in (place / name).read_text().split()
+    )
+    kept = [
+        n
+        for path, n in made.items()
+        if path.split("/")[-2] in ("prediction", "telling", "instrument", "grid")
+    ]
     assert set(kept) == {1}, "a stage whose value is kept was computed twice"
 
 
@@ -424,19 +531,28 @@ def test_a_disk_that_fills_up_ends_a_sweep_in_one_sentence_and_running_again_goe
     whole = study.run(where=place / "whole")
 
     def child():
-        limited(26_000)                                                      # of this process and its workers
-        with open(place / "said", "w") as said, contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        # of this process and its workers
+        limited(26_000)
+        with (
+            open(place / "said", "w") as said,
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(said),
+        ):
             assert main(["sweep", "sweep.yaml", "--workers", "1", "--import", "blobs"]) == 2
+
     assert ended(fork(child)) == 0
     said = (place / "said").read_text().splitlines()
-    assert said[-1].startswith(f"biasstudy: cannot write results to {runs}: File too large; free space there"), said
+    assert said[-1].startswith(
+        f"biasstudy: cannot write results to {runs}: File too large; free space there"
+    ), said
     assert finished(runs).total() > 0 and not list((runs / "tmp").iterdir())
     run_by(Here(), study)
     results = study.run()
     assert not computed(results) and bits(results) == bits(whole)
 
 
-# ---- Checkpoints -----------------------------------------------------------------------------------------------------
+# ---- Checkpoints ---------------------------------------------------------------------------------
+
 
 class Killed(Exception):
     pass
@@ -457,14 +573,22 @@ class Watch:
             raise Killed
 
 
-FITS = [entry for registry in (GENERATORS, CLASSIFIERS) for entry in registry.values() if "steps" in entry.defaults()
-        and entry.name != "resnet50"]  # the code of resnet18, five times as slow
+FITS = [
+    entry
+    for registry in (GENERATORS, CLASSIFIERS)
+    for entry in registry.values()
+    if "steps" in entry.defaults() and entry.name != "resnet50"
+]  # the code of resnet18, five times as slow
 
 
 def fit(entry, context, steps=7):
     real = draw(tiny())
     pool = real.start.load()
-    short = {"steps": steps, **({"batch": 8} if "batch" in entry.defaults() else {}), **from_disk(entry.name)}
+    short = {
+        "steps": steps,
+        **({"batch": 8} if "batch" in entry.defaults() else {}),
+        **from_disk(entry.name),
+    }
     model = entry.target(**{**entry.defaults(), **short})
     if entry.kind == "generator":
         return model.fit(pool, pool.label, None, seed=3, context=context)
@@ -473,7 +597,12 @@ def fit(entry, context, steps=7):
 
 def same(one, other) -> bool:
     def plain(value):
-        return (str(value.dtype), value.detach().numpy().tobytes()) if isinstance(value, torch.Tensor) else value
+        return (
+            (str(value.dtype), value.detach().numpy().tobytes())
+            if isinstance(value, torch.Tensor)
+            else value
+        )
+
     return list(one) == list(other) and all(plain(one[name]) == plain(other[name]) for name in one)
 
 
@@ -495,7 +624,7 @@ def test_a_damaged_checkpoint_makes_the_fit_start_over(damage, tmp_path, caplog)
     entry, folder = CLASSIFIERS["lenet"], tmp_path / "checkpoints"
     with pytest.raises(Killed):
         fit(entry, Context(Numerics(), folder, every=0.0, progress=Watch(deadly=4)))
-    path, = folder.iterdir()
+    (path,) = folder.iterdir()
     path.write_bytes(damaged(path.read_bytes(), damage))
     watch = Watch()
     resumed = fit(entry, Context(Numerics(), folder, progress=watch))
@@ -505,24 +634,33 @@ def test_a_damaged_checkpoint_makes_the_fit_start_over(damage, tmp_path, caplog)
 
 def damaged(data: bytes, how: str) -> bytes:
     middle = len(data) // 2
-    return {"truncated": data[:middle], "empty": b"",
-            "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:]}[how]
+    return {
+        "truncated": data[:middle],
+        "empty": b"",
+        "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+    }[how]
 
 
-# ---- Damaged stages --------------------------------------------------------------------------------------------------
+# ---- Damaged stages ------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["arrays.safetensors", "stage.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_damaged_stages_are_noticed_and_computed_again(name, damage, place, no_sync, caplog):
     experiments = arms()
     whole = run(experiments, where=place / "runs")
-    paths = [path for path in (place / "runs" / "stages").glob(f"*/*/{name}") if path.with_name("arrays.safetensors").exists()]
+    paths = [
+        path
+        for path in (place / "runs" / "stages").glob(f"*/*/{name}")
+        if path.with_name("arrays.safetensors").exists()
+    ]
     assert len(paths) >= 6
     for path in paths:
         data = path.read_bytes()
-        if (name, damage) == ("stage.json", "flipped"):                      # where it matters: the checksum in it
+        # where it matters: the checksum in it
+        if (name, damage) == ("stage.json", "flipped"):
             at = data.index(b'"sha256": "') + 11
-            data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+            data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         else:
             data = damaged(data, damage)
         path.write_bytes(data)
@@ -545,7 +683,8 @@ def test_any_flipped_byte_of_a_stage_does_no_harm(tmp_path, no_sync):
         for at in range(path.stat().st_size):
             for mask in (0x01, 0xFF):
                 data = bytearray(path.read_bytes())
-                if at >= len(data):                                          # made again, and a digit shorter
+                # made again, and a digit shorter
+                if at >= len(data):
                     continue
                 data[at] ^= mask
                 path.write_bytes(data)
@@ -555,7 +694,8 @@ def test_any_flipped_byte_of_a_stage_does_no_harm(tmp_path, no_sync):
                 assert stage.load()["x"].tolist() == [0, 1, 2], f"byte {at} of {name}"
 
 
-# ---- Folders that cannot be written ----------------------------------------------------------------------------------
+# ---- Folders that cannot be written --------------------------------------------------------------
+
 
 def test_an_unwritable_folder_is_told_before_any_training(place, monkeypatch, capsys):
     write_study(place / "study.yaml")
@@ -564,12 +704,17 @@ def test_an_unwritable_folder_is_told_before_any_training(place, monkeypatch, ca
     monkeypatch.setattr(Store, "value", lambda *_: pytest.fail("it trains"))
     assert main(["run", "study.yaml", "--import", "blobs"]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith(f"biasstudy: cannot write results to {place / 'file' / 'runs'}: ") and "\n" not in said
+    assert (
+        said.startswith(f"biasstudy: cannot write results to {place / 'file' / 'runs'}: ")
+        and "\n" not in said
+    )
 
 
 def limited(n_bytes: int) -> None:
     """A full disk: no file of this process can grow beyond n_bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (n_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
 
 
 def test_a_full_disk_is_told_in_one_sentence_and_running_again_goes_on(place, runs):
@@ -577,13 +722,20 @@ def test_a_full_disk_is_told_in_one_sentence_and_running_again_goes_on(place, ru
     whole = study_from(parameters).run(where=place / "whole")
 
     def child():
-        limited(26_000)                                                      # a generator fits, a batch does not
+        # a generator fits, a batch does not
+        limited(26_000)
         with open(place / "said", "w") as said, contextlib.redirect_stderr(said):
             code = main(["run", "study.yaml", "--import", "blobs"])
         assert code == 2, code
+
     assert ended(fork(child)) == 0
     said = (place / "said").read_text().strip()
-    assert said.startswith(f"biasstudy: cannot write results to {runs}: File too large; free space there") and "\n" not in said
+    assert (
+        said.startswith(
+            f"biasstudy: cannot write results to {runs}: File too large; free space there"
+        )
+        and "\n" not in said
+    )
     assert finished(runs)["generator"] == 1 and finished(runs)["batch"] == 0
     assert not list((runs / "tmp").iterdir()), "what could not be written was left there"
 
@@ -596,8 +748,12 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_told_in_one_sentence(tmp_
 
     def child():
         limited(1000)
-        with pytest.raises(OSError, match=f"cannot write a checkpoint to {folder}: File too large; free space there") as error:
+        with pytest.raises(
+            OSError,
+            match=f"cannot write a checkpoint to {folder}: File too large; free space there",
+        ) as error:
             fit(CLASSIFIERS["lenet"], Context(Numerics(), folder, every=0.0))
         assert "\n" not in str(error.value)
+
     assert ended(fork(child)) == 0
     assert not (folder / "checkpoint").exists()

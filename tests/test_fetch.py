@@ -1,4 +1,5 @@
-"""Fetching MNIST from a server of our own: mirrors, checksums, and what is said when none answers."""
+"""Fetching MNIST from a server of our own: mirrors, checksums, and what is said when none
+answers."""
 
 import gzip
 import hashlib
@@ -22,7 +23,8 @@ def idx(values: np.ndarray) -> bytes:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch, serve):
-    """Four tiny files in MNIST's format, served on loopback; torchvision is told their md5 and a dead mirror first."""
+    """Four tiny files in MNIST's format, served on loopback; torchvision is told their md5 and a
+    dead mirror first."""
     rng, folder = np.random.default_rng(0), tmp_path / "served"
     folder.mkdir()
     files, md5, sha256 = {}, [], {}
@@ -47,9 +49,13 @@ def server(tmp_path, monkeypatch, serve):
 def test_a_dead_mirror_is_passed_over_and_the_data_set_loads(server, tmp_path, capsys):
     assert main(["fetch", "mnist"]) == 0
     assert "MNIST: 60,000 + 10,000 digits in" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "data" / "MNIST" / "raw").iterdir()} >= set(colorized_mnist._MNIST)
+    assert {path.name for path in (tmp_path / "data" / "MNIST" / "raw").iterdir()} >= set(
+        colorized_mnist._MNIST
+    )
     source = DATASETS["colorized-mnist"].target()
-    assert len(source.train) == len(source.test) == N and source.train.label.tolist() == [i % 10 for i in range(N)]
+    assert len(source.train) == len(source.test) == N and source.train.label.tolist() == [
+        i % 10 for i in range(N)
+    ]
     assert main(["fetch", "mnist"]) == 0, "a second time is free"
 
 
@@ -57,14 +63,18 @@ def test_an_altered_file_is_refused(server, capsys):
     path = server / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert main(["fetch", "mnist"]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]  # torchvision's progress stands before it
+    # torchvision's progress stands before it
+    error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("biasstudy: could not download mnist: ") and "corrupted" in error
 
 
 def test_files_that_only_the_mirrors_own_sums_know_are_refused(server, capsys, monkeypatch):
     monkeypatch.setitem(colorized_mnist._MNIST, "t10k-labels-idx1-ubyte", "0" * 64)
     assert main(["fetch", "mnist"]) == 2
-    assert "t10k-labels-idx1-ubyte is truncated or altered; delete it" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "t10k-labels-idx1-ubyte is truncated or altered; delete it"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 def test_no_mirror_at_all_is_told_in_one_sentence(server, capsys, monkeypatch):
@@ -76,4 +86,7 @@ def test_no_mirror_at_all_is_told_in_one_sentence(server, capsys, monkeypatch):
 
 def test_an_unknown_name_lists_the_known_ones(capsys):
     assert main(["fetch", "emnist"]) == 2
-    assert capsys.readouterr().err == "biasstudy: unknown data set 'emnist'; known: mnist, cifar100, hard-imagenet\n"
+    assert (
+        capsys.readouterr().err
+        == "biasstudy: unknown data set 'emnist'; known: mnist, cifar100, hard-imagenet\n"
+    )

@@ -1,4 +1,5 @@
-"""Filters: exact quotas, who judges, acceptance on record, shortfall, and a random filter that only imitates rates."""
+"""Filters: exact quotas, who judges, acceptance on record, shortfall, and a random filter that only
+imitates rates."""
 
 import dataclasses
 
@@ -14,7 +15,8 @@ from biasstudy.loop.generations import turns
 from biasstudy.loop.stages import Told, sample_candidates
 
 CONTEXT = Context(FLOAT64)
-WEAK = {"classifier": "ridge", "classifier_options": {"penalty": 3.0}, "n_real": 200, "ratio": 0.5}  # errs on a tenth
+# errs on a tenth
+WEAK = {"classifier": "ridge", "classifier_options": {"penalty": 3.0}, "n_real": 200, "ratio": 0.5}
 
 
 class Numbers:
@@ -35,9 +37,20 @@ def candidates(rule, counts=(30, 20, 10), tries=5.0, shortfall="stop", first=0, 
     generator = generator or Numbers()
     entry = dataclasses.make_dataclass("Entry", ["name", "target"])("rule", rule)
     model = dataclasses.make_dataclass("Model", ["target"])(lambda: generator)
-    found = sample_candidates.function(CONTEXT, model=model, options={}, state={}, told=Told(counts, first, "class", 5),
-                                       filter=entry, filter_options={}, judge=None, tries=tries, shortfall=shortfall,
-                                       origin=2, seed=0)
+    found = sample_candidates.function(
+        CONTEXT,
+        model=model,
+        options={},
+        state={},
+        told=Told(counts, first, "class", 5),
+        filter=entry,
+        filter_options={},
+        judge=None,
+        tries=tries,
+        shortfall=shortfall,
+        origin=2,
+        seed=0,
+    )
     return found, generator
 
 
@@ -49,7 +62,9 @@ def test_candidates_stop_exactly_when_the_quota_is_met():
     found, generator = candidates(odd)
     kept = np.bincount(found["told"][found["accepted"]])
     assert (kept >= [30, 20, 10]).all() and (kept == [30, 20, 10]).any() and found["accepted"][-1]
-    assert [first for first, _ in generator.asked] == np.cumsum([0, *[n for _, n in generator.asked]])[:-1].tolist()
+    assert [first for first, _ in generator.asked] == np.cumsum(
+        [0, *[n for _, n in generator.asked]]
+    )[:-1].tolist()
     assert len(found["images"]) == len(found["told"]) <= 5 * 60
 
 
@@ -58,7 +73,9 @@ def test_the_size_of_the_pieces_does_not_change_the_result():
     told, q = Told((30, 20, 10), 0, "class", 5), 60
     stream = told.whole[np.arange(5 * q) % q]
     accepted = odd(Numbers().sample({}, stream, 0, seed=0, context=CONTEXT), None, None, None)
-    last = 1 + max(np.flatnonzero(accepted & (stream == c))[n - 1] for c, n in enumerate((30, 20, 10)))
+    last = 1 + max(
+        np.flatnonzero(accepted & (stream == c))[n - 1] for c, n in enumerate((30, 20, 10))
+    )
     found, _ = candidates(odd)
     assert len(found["told"]) == last and (found["told"] == stream[:last]).all()
     assert (found["accepted"] == accepted[:last]).all()
@@ -67,10 +84,16 @@ def test_the_size_of_the_pieces_does_not_change_the_result():
 def test_a_filter_that_rejects_too_much_stops_with_one_sentence_or_keeps_what_there_is():
     def rule(images, label, judged, chance):
         return (label != 1) | (chance < 0.05)
-    with pytest.raises(ValueError, match=r"filter 'rule' accepted \d+ of 100 images told condition 1 in generation 2, and 20"):
+
+    with pytest.raises(
+        ValueError,
+        match=r"filter 'rule' accepted \d+ of 100 images told condition 1 in generation 2, and 20",
+    ):
         candidates(rule)
     found, generator = candidates(rule, shortfall="keep")
-    assert len(found["told"]) == 300 == sum(n for _, n in generator.asked), "at most five times the quota"
+    assert len(found["told"]) == 300 == sum(n for _, n in generator.asked), (
+        "at most five times the quota"
+    )
     assert np.bincount(found["told"][found["accepted"]])[1] < 20
 
 
@@ -83,18 +106,30 @@ def test_the_first_images_of_a_batch_may_come_from_elsewhere():
 
 @pytest.mark.parametrize("name", ["classifier", "expert", "frozen"])
 @pytest.mark.parametrize("condition", ["class", "group"])
-def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_accepted_images(store, name, condition):
+def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_accepted_images(
+    store, name, condition
+):
     e = tiny(**WEAK, filter=name, start="biased", bias=0.5)
     if condition == "group":
         e = tiny(**{**WEAK, "n_real": 500}, filter=name, condition="group")
     real = draw(e)
     for turn in list(turns(e, real, store))[:-1]:
         batch, decided = turn.batch.load(), turn.kept["decisions"].load()
-        plain = Told(tuple(np.bincount(real.told)), 0, condition, 5).labeled(batch.images, real.told, turn.t)
-        assert (batch.label == plain.label).all() and (batch.group == plain.group).all() and set(batch.origin) == {turn.t}
+        plain = Told(tuple(np.bincount(real.told)), 0, condition, 5).labeled(
+            batch.images, real.told, turn.t
+        )
+        assert (
+            (batch.label == plain.label).all()
+            and (batch.group == plain.group).all()
+            and set(batch.origin) == {turn.t}
+        )
         by = turn.batch.inputs["candidates"].inputs["judge"].load()
-        assert (by(CONTEXT, batch.images).argmax(1) == batch.label).all(), "the judge recognises every image it let in"
-        assert (decided["batch"] == batch.label).all() and len(decided["accepted"]) == len(turn.kept["groups"].load()["told"])
+        assert (by(CONTEXT, batch.images).argmax(1) == batch.label).all(), (
+            "the judge recognises every image it let in"
+        )
+        assert (decided["batch"] == batch.label).all() and len(decided["accepted"]) == len(
+            turn.kept["groups"].load()["told"]
+        )
         assert not decided["accepted"].all()
 
 
@@ -102,9 +137,15 @@ def test_each_filter_asks_the_judge_it_names(store):
     def judges(name):
         e = tiny(**WEAK, filter=name)
         plan = list(turns(e, draw(e), store))
-        return plan, [turn.batch.inputs["candidates"].inputs["judge"].state.id for turn in plan[:-1]]
+        return plan, [
+            turn.batch.inputs["candidates"].inputs["judge"].state.id for turn in plan[:-1]
+        ]
+
     plan, own = judges("classifier")
-    assert own == [turn.predictions[0].inputs["by"].state.id for turn in plan[:-1]] and own[0] != own[1]
+    assert (
+        own == [turn.predictions[0].inputs["by"].state.id for turn in plan[:-1]]
+        and own[0] != own[1]
+    )
     plan, first = judges("frozen")
     assert first == [plan[0].predictions[0].inputs["by"].state.id] * 2
     plan, expert = judges("expert")
@@ -124,13 +165,19 @@ def test_random_cell_keeps_at_the_rates_of_the_paired_run_and_not_the_same_image
     found = run([imitating, filtered], numerics=FLOAT64)
     random, paired = (o.batches[0] for o in found.outcomes)
     shared = min(len(random["accepted"]), len(paired["accepted"]))
-    assert (random["candidate_group"][:shared] == paired["candidate_group"][:shared]).all(), "the same candidates"
-    rates = acceptance_rates(paired["candidate_label"], paired["candidate_group"], paired["accepted"], 10, 5)
+    assert (random["candidate_group"][:shared] == paired["candidate_group"][:shared]).all(), (
+        "the same candidates"
+    )
+    rates = acceptance_rates(
+        paired["candidate_label"], paired["candidate_group"], paired["accepted"], 10, 5
+    )
     expected = rates[random["candidate_label"], random["candidate_group"]]
     z = (random["accepted"] - expected).sum() / np.sqrt((expected * (1 - expected)).sum())
     assert abs(z) < 4 and 0.5 < expected.mean() < 0.98
     both = random["accepted"][:shared] & paired["accepted"][:shared]
-    assert abs(both.mean() - (expected[:shared] * paired["accepted"][:shared]).mean()) < 0.05, "no selection within cells"
+    assert abs(both.mean() - (expected[:shared] * paired["accepted"][:shared]).mean()) < 0.05, (
+        "no selection within cells"
+    )
     oracle = [np.mean(b["oracle"] == b["label"]) for b in (random, paired)]
     assert oracle[0] < oracle[1], "selection by the classifier is what it leaves out"
 
@@ -145,7 +192,9 @@ def test_random_cell_alone_runs_its_reference_first(runs):
 def test_acceptance_rates_of_cells():
     label, group = np.array([0, 0, 0, 1, 1, 0]), np.array([0, 0, 1, 1, -1, -1])
     rates = acceptance_rates(label, group, np.array([1, 0, 1, 0, 1, 0], bool), 3, 2)
-    assert rates.tolist() == [[0.5, 1, 0], [0.5, 0, 1], [1, 1, 1]], "empty cells take the rate of the class; no class: 1"
+    assert rates.tolist() == [[0.5, 1, 0], [0.5, 0, 1], [1, 1, 1]], (
+        "empty cells take the rate of the class; no class: 1"
+    )
 
 
 def test_acceptance_is_on_record_per_class_and_group(runs):
@@ -167,7 +216,9 @@ def test_what_is_missing_is_on_record(runs):
     found = run(e, numerics=FLOAT64)
     missing = found.table.query("metric == 'shortfall' and generation == 0").value.item()
     batch = found.outcomes[0].batches[0]
-    assert missing == 1 - len(batch["label"]) / 100 > 0 and len(batch["label"]) == len(batch["oracle"]) == len(batch["group"])
+    assert missing == 1 - len(batch["label"]) / 100 > 0 and len(batch["label"]) == len(
+        batch["oracle"]
+    ) == len(batch["group"])
     assert found.outcomes[0].pools[1].sum() == 200 + len(batch["label"])
 
 
@@ -178,8 +229,13 @@ def test_the_reserve_through_the_same_filter_uses_spare_images(runs):
     batch = found.of("real-filtered")[0].batches[0]
     assert len(batch["accepted"]) > 100, "rejected images were replaced by spare ones"
     assert len(batch["accepted"]) <= 150
-    plain, spare = draw(e.to_arm("real")).reserve(1).load(), draw(e.to_arm("real-filtered")).reserve(1).load()
-    assert (spare.images[:100] == plain.images).all() and len(spare) == 150, "the same reserve first"
+    plain, spare = (
+        draw(e.to_arm("real")).reserve(1).load(),
+        draw(e.to_arm("real-filtered")).reserve(1).load(),
+    )
+    assert (spare.images[:100] == plain.images).all() and len(spare) == 150, (
+        "the same reserve first"
+    )
 
 
 def test_a_filter_of_ones_own_is_one_function(runs):
@@ -187,6 +243,7 @@ def test_a_filter_of_ones_own_is_one_function(runs):
     def bright(images, label, judged, chance, *, least: float = 20.0):
         """Keep bright images."""
         return images.mean((1, 2, 3)) >= least
+
     try:
         e = tiny(filter="bright", filter_options={"least": 25}, shortfall="keep")
         plain = run(tiny(), numerics=FLOAT64, keep="all")

@@ -1,4 +1,5 @@
-"""vae and diffusion, and the features and warm starts of classifiers: oracles, checkpoints, options, precisions."""
+"""vae and diffusion, and the features and warm starts of classifiers: oracles, checkpoints,
+options, precisions."""
 
 import dataclasses
 
@@ -14,10 +15,22 @@ from biasstudy.core.fitting import MovingAverage
 from biasstudy.models.classifiers.ridge import _ridge
 from biasstudy.models.generators import diffusion
 from biasstudy.models.generators.colors import Colors
-from biasstudy.models.generators.diffusion import CLEAN, TIMES, cleaned, guided, padded, schedule, solve, spaced
+from biasstudy.models.generators.diffusion import (
+    CLEAN,
+    TIMES,
+    cleaned,
+    guided,
+    padded,
+    schedule,
+    solve,
+    spaced,
+)
 
 CONTEXT = Context(FLOAT64)
-SMALL = {"vae": {"steps": 6, "batch": 16, "channels": 8}, "diffusion": {"steps": 6, "batch": 16, "channels": 8}}
+SMALL = {
+    "vae": {"steps": 6, "batch": 16, "channels": 8},
+    "diffusion": {"steps": 6, "batch": 16, "channels": 8},
+}
 MEAN, SD = 0.3, 0.5  # of the Gaussian whose exact denoiser is known
 
 
@@ -27,14 +40,17 @@ def built(name, **options):
 
 def fitted(name, context=CONTEXT, previous=None, seed=1, **options):
     pool = shapes()
-    return built(name, **options).fit(pool, pool.label, None, seed=seed, context=context, previous=previous)
+    return built(name, **options).fit(
+        pool, pool.label, None, seed=seed, context=context, previous=previous
+    )
 
 
 def sampled(name, state, n=12, context=CONTEXT, **options):
     return built(name, **options).sample(state, np.arange(n) % 3, 0, seed=2, context=context)
 
 
-# ---- Diffusion: noise levels and solver ------------------------------------------------------------------------------
+# ---- Diffusion: noise levels and solver ----------------------------------------------------------
+
 
 def gaussian(x, t):
     """E[x0 | x_t] where x0 is normal with MEAN and SD."""
@@ -56,24 +72,42 @@ def solved(clean, n, order, size=4000):
 
 def test_the_schedule_is_the_cosine_schedule_of_diffusers():
     from diffusers import DDIMScheduler
+
     alpha, sigma = schedule()
-    kept = DDIMScheduler(num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    kept = DDIMScheduler(
+        num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2"
+    ).alphas_cumprod
     assert torch.allclose(alpha[:-1].square(), kept.double(), rtol=1e-4, atol=1e-9)
-    assert alpha[CLEAN] == 1 and sigma[CLEAN] == 0 and torch.allclose(alpha**2 + sigma**2, torch.ones(TIMES + 1).double())
+    assert (
+        alpha[CLEAN] == 1
+        and sigma[CLEAN] == 0
+        and torch.allclose(alpha**2 + sigma**2, torch.ones(TIMES + 1).double())
+    )
 
 
 @pytest.mark.parametrize("n", [1, 10, 15, 999, 1000])
 def test_times_run_from_noise_to_clean(n):
     times = spaced(n)
-    assert times[0] == TIMES - 1 and times[-1] == CLEAN and len(times) == n + 1 and (np.diff(times) < 0).all()
+    assert (
+        times[0] == TIMES - 1
+        and times[-1] == CLEAN
+        and len(times) == n + 1
+        and (np.diff(times) < 0).all()
+    )
 
 
 @pytest.mark.parametrize("clean", [gaussian, curved])
 @pytest.mark.parametrize("n", [5, 20])
 def test_order_1_is_ddim(clean, n):
     from diffusers import DDIMScheduler
-    scheduler = DDIMScheduler(num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2", prediction_type="sample",
-                              clip_sample=False, timestep_spacing="trailing")
+
+    scheduler = DDIMScheduler(
+        num_train_timesteps=TIMES,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
     scheduler.alphas_cumprod = schedule()[0][:-1].square()
     scheduler.final_alpha_cumprod = torch.tensor(1.0).double()
     scheduler.set_timesteps(n)
@@ -88,9 +122,17 @@ def test_order_1_is_ddim(clean, n):
 @pytest.mark.parametrize(("n", "order"), [(10, 1), (10, 2), (20, 2)])
 def test_the_solver_is_the_multistep_midpoint_solver_of_diffusers(clean, n, order):
     from diffusers import DPMSolverMultistepScheduler
-    scheduler = DPMSolverMultistepScheduler(num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2",
-                                            prediction_type="sample", algorithm_type="dpmsolver++", solver_type="midpoint",
-                                            solver_order=order, timestep_spacing="trailing", final_sigmas_type="zero")
+
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=TIMES,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        algorithm_type="dpmsolver++",
+        solver_type="midpoint",
+        solver_order=order,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+    )
     scheduler.set_timesteps(n)
     assert scheduler.timesteps.tolist() == spaced(n)[:-1]
     x, ours = solved(clean, n, order)
@@ -108,9 +150,11 @@ def test_with_the_exact_denoiser_samples_have_the_mean_and_sd_of_the_gaussian(or
 
 def test_order_2_is_nearer_to_the_exact_answer():
     """The exact answer is MEAN + SD x; halving the steps costs order 1 a factor of 2."""
+
     def error(n, order):
         x, out = solved(gaussian, n, order)
         return float(abs(out - (MEAN + SD * x)).max())
+
     assert error(20, 2) < error(20, 1) / 2 and error(40, 2) < error(40, 1) / 2
     assert 1.6 < error(20, 1) / error(40, 1) < 2.4
 
@@ -126,6 +170,7 @@ def test_every_prediction_leads_back_to_the_clean_image(prediction):
 def test_guidance_extrapolates_from_the_null_condition():
     def network(x, t, c):
         return x + c[:, None].double() ** 2
+
     x, t, c = torch.ones(2, 3, dtype=torch.float64), torch.zeros(2).long(), torch.tensor([1, 2])
     free, told = network(x, t, torch.tensor([5, 5])), network(x, t, c)
     for w, expected in ((0, free), (1, told), (2, 2 * told - free), (0.5, (free + told) / 2)):
@@ -133,22 +178,32 @@ def test_guidance_extrapolates_from_the_null_condition():
 
 
 def test_without_guidance_the_label_is_not_heard():
-    """w = 0 is the unconditional model: what is told changes nothing, and it equals the network on the null condition."""
+    """w = 0 is the unconditional model: what is told changes nothing, and it equals the network on
+    the null condition."""
     pool = shapes()
     plain, free = made(GENERATORS, "diffusion"), made(GENERATORS, "diffusion", guidance=0.0)
     state, told = plain.fit(pool, pool.label, None, seed=0, context=CONTEXT), np.arange(6) % 3
-    one, other = (free.sample(state, said, 0, seed=1, context=CONTEXT) for said in (np.zeros(6, int), told))
+    one, other = (
+        free.sample(state, said, 0, seed=1, context=CONTEXT) for said in (np.zeros(6, int), told)
+    )
     assert (one == other).all()
     unconditional = {name: value.clone() for name, value in state.items()}
     table = unconditional["average.module.unet.class_embedding.weight"]
-    table[:] = table[-1]        # every condition is the null condition
-    of_null, heard = (plain.sample(weights, told, 0, seed=1, context=CONTEXT) for weights in (unconditional, state))
+    table[:] = table[-1]  # every condition is the null condition
+    of_null, heard = (
+        plain.sample(weights, told, 0, seed=1, context=CONTEXT)
+        for weights in (unconditional, state)
+    )
     assert (one == of_null).all() and (one != heard).any()
 
 
 def test_guidance_1_needs_one_pass_and_changes_nothing(monkeypatch):
     passes, forward = [], diffusion.Denoiser.forward
-    monkeypatch.setattr(diffusion.Denoiser, "forward", lambda self, x, t, c: passes.append(len(x)) or forward(self, x, t, c))
+    monkeypatch.setattr(
+        diffusion.Denoiser,
+        "forward",
+        lambda self, x, t, c: passes.append(len(x)) or forward(self, x, t, c),
+    )
     state = fitted("diffusion")
     passes.clear()
     plain = sampled("diffusion", state, sampling_steps=3)
@@ -161,18 +216,27 @@ def test_guidance_1_needs_one_pass_and_changes_nothing(monkeypatch):
 def test_padding_repeats_the_edge(side, inside):
     x = torch.arange(side * side, dtype=torch.float64).view(1, 1, side, side)
     out, low = padded(x, 8), (inside - side) // 2
-    assert out.shape[2:] == (inside, inside) and (out[..., low: low + side, low: low + side] == x).all()
-    assert (out[..., 0, :] == out[..., low, :]).all() and (out[..., :, -1] == out[..., :, low + side - 1]).all()
+    assert (
+        out.shape[2:] == (inside, inside)
+        and (out[..., low : low + side, low : low + side] == x).all()
+    )
+    assert (out[..., 0, :] == out[..., low, :]).all() and (
+        out[..., :, -1] == out[..., :, low + side - 1]
+    ).all()
 
 
 def test_times_become_waves_in_the_dtype_of_the_times():
     wave = diffusion.Waves(8)
     t = torch.tensor([0.0, 999.0], dtype=torch.float64)
     assert wave(t).dtype == torch.float64 and wave(t).shape == (2, 8)
-    assert torch.allclose(wave(t)[:, 0], t.cos(), atol=1e-12) and (wave(t)[0] == torch.tensor([1.0] * 4 + [0.0] * 4)).all()
+    assert (
+        torch.allclose(wave(t)[:, 0], t.cos(), atol=1e-12)
+        and (wave(t)[0] == torch.tensor([1.0] * 4 + [0.0] * 4)).all()
+    )
 
 
-# ---- Both ------------------------------------------------------------------------------------------------------------
+# ---- Both ----------------------------------------------------------------------------------------
+
 
 class Killed(Exception):
     pass
@@ -183,21 +247,29 @@ def test_a_killed_fit_goes_on_where_it_was(name, tmp_path):
     def kill(i, n):
         if i == 4:
             raise Killed
+
     with pytest.raises(Killed):
         fitted(name, Context(FLOAT64, tmp_path, every=0, progress=kill))
     assert (tmp_path / "checkpoint").exists()
     steps = []
-    resumed = fitted(name, Context(FLOAT64, tmp_path, every=0, progress=lambda i, n: steps.append(i)))
+    resumed = fitted(
+        name, Context(FLOAT64, tmp_path, every=0, progress=lambda i, n: steps.append(i))
+    )
     whole = fitted(name)
     assert steps == [4, 5, 6], "the steps before the checkpoint are not repeated"
-    assert resumed.keys() == whole.keys() and all(torch.equal(resumed[key], whole[key]) for key in whole)
+    assert resumed.keys() == whole.keys() and all(
+        torch.equal(resumed[key], whole[key]) for key in whole
+    )
 
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_a_warm_start_begins_at_the_previous_weights(name):
-    """With a rate of nearly nothing the weights stay where they begin; the moving average goes on averaging."""
+    """With a rate of nearly nothing the weights stay where they begin; the moving average goes on
+    averaging."""
     first = fitted(name, seed=1)
-    warm, cold = (fitted(name, previous=state, seed=7, steps=1, rate=1e-12) for state in (first, None))
+    warm, cold = (
+        fitted(name, previous=state, seed=7, steps=1, rate=1e-12) for state in (first, None)
+    )
     expected = dict(first)
     for key in [key for key in first if key.startswith("average.module.")]:
         n, network = SMALL[name]["steps"], first[key.replace("average.module.", "network.")]
@@ -212,12 +284,15 @@ def test_a_warm_start_begins_at_the_previous_weights(name):
 
 
 def test_images_are_made_by_the_moving_average(monkeypatch):
-    """After n steps the decay is min(average, (1 + n) / (10 + n)), counted from the first average."""
+    """After n steps the decay is min(average, (1 + n) / (10 + n)), counted from the first
+    average."""
     seen = []
     update = MovingAverage.update_parameters
+
     def watch(self, network):
         update(self, network)
         seen.append(network.state_dict()["unet.conv_in.bias"].clone())
+
     monkeypatch.setattr(MovingAverage, "update_parameters", watch)
     state, expected = fitted("diffusion", average=0.15), None
     for n, value in enumerate(seen):
@@ -225,7 +300,10 @@ def test_images_are_made_by_the_moving_average(monkeypatch):
         expected = value if expected is None else decay * expected + (1 - decay) * value
     assert torch.allclose(state["average.module.unet.conv_in.bias"], expected)
     assert torch.equal(state["network.unet.conv_in.bias"], seen[-1])
-    without = {key: torch.zeros_like(value) if key.startswith("network.") else value for key, value in state.items()}
+    without = {
+        key: torch.zeros_like(value) if key.startswith("network.") else value
+        for key, value in state.items()
+    }
     assert (sampled("diffusion", state) == sampled("diffusion", without)).all()
 
 
@@ -247,19 +325,26 @@ def test_unknown_conditions_are_refused_and_none_is_fine(name):
     assert model.sample(state, np.arange(0), 0, seed=0, context=CONTEXT).shape == (0, 3, 28, 28)
 
 
-@pytest.mark.parametrize(("name", "bad", "sentence"), [
-    ("vae", {"steps": 0}, "vae: steps must be at least 1; got 0"),
-    ("vae", {"beta": -1.0}, "beta at least 0; got 0.002, -1.0"),
-    ("diffusion", {"sampling_steps": 0}, "sampling_steps must be at least 1; got 0"),
-    ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1000; got 1001"),
-    ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got euler"),
-    ("diffusion", {"order": 3}, "order must be 1 or 2; got 3"),
-    ("diffusion", {"solver": "ddim"}, "solver ddim has order 1; got order 2"),
-    ("diffusion", {"prediction": "score"}, "prediction must be x, v or eps; got score"),
-    ("diffusion", {"channels": 20}, "channels must be a multiple of 8; got 20"),
-    ("diffusion", {"drop": 1.0}, r"average and drop in \[0, 1\), guidance at least 0; got .*, 1.0, "),
-    ("diffusion", {"drop": 0.0, "guidance": 2.0}, "guidance 2.0 needs drop above 0"),
-])
+@pytest.mark.parametrize(
+    ("name", "bad", "sentence"),
+    [
+        ("vae", {"steps": 0}, "vae: steps must be at least 1; got 0"),
+        ("vae", {"beta": -1.0}, "beta at least 0; got 0.002, -1.0"),
+        ("diffusion", {"sampling_steps": 0}, "sampling_steps must be at least 1; got 0"),
+        ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1000; got 1001"),
+        ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got euler"),
+        ("diffusion", {"order": 3}, "order must be 1 or 2; got 3"),
+        ("diffusion", {"solver": "ddim"}, "solver ddim has order 1; got order 2"),
+        ("diffusion", {"prediction": "score"}, "prediction must be x, v or eps; got score"),
+        ("diffusion", {"channels": 20}, "channels must be a multiple of 8; got 20"),
+        (
+            "diffusion",
+            {"drop": 1.0},
+            r"average and drop in \[0, 1\), guidance at least 0; got .*, 1.0, ",
+        ),
+        ("diffusion", {"drop": 0.0, "guidance": 2.0}, "guidance 2.0 needs drop above 0"),
+    ],
+)
 def test_options_are_checked(name, bad, sentence):
     with pytest.raises(ValueError, match=sentence):
         GENERATORS[name].target(**bad)
@@ -267,15 +352,25 @@ def test_options_are_checked(name, bad, sentence):
 
 def test_ddim_is_dpm_of_order_1():
     state = fitted("diffusion")
-    assert (sampled("diffusion", state, solver="ddim", order=1) == sampled("diffusion", state, order=1)).all()
+    assert (
+        sampled("diffusion", state, solver="ddim", order=1) == sampled("diffusion", state, order=1)
+    ).all()
     assert (sampled("diffusion", state, order=1) != sampled("diffusion", state)).any()
 
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_told_conditions_are_learnt(name):
     """Generated bars, blocks and frames are nearest to the mean of what they were told."""
-    quick = {"vae": {"steps": 150}, "diffusion": {"steps": 100, "channels": 16, "patch": 4, "average": 0.9,
-                                                    "sampling_steps": 5}}
+    quick = {
+        "vae": {"steps": 150},
+        "diffusion": {
+            "steps": 100,
+            "channels": 16,
+            "patch": 4,
+            "average": 0.9,
+            "sampling_steps": 5,
+        },
+    }
     pool, context = shapes(), Context(Numerics("float32"))
     model = built(name, rate=4e-3, **quick[name])
     state = model.fit(pool, pool.label, None, seed=0, context=context)
@@ -291,34 +386,50 @@ def test_fitted_to_grey_images_they_make_grey_images(name):
     pool = shapes()
     grey = dataclasses.replace(pool, images=np.repeat(pool.images.max(1, keepdims=True), 3, axis=1))
     model = built(name)
-    out = model.sample(model.fit(grey, pool.label, None, seed=0, context=CONTEXT), pool.label, 0, seed=0, context=CONTEXT)
+    out = model.sample(
+        model.fit(grey, pool.label, None, seed=0, context=CONTEXT),
+        pool.label,
+        0,
+        seed=0,
+        context=CONTEXT,
+    )
     assert np.ptp(out.astype(int), axis=1).max() < 25
 
 
 def test_changed_colors_are_uncorrelated_and_come_back():
     rng = np.random.default_rng(0)
-    images = (rng.random((40, 3, 8, 8)) * [[[[250]], [[90]], [[20]]]] + 2 * rng.integers(0, 2, (40, 1, 8, 8))).astype(np.uint8)
+    images = (
+        rng.random((40, 3, 8, 8)) * [[[[250]], [[90]], [[20]]]]
+        + 2 * rng.integers(0, 2, (40, 1, 8, 8))
+    ).astype(np.uint8)
     colors, x = Colors().double(), CONTEXT.pixels(images)
     colors.fit(images)
     flat = colors(x).transpose(0, 1).flatten(1)
-    assert abs(flat.mean(1)).max() < 1e-9 and abs(torch.cov(flat, correction=0) - torch.eye(3)).max() < 1e-9
+    assert (
+        abs(flat.mean(1)).max() < 1e-9
+        and abs(torch.cov(flat, correction=0) - torch.eye(3)).max() < 1e-9
+    )
     assert abs(colors.back(colors(x)) - x).max() < 1e-9
     assert colors.back(torch.full((1, 3, 2, 2), 50.0).double()).max() == 1, "no pixel lies outside"
 
 
-# ---- Classifiers -----------------------------------------------------------------------------------------------------
+# ---- Classifiers ---------------------------------------------------------------------------------
 
 NETWORKS = {"lenet": 84, "small-cnn": 128, "resnet18": 512}
 
 
 def test_ridge_solves_the_smaller_of_two_systems():
-    """n < D and n > D: both forms give the weights of least squares on (pixels, 1) with the constant not shrunk."""
+    """n < D and n > D: both forms give the weights of least squares on (pixels, 1) with the
+    constant not shrunk."""
     rng = np.random.default_rng(0)
     for n, d in ((40, 90), (90, 40)):
         x, y = torch.as_tensor(rng.random((n, d))), torch.as_tensor(rng.random((n, 3)))
         centred = x - x.mean(0), y - y.mean(0)
         primal, dual = (_ridge(*centred, 0.01 * n, dual=flag) for flag in (False, True))
-        design, penalty = torch.cat([x, torch.ones(n, 1).double()], 1), 0.01 * n * torch.eye(d + 1).double()
+        design, penalty = (
+            torch.cat([x, torch.ones(n, 1).double()], 1),
+            0.01 * n * torch.eye(d + 1).double(),
+        )
         penalty[-1, -1] = 0
         direct = torch.linalg.solve(design.T @ design + penalty, design.T @ y)
         assert abs(primal - dual).max() < 1e-9 and abs(primal - direct[:-1]).max() < 1e-9
@@ -327,26 +438,45 @@ def test_ridge_solves_the_smaller_of_two_systems():
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_features_are_what_the_last_layer_sees(name):
-    pool, model, context = shapes(6), CLASSIFIERS[name].target(steps=1, batch=2), Context(Numerics("float32"))
+    pool, model, context = (
+        shapes(6),
+        CLASSIFIERS[name].target(steps=1, batch=2),
+        Context(Numerics("float32")),
+    )
     state = model.fit(pool, 3, seed=0, context=context)
     features = model.features(state, pool.images, context=context)
-    assert CLASSIFIERS[name].traits["features"] and features.shape == (6, NETWORKS[name]) and features.dtype == np.float32
+    assert (
+        CLASSIFIERS[name].traits["features"]
+        and features.shape == (6, NETWORKS[name])
+        and features.dtype == np.float32
+    )
     last = [key for key in state if key.endswith("weight")][-1]
-    logits = features @ state[last].float().numpy().T + state[last.replace("weight", "bias")].float().numpy()
+    logits = (
+        features @ state[last].float().numpy().T
+        + state[last.replace("weight", "bias")].float().numpy()
+    )
     softmax = np.exp(logits - logits.max(1, keepdims=True))
     softmax /= softmax.sum(1, keepdims=True)
     assert np.allclose(softmax, model.predict(state, pool.images, context=context), atol=1e-5)
 
 
 def test_features_in_parts_are_those_of_the_whole():
-    images, model = np.tile(shapes(60).images, (18, 1, 1, 1)), CLASSIFIERS["lenet"].target(steps=1, batch=8)
+    images, model = (
+        np.tile(shapes(60).images, (18, 1, 1, 1)),
+        CLASSIFIERS["lenet"].target(steps=1, batch=8),
+    )
     state = model.fit(shapes(), 3, seed=0, context=CONTEXT)
-    assert np.allclose(model.features(state, images, context=CONTEXT)[-60:],
-                       model.features(state, images[-60:], context=CONTEXT), atol=1e-6)
+    assert np.allclose(
+        model.features(state, images, context=CONTEXT)[-60:],
+        model.features(state, images[-60:], context=CONTEXT),
+        atol=1e-6,
+    )
 
 
 def test_ridge_has_no_features():
-    assert "features" not in CLASSIFIERS["ridge"].traits and not hasattr(CLASSIFIERS["ridge"].target(), "features")
+    assert "features" not in CLASSIFIERS["ridge"].traits and not hasattr(
+        CLASSIFIERS["ridge"].target(), "features"
+    )
 
 
 @pytest.mark.parametrize("name", ["lenet", "small-cnn"])
@@ -354,7 +484,9 @@ def test_a_warm_classifier_begins_at_the_previous_weights(name):
     pool, model = shapes(), CLASSIFIERS[name].target(steps=3, batch=8)
     first = model.fit(pool, 3, seed=0, context=CONTEXT)
     still = dataclasses.replace(model, steps=1, rate=1e-12)
-    warm, cold = (still.fit(pool, 3, seed=9, context=CONTEXT, previous=state) for state in (first, None))
+    warm, cold = (
+        still.fit(pool, 3, seed=9, context=CONTEXT, previous=state) for state in (first, None)
+    )
     weights = [key for key in first if key.endswith("weight")]
     assert all(torch.allclose(warm[key], first[key], atol=1e-9) for key in weights)
     assert any(not torch.allclose(cold[key], first[key], atol=1e-3) for key in weights)
@@ -363,22 +495,32 @@ def test_a_warm_classifier_begins_at_the_previous_weights(name):
 def test_a_warm_ridge_is_the_same_ridge():
     pool, model = shapes(), CLASSIFIERS["ridge"].target()
     first = model.fit(pool, 3, seed=0, context=CONTEXT)
-    assert torch.equal(model.fit(pool, 3, seed=0, context=CONTEXT, previous=first)["weight"], first["weight"])
+    assert torch.equal(
+        model.fit(pool, 3, seed=0, context=CONTEXT, previous=first)["weight"], first["weight"]
+    )
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_small_cnn_reads_985_of_1000_coloured_digits(seed):
-    """Fitted to 50,000 digits of MNIST in colours drawn evenly; measured on the 10,000 test digits, likewise coloured."""
+    """Fitted to 50,000 digits of MNIST in colours drawn evenly; measured on the 10,000 test digits,
+    likewise coloured."""
     source, rng = DATASETS["colorized-mnist"].target(), np.random.default_rng(seed)
+
     def colored(part, name):
         group = rng.integers(source.n_groups, size=len(part))
         return LabeledImages(source.paint(part.images, group, part.unit, name), part.label, group)
+
     pool, test = colored(source.train[:50_000], seed), colored(source.test, "test")
-    model, context = CLASSIFIERS["small-cnn"].target(steps=2500, batch=64), Context(Numerics("float32"))
+    model, context = (
+        CLASSIFIERS["small-cnn"].target(steps=2500, batch=64),
+        Context(Numerics("float32")),
+    )
     state = model.fit(pool, source.n_classes, seed=seed, context=context)
     right = model.predict(state, test.images, context=context).argmax(1) == test.label
     print(f"seed {seed}: {right.mean():.4f} of {len(right)}")
     assert len(pool) == 50_000 and len(right) == 10_000 and right.mean() >= 0.985
-    assert min(right[test.group == g].mean() for g in range(source.n_groups)) >= 0.98, "in every colour"
+    assert min(right[test.group == g].mean() for g in range(source.n_groups)) >= 0.98, (
+        "in every colour"
+    )

@@ -1,4 +1,5 @@
-"""Inference: closed forms against brute resampling, coverage, verdict words, and planted effects."""
+"""Inference: closed forms against brute resampling, coverage, verdict words, and planted
+effects."""
 
 import dataclasses
 import functools
@@ -11,7 +12,15 @@ from conftest import FLOAT64, tiny
 from scipy import stats
 
 from biasstudy import METRICS, Results, run
-from biasstudy.inference.contrasts import contrast, curve, floor_of_change, headline, headline_weights, logit_contrast, ranked
+from biasstudy.inference.contrasts import (
+    contrast,
+    curve,
+    floor_of_change,
+    headline,
+    headline_weights,
+    logit_contrast,
+    ranked,
+)
 from biasstudy.inference.intervals import (
     Estimate,
     _variance_of_sum,
@@ -36,18 +45,26 @@ def test_the_closed_form_equals_brute_resampling_within_strata():
     for h in range(5):
         members = x[stratum == h]
         n = len(members)
-        draws += members[rng.integers(0, n, (20000, n))].sum(1) * np.sqrt(n / (n - 1))  # unbiased variance within the stratum
+        # unbiased variance within the stratum
+        draws += members[rng.integers(0, n, (20000, n))].sum(1) * np.sqrt(n / (n - 1))
     assert abs(_variance_of_sum(x, stratum) / draws.var() - 1) < 0.04
 
 
 def test_one_level_of_it_is_the_bootstrap_of_scipy():
-    """Test images of one stratum, and seeds: the closed form is the standard error that resampling finds, but for n - 1."""
+    """Test images of one stratum, and seeds: the closed form is the standard error that resampling
+    finds, but for n - 1."""
     rng = np.random.default_rng(2)
     images, seeds = rng.standard_normal(40) ** 3, rng.standard_normal(8)
-    for x, closed in ((images, np.sqrt(_variance_of_sum(images, np.zeros(40, int)) / 40**2)),
-                      (seeds, two_way_interval(seeds[:, None], np.zeros(1, int)).se)):
-        found = stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0))
-        assert closed * np.sqrt((len(x) - 1) / len(x)) == pytest.approx(found.standard_error, rel=0.02)
+    for x, closed in (
+        (images, np.sqrt(_variance_of_sum(images, np.zeros(40, int)) / 40**2)),
+        (seeds, two_way_interval(seeds[:, None], np.zeros(1, int)).se),
+    ):
+        found = stats.bootstrap(
+            (x,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+        )
+        assert closed * np.sqrt((len(x) - 1) / len(x)) == pytest.approx(
+            found.standard_error, rel=0.02
+        )
 
 
 def test_without_an_image_effect_the_interval_is_the_t_interval_over_seeds():
@@ -56,13 +73,17 @@ def test_without_an_image_effect_the_interval_is_the_t_interval_over_seeds():
     low, high = stats.t.interval(0.95, 5, d.mean(), stats.sem(d[:, 0]))
     assert np.allclose([found.low, found.high], [low, high]) and found.df == 5
     assert np.isclose(found.p, stats.ttest_1samp(d[:, 0], 0).pvalue)
-    assert np.isclose(found.detectable, 1.43 * d.std(ddof=1), rtol=0.01), "the design's figure for n = 6"
+    assert np.isclose(found.detectable, 1.43 * d.std(ddof=1), rtol=0.01), (
+        "the design's figure for n = 6"
+    )
 
 
 def simulated(rng, studies, n, units=100, image_effect=0.0, heavy=False):
-    """Contributions of test images to D_s in many studies whose true mean is 0: (studies, n, units).
+    """Contributions of test images to D_s in many studies whose true mean is 0: (studies, n,
+    units).
 
-    D_s = seed + mean over images of (image + noise); each effect has sd 1 in D_s, that of the images `image_effect`
+    D_s = seed + mean over images of (image + noise); each effect has sd 1 in D_s, that of the
+    images `image_effect`
     """
     draw = functools.partial(rng.standard_t, 3) if heavy else rng.standard_normal
     scale = np.sqrt(1 / 3) if heavy else 1
@@ -87,17 +108,23 @@ def test_the_two_variances_are_unbiased():
         per_unit = simulated(np.random.default_rng(6), 4000, 6, image_effect=image_effect)
         mean, se, _ = two_way(per_unit, np.repeat(np.arange(10), 10))
         truth = (1 + 1) / 6 + image_effect**2
-        assert mean.var() == pytest.approx(truth, rel=0.07) and np.mean(se**2) == pytest.approx(truth, rel=0.07)
+        assert mean.var() == pytest.approx(truth, rel=0.07) and np.mean(se**2) == pytest.approx(
+            truth, rel=0.07
+        )
 
 
 def test_many_studies_at_once_are_each_as_one():
-    per_unit, stratum = simulated(np.random.default_rng(0), 3, 6, image_effect=1), np.repeat(np.arange(10), 10)
+    per_unit, stratum = (
+        simulated(np.random.default_rng(0), 3, 6, image_effect=1),
+        np.repeat(np.arange(10), 10),
+    )
     several = np.array(two_way(per_unit, stratum))
     one = [two_way_interval(x, stratum) for x in per_unit]
     assert np.allclose(several.T, [(e.mean, e.se, e.df) for e in one])
 
 
-# ---- Verdict ---------------------------------------------------------------------------------------------------------
+# ---- Verdict -------------------------------------------------------------------------------------
+
 
 def of(d):
     return two_way_interval(np.array(d)[:, None], np.zeros(1, int))
@@ -105,7 +132,9 @@ def of(d):
 
 def test_holm_rejects_step_by_step():
     assert np.allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    assert np.allclose(holm([0.5, np.nan, 0.9]), [1, np.nan, 1], equal_nan=True), "nan is no hypothesis"
+    assert np.allclose(holm([0.5, np.nan, 0.9]), [1, np.nan, 1], equal_nan=True), (
+        "nan is no hypothesis"
+    )
     rng = np.random.default_rng(0)
     for p in rng.random((200, 4)) ** 3:
         by_hand, order = set(), np.argsort(p)
@@ -132,9 +161,11 @@ def test_false_alarms_of_a_family_stay_below_five_percent():
     for family in np.arange(3 * families).reshape(families, 3):
         adjusted = holm(p[family])
         if adjusted.min() > 0.2:
-            continue    # far from any alarm
-        words = [verdict(Estimate(mean[i], 0, 0, se[i], df[i], p[i], 0.1, np.zeros(6)), a)
-                 for i, a in zip(family, adjusted, strict=True)]
+            continue  # far from any alarm
+        words = [
+            verdict(Estimate(mean[i], 0, 0, se[i], df[i], p[i], 0.1, np.zeros(6)), a)
+            for i, a in zip(family, adjusted, strict=True)
+        ]
         alarms += any(word in ("amplified", "reduced") for word in words)
     assert 0.02 < alarms / families < 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
 
@@ -143,7 +174,12 @@ def test_sign_flips_are_enumerated():
     d = np.array([0.3, 0.1, 0.4, 0.2, 0.5, 0.1])
     assert sign_flip(d) == 2 / 64 and sign_flip(-d) == 2 / 64 and sign_flip(np.zeros(4)) == 1
     mixed = np.array([0.3, -0.1, 0.2, 0.25])
-    by_hand = np.mean([abs(np.dot(s, mixed)) >= abs(mixed.sum()) - 1e-9 for s in itertools.product((1, -1), repeat=4)])
+    by_hand = np.mean(
+        [
+            abs(np.dot(s, mixed)) >= abs(mixed.sum()) - 1e-9
+            for s in itertools.product((1, -1), repeat=4)
+        ]
+    )
     assert sign_flip(mixed) == by_hand
     many = np.random.default_rng(3).standard_normal(30) + 0.4
     assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
@@ -156,7 +192,9 @@ def test_verdict_words():
     assert verdict(clear, 0.06).startswith("cannot tell"), "not after Holm's correction"
     assert verdict(of([-0.05, -0.06, -0.05, -0.06, -0.05, -0.06])) == "reduced"
     assert verdict(of([0.001, -0.001, 0.002, -0.002, 0.001, -0.001])) == "no change beyond 0.02"
-    assert verdict(of([0.2, -0.1, 0.1, -0.2, 0.1, 0.05])).startswith("cannot tell (smallest change detectable")
+    assert verdict(of([0.2, -0.1, 0.1, -0.2, 0.1, 0.05])).startswith(
+        "cannot tell (smallest change detectable"
+    )
     assert verdict(of([0.05] * 5)) == "no verdict with fewer than 6 seeds"
 
 
@@ -171,37 +209,60 @@ def test_a_prediction_band_holds_the_next_seed():
     bands = [prediction_band(row[:6]) for row in d]
     inside = np.mean([b.low <= x <= b.high for b, x in zip(bands, d[:, 6], strict=True)])
     assert inside == pytest.approx(0.95, abs=0.015)
-    assert prediction_band(d[0], seeds=7).high - prediction_band(d[0], seeds=7).mean < bands[0].high - bands[0].mean
+    assert (
+        prediction_band(d[0], seeds=7).high - prediction_band(d[0], seeds=7).mean
+        < bands[0].high - bands[0].mean
+    )
     assert np.isnan(prediction_band(d[0, :1]).low)
 
 
-# ---- Planted effects -------------------------------------------------------------------------------------------------
+# ---- Planted effects -----------------------------------------------------------------------------
 
 CLASSES, GROUPS, PHOTOGRAPHS = 6, 3, 120
 FAVOURED = np.where(np.arange(GROUPS) == np.arange(CLASSES)[:, None] % GROUPS, 1, -1)
 
 
 def planted(rng, accuracy_of_arm, n=6):
-    """A study whose arms have these cell accuracies (classes, groups), photographs shown in every group."""
+    """A study whose arms have these cell accuracies (classes, groups), photographs shown in every
+    group."""
     unit = np.repeat(np.arange(PHOTOGRAPHS), GROUPS)
     label, group = unit % CLASSES, np.tile(np.arange(GROUPS), PHOTOGRAPHS)
     outcomes = []
     for arm, accuracy in accuracy_of_arm.items():
         for seed in range(n):
             right = rng.random(len(label)) < accuracy[label, group]
-            e = SimpleNamespace(seed=seed, arm=arm, dataset="planted", start="biased", n_generations=1)
-            outcomes.append(SimpleNamespace(
-                experiment=e, numerics="float64", biased=True, design="crossed", paired=True, label=label, group=group,
-                unit=unit, favoured=FAVOURED, occurs=FAVOURED != 0, counts=np.ones_like(FAVOURED),
-                predicted=np.where(right, label, (label + 1) % CLASSES)[None, None],
-                correct=lambda right=right: right[None, None]))
-    return SimpleNamespace(outcomes=outcomes, of=lambda arm: [o for o in outcomes if o.experiment.arm == arm])
+            e = SimpleNamespace(
+                seed=seed, arm=arm, dataset="planted", start="biased", n_generations=1
+            )
+            outcomes.append(
+                SimpleNamespace(
+                    experiment=e,
+                    numerics="float64",
+                    biased=True,
+                    design="crossed",
+                    paired=True,
+                    label=label,
+                    group=group,
+                    unit=unit,
+                    favoured=FAVOURED,
+                    occurs=FAVOURED != 0,
+                    counts=np.ones_like(FAVOURED),
+                    predicted=np.where(right, label, (label + 1) % CLASSES)[None, None],
+                    correct=lambda right=right: right[None, None],
+                )
+            )
+    return SimpleNamespace(
+        outcomes=outcomes, of=lambda arm: [o for o in outcomes if o.experiment.arm == arm]
+    )
 
 
 def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
     rng, words = np.random.default_rng(6), {"classes": [], "groups": []}
     before = np.full((CLASSES, GROUPS), 0.9)
-    losses = {"classes": np.linspace(0, 0.3, CLASSES)[:, None] * np.ones(GROUPS), "groups": 0.12 * (FAVOURED < 0)}
+    losses = {
+        "classes": np.linspace(0, 0.3, CLASSES)[:, None] * np.ones(GROUPS),
+        "groups": 0.12 * (FAVOURED < 0),
+    }
     for what, loss in losses.items():
         for _ in range(100):
             found = contrast(planted(rng, {"generated": before - loss, "none": before}), "A")
@@ -209,21 +270,30 @@ def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
     assert words["classes"].count("amplified") <= 8, "5 % false alarms on both sides"
     assert words["groups"].count("amplified") >= 95
     study = planted(rng, {"generated": before - losses["classes"], "none": before})
-    gap, floor = curve_of(study, "equal-opportunity-mean"), floor_band(study.of("generated"), "equal-opportunity-mean", 300)
+    gap, floor = (
+        curve_of(study, "equal-opportunity-mean"),
+        floor_band(study.of("generated"), "equal-opportunity-mean", 300),
+    )
     assert gap["generated"] > 1.2 * gap["none"], "the gap does widen"
     assert floor.low[0] < gap["generated"] < floor.high[0], "as its floor does"
 
 
 def curve_of(study, metric):
-    return {arm: np.mean([METRICS[metric].target(o.label, o.predicted[0, 0], o.group) for o in study.of(arm)])
-            for arm in ("generated", "none")}
+    return {
+        arm: np.mean(
+            [METRICS[metric].target(o.label, o.predicted[0, 0], o.group) for o in study.of(arm)]
+        )
+        for arm in ("generated", "none")
+    }
 
 
 def test_logits_see_odds_where_accuracies_differ():
     """A planted effect of the same odds ratio in every cell, at cells of unequal accuracy."""
     rng, base = np.random.default_rng(7), np.linspace(0.6, 0.9, CLASSES)[:, None] * np.ones(GROUPS)
     odds = base / (1 - base) * np.where(FAVOURED > 0, 1, 0.5)
-    studies = [planted(rng, {"generated": odds / (1 + odds), "none": base}, n=12) for _ in range(40)]
+    studies = [
+        planted(rng, {"generated": odds / (1 + odds), "none": base}, n=12) for _ in range(40)
+    ]
     found = [logit_contrast(study, "A") for study in studies]
     assert np.mean([e.mean for e in found]) == pytest.approx(np.log(2), abs=0.06)
     assert np.mean([e.low <= np.log(2) <= e.high for e in found]) >= 0.85
@@ -234,17 +304,25 @@ def test_verdicts_correct_for_the_number_of_studies():
     rng, before = np.random.default_rng(8), np.full((CLASSES, GROUPS), 0.9)
     named = {}
     for i, loss in enumerate((0.1, 0.0, 0.0)):
-        named[f"study {i}"] = planted(rng, {"generated": before - loss * (FAVOURED < 0), "none": before, "real": before})
+        named[f"study {i}"] = planted(
+            rng, {"generated": before - loss * (FAVOURED < 0), "none": before, "real": before}
+        )
         for o in named[f"study {i}"].outcomes:
             o.experiment.dataset = f"data {i}"
     table = verdicts(named).set_index("study")
     assert table.verdict["study 0"] == "amplified" and table.n.tolist() == [6, 6, 6]
     assert np.allclose(table.A_holm, holm(table.A_p)) and (table.A_holm >= table.A_p).all()
     assert (table.R_low <= table.R).all() and table.S.isna().all() and table.F.isna().all()
-    assert np.allclose(table.A["study 0"], contrast(named["study 0"], "A").mean) and table.A_sign_flip["study 0"] == 2 / 64
+    assert (
+        np.allclose(table.A["study 0"], contrast(named["study 0"], "A").mean)
+        and table.A_sign_flip["study 0"] == 2 / 64
+    )
     assert "amplified. A = " in sentence(named["study 0"], table.A_holm["study 0"])
     few = planted(rng, {"generated": before, "none": before}, n=3)
-    assert np.isnan(verdicts({"few": few}).A_holm[0]) and "fewer than 6" in verdicts({"few": few}).verdict[0]
+    assert (
+        np.isnan(verdicts({"few": few}).A_holm[0])
+        and "fewer than 6" in verdicts({"few": few}).verdict[0]
+    )
     with pytest.raises(ValueError, match="one primary hypothesis per data set and start"):
         verdicts({"a": few, "b": few})
     with pytest.raises(ValueError, match="study 'c' needs the arms generated and none"):
@@ -257,7 +335,8 @@ def test_a_filtered_study_is_compared_with_filtered_real_images():
     assert "F = generated - real-filtered = " in sentence(study) and contrast(study, "F").n == 6
 
 
-# ---- Studies that were run -------------------------------------------------------------------------------------------
+# ---- Studies that were run -----------------------------------------------------------------------
+
 
 def test_groups_are_ranked_over_classes_if_crossed_and_within_classes_if_nested():
     accuracy = np.array([[0.9, 0.5, 0.7, np.nan], [0.8, 0.4, 0.99, np.nan]])
@@ -269,40 +348,62 @@ def test_groups_are_ranked_over_classes_if_crossed_and_within_classes_if_nested(
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     seeds = [tiny(start="biased", bias=0.7, n_test=50, n_generations=1, seed=s) for s in range(3)]
-    return run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64, where=tmp_path_factory.mktemp("study"))
+    return run(
+        [e.to_arm(arm) for e in seeds for arm in ARMS],
+        numerics=FLOAT64,
+        where=tmp_path_factory.mktemp("study"),
+    )
 
 
 def test_the_headline_of_a_biased_start_is_its_metric(study):
     table = study.table.query("metric == 'accuracy-contrast' and arm == 'generated'")
-    assert np.allclose(headline(study.of("generated")), table.pivot(index="seed", columns="generation", values="value"))
+    assert np.allclose(
+        headline(study.of("generated")),
+        table.pivot(index="seed", columns="generation", values="value"),
+    )
 
 
 def test_contrasts_are_differences_of_the_last_generation(study):
     generated, none = headline(study.of("generated")), headline(study.of("none"))
     assert np.allclose(contrast(study, "A").per_seed, (generated - none)[:, -1])
-    assert np.allclose(contrast(study, "A", generation=0).per_seed, 0), "all arms share generation 0"
-    assert "n = 3 seeds" in sentence(study) and "no verdict with fewer than 6 seeds" in sentence(study)
+    assert np.allclose(contrast(study, "A", generation=0).per_seed, 0), (
+        "all arms share generation 0"
+    )
+    assert "n = 3 seeds" in sentence(study) and "no verdict with fewer than 6 seeds" in sentence(
+        study
+    )
 
 
 def test_an_unbiased_start_is_ranked_by_the_other_seeds_only(study):
-    outcomes = [dataclasses.replace(o, favoured=np.zeros_like(o.favoured)) for o in study.of("generated")]
+    outcomes = [
+        dataclasses.replace(o, favoured=np.zeros_like(o.favoured)) for o in study.of("generated")
+    ]
     before = headline_weights(outcomes)[0]
-    changed = [dataclasses.replace(outcomes[0], predicted=np.zeros_like(outcomes[0].predicted)), *outcomes[1:]]
-    assert (headline_weights(changed)[0] == before).all(), "a seed's own errors must not rank its groups"
+    changed = [
+        dataclasses.replace(outcomes[0], predicted=np.zeros_like(outcomes[0].predicted)),
+        *outcomes[1:],
+    ]
+    assert (headline_weights(changed)[0] == before).all(), (
+        "a seed's own errors must not rank its groups"
+    )
     assert np.isnan(headline_weights(outcomes[:1])).all(), "one seed: nothing ranks the groups"
 
 
 def test_curves_are_the_tables_and_an_arm_does_not_differ_from_itself(study):
     mine = study.of("generated")
     table = study.table.query("metric == 'accuracy-gap' and arm == 'generated'")
-    assert np.allclose(curve(mine, "accuracy-gap"), table.pivot(index="seed", columns="generation", values="value"))
+    assert np.allclose(
+        curve(mine, "accuracy-gap"), table.pivot(index="seed", columns="generation", values="value")
+    )
     with pytest.raises(ValueError, match="one value; 'group-accuracy' has several"):
         curve(mine, "group-accuracy")
     same = floor_of_change(study.of("real"), study.of("real"), "accuracy-gap")
     assert (same.mean, same.low, same.high, same.n) == (0, 0, 0, 3)
     other = floor_of_change(study.of("real"), study.of("resample"))
     d = (headline(study.of("real")) - headline(study.of("resample")))[:, -1]
-    assert np.isclose(other.high, d.mean() + stats.t.ppf(0.975, 2) * d.std(ddof=1) * np.sqrt(1 / 3 + 1))
+    assert np.isclose(
+        other.high, d.mean() + stats.t.ppf(0.975, 2) * d.std(ddof=1) * np.sqrt(1 / 3 + 1)
+    )
     with pytest.raises(ValueError, match="an A/A pair needs two arms with the same seeds"):
         floor_of_change(mine, mine[:2])
 
@@ -310,9 +411,17 @@ def test_curves_are_the_tables_and_an_arm_does_not_differ_from_itself(study):
 def test_bands_of_a_study_match_its_table(study):
     mine = study.of("resample")
     floor = floor_band(mine, "accuracy-gap", 200)
-    assert floor.generation.tolist() == [0, 1] and ((floor.low <= floor["mean"]) & (floor["mean"] <= floor.high)).all()
-    rows = study.table.query("measured_on == 'batch' and arm == 'resample' and generation == 0 and metric == 'group-share'")
-    share = rows.pivot(index="seed", columns="group", values="value")[list(mine[0].groups)].to_numpy()
+    assert (
+        floor.generation.tolist() == [0, 1]
+        and ((floor.low <= floor["mean"]) & (floor["mean"] <= floor.high)).all()
+    )
+    rows = study.table.query(
+        "measured_on == 'batch' and arm == 'resample' and generation == 0 and metric == "
+        "'group-share'"
+    )
+    share = rows.pivot(index="seed", columns="group", values="value")[
+        list(mine[0].groups)
+    ].to_numpy()
     mean = np.stack([drift_of(o)[0][0, :-1] for o in mine])
     assert np.allclose(shifts(mine)["mean"][:-1], (share - mean).mean(0))
     assert set(drift_band(mine).metric) == {"group-share", "favoured-share"}
@@ -325,13 +434,17 @@ def test_missing_arms_and_mixed_numerics_are_refused(study):
         contrast(study, "B")
     with pytest.raises(ValueError, match="needs the arms generated and real with the same seeds"):
         contrast(Results([o for o in study.outcomes if o.experiment.arm != "real"]), "R")
-    mixed = [dataclasses.replace(o, numerics="float32-cpu-1") if o.experiment.arm == "none" else o for o in study.outcomes]
+    mixed = [
+        dataclasses.replace(o, numerics="float32-cpu-1") if o.experiment.arm == "none" else o
+        for o in study.outcomes
+    ]
     with pytest.raises(ValueError, match="one numerics only"):
         contrast(Results(mixed), "A")
 
 
 def test_shuffled_groups_show_nothing(study):
-    """A null experiment: with groups drawn at random the contrast between arms has no preferred sign."""
+    """A null experiment: with groups drawn at random the contrast between arms has no preferred
+    sign."""
     rng, outcomes, values = np.random.default_rng(0), study.outcomes, []
     for _ in range(40):
         order = rng.permutation(len(outcomes[0].group))
@@ -339,5 +452,7 @@ def test_shuffled_groups_show_nothing(study):
         for y in range(10):  # within classes, so that classes stay balanced
             members = np.flatnonzero(outcomes[0].label == y)
             group[members] = outcomes[0].group[members[np.argsort(order[members])]]
-        values.append(contrast(Results([dataclasses.replace(o, group=group) for o in outcomes]), "A").mean)
+        values.append(
+            contrast(Results([dataclasses.replace(o, group=group) for o in outcomes]), "A").mean
+        )
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(40) + 1e-3

@@ -1,7 +1,9 @@
-"""Stage keys of every parameter file: whatever moves inside the package, stored results are found again.
+"""Stage keys of every parameter file: whatever moves inside the package, stored results are found
+again.
 
-`keys.json` holds, per file, hashes of the experiments' ids and of the ids of all stages of the first seed. A change that is
-meant (another version of an entry, another parameter file): python tests/test_keys.py writes them anew.
+`keys.json` holds, per file, hashes of the experiments' ids and of the ids of all stages of the
+first seed. A change that is meant (another version of an entry, another parameter file): python
+tests/test_keys.py writes them anew.
 """
 
 import json
@@ -22,12 +24,14 @@ from biasstudy.study import read_parameters, study_from
 ROOT = Path(__file__).parents[1]
 KEYS = Path(__file__).parent / "keys.json"
 FILES = sorted((ROOT / "params").rglob("*.yaml"))
-HERE = {"device": "cpu", "precision": "float32"}    # whatever the file would use
+HERE = {"device": "cpu", "precision": "float32"}  # whatever the file would use
 
 
 def study_of(path):
     parameters = read_parameters(path)
-    return sweep.read(path, HERE).study if "grid" in parameters else study_from({**parameters, **HERE})
+    return (
+        sweep.read(path, HERE).study if "grid" in parameters else study_from({**parameters, **HERE})
+    )
 
 
 def keys_of(study) -> dict:
@@ -39,8 +43,12 @@ def keys_of(study) -> dict:
                 store = open_store(folder, Numerics.elsewhere(**study.numerics))
                 ids |= set(needed_by([list(turns(e, draw(e), store))]))
                 store.close()
-    return {"experiments": digest([e.id for e in study.experiments]), "n": len(study.experiments),
-            "keys": digest(sorted(ids)), "stages": len(ids)}
+    return {
+        "experiments": digest([e.id for e in study.experiments]),
+        "n": len(study.experiments),
+        "keys": digest(sorted(ids)),
+        "stages": len(ids),
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")

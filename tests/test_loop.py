@@ -1,4 +1,5 @@
-"""The loop: bookkeeping of pools, arms that share generation 0, knobs that do what they say, null experiments."""
+"""The loop: bookkeeping of pools, arms that share generation 0, knobs that do what they say, null
+experiments."""
 
 import dataclasses
 
@@ -20,8 +21,14 @@ def plan(e, store):
     return list(turns(e, draw(e), store))
 
 
-@pytest.mark.parametrize(("protocol", "ratio", "sizes"), [
-    ("accumulate", 0.5, [100, 150, 200]), ("accumulate", 2, [100, 300, 500]), ("replace", 1, [100, 100, 100])])
+@pytest.mark.parametrize(
+    ("protocol", "ratio", "sizes"),
+    [
+        ("accumulate", 0.5, [100, 150, 200]),
+        ("accumulate", 2, [100, 300, 500]),
+        ("replace", 1, [100, 100, 100]),
+    ],
+)
 def test_pools_hold_exactly_what_the_protocol_says(store, protocol, ratio, sizes):
     e = tiny(protocol=protocol, ratio=ratio)
     start = draw(e).start.load().images
@@ -30,11 +37,18 @@ def test_pools_hold_exactly_what_the_protocol_says(store, protocol, ratio, sizes
     for t, pool in enumerate(found):
         origins = np.bincount(pool.origin + 1, minlength=t + 1)
         if protocol == "accumulate":
-            assert origins.tolist() == [100, *[round(100 * ratio)] * t] and (pool.images[:100] == start).all()
+            assert (
+                origins.tolist() == [100, *[round(100 * ratio)] * t]
+                and (pool.images[:100] == start).all()
+            )
         else:
             assert origins[t] == 100 and origins.sum() == 100
-        assert np.bincount(pool.label).tolist() == [sizes[t] // 10] * 10, "told labels have exact counts"
-        assert (pool.group[pool.origin >= 0] == -1).all(), "told the class only, the group of a generated image is unknown"
+        assert np.bincount(pool.label).tolist() == [sizes[t] // 10] * 10, (
+            "told labels have exact counts"
+        )
+        assert (pool.group[pool.origin >= 0] == -1).all(), (
+            "told the class only, the group of a generated image is unknown"
+        )
 
 
 def test_told_the_group_its_shares_are_fixed(store):
@@ -55,11 +69,14 @@ def test_arms_share_generation_0_and_the_arm_none_keeps_the_start(runs):
 
 
 def test_a_second_experiment_fits_nothing_at_generation_0(runs):
-    """Of two experiments that differ only in protocol and ratio, the second finds generation 0 in the store."""
+    """Of two experiments that differ only in protocol and ratio, the second finds generation 0 in
+    the store."""
     run(tiny(ratio=0.5, protocol="accumulate"), numerics=FLOAT64, keep="all")
     second = run(tiny(ratio=1, protocol="replace"), numerics=FLOAT64, keep="all")
     assert second.counts["found", "prediction"] == 1 and second.counts["found", "generator"] == 1
-    assert second.counts["computed", "classifier"] == 2 and second.counts["computed", "generator"] == 1
+    assert (
+        second.counts["computed", "classifier"] == 2 and second.counts["computed", "generator"] == 1
+    )
 
 
 def test_running_again_is_reading(runs):
@@ -72,19 +89,30 @@ def test_running_again_is_reading(runs):
 def test_scratch_is_deleted_and_comes_back_when_it_is_needed(runs):
     first = run(BASE, numerics=FLOAT64)
     arrays = {path.parent.parent.name for path in runs.glob("stages/*/*/arrays.safetensors")}
-    assert not arrays & {"generator", "batch", "classifier"} and {"prediction", "grid", "telling"} <= arrays
+    assert (
+        not arrays & {"generator", "batch", "classifier"}
+        and {"prediction", "grid", "telling"} <= arrays
+    )
     assert list(runs.glob("stages/generator/*/stage.json")), "provenance stays"
     assert sum(first.outcomes[0].cost["seconds"].values()) > 0
     longer = run(dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64)
-    fresh = run(dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64, where=runs.parent / "other")
-    assert longer.table.drop(columns="experiment").to_csv() == fresh.table.drop(columns="experiment").to_csv()
+    fresh = run(
+        dataclasses.replace(BASE, n_generations=3), numerics=FLOAT64, where=runs.parent / "other"
+    )
+    assert (
+        longer.table.drop(columns="experiment").to_csv()
+        == fresh.table.drop(columns="experiment").to_csv()
+    )
 
 
 def test_numerics_keep_their_results_apart(runs):
     from biasstudy import Numerics
+
     run(BASE, numerics=FLOAT64)
     other = run(BASE, numerics=Numerics("float32"))
-    assert other.counts["computed", "prediction"] == 3 and set(other.table.numerics) == {"float32-cpu-1"}
+    assert other.counts["computed", "prediction"] == 3 and set(other.table.numerics) == {
+        "float32-cpu-1"
+    }
 
 
 def _start(turn):
@@ -106,7 +134,10 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "classifier": ("lenet", lambda turns: turns[0].predictions[0].load()["confidence"]),
     "classifier_steps": (6, lambda turns: turns[0].predictions[0].load()["confidence"]),
     "classifier_batch": (16, lambda turns: turns[0].predictions[0].load()["confidence"]),
-    "classifier_options": ({"penalty": 1.0}, lambda turns: turns[0].predictions[0].load()["confidence"]),
+    "classifier_options": (
+        {"penalty": 1.0},
+        lambda turns: turns[0].predictions[0].load()["confidence"],
+    ),
     "n_classifiers": (2, lambda turns: np.array([len(turns[0].predictions)])),
     "condition": ("group", lambda turns: turns[0].batch.load().group),
     "ratio": (1.0, lambda turns: turns[1].pool.load().images),
@@ -127,18 +158,34 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "seed": (1, _start),
 }
 BASES = {  # what a field needs to have an effect
-    "classifier": {}, "classifier_options": {}, "instrument": {}, "instrument_options": {}, "protocol": {"ratio": 1.0},
-    "fresh_share": {"protocol": "fresh"}, "fewer": {"ratio": 0.0},
-    "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}}, "shortfall": {"filter": "classifier"},
-    "filter_options": {"filter": "classifier", "shortfall": "keep", "classifier_options": {"penalty": 3.0}},
+    "classifier": {},
+    "classifier_options": {},
+    "instrument": {},
+    "instrument_options": {},
+    "protocol": {"ratio": 1.0},
+    "fresh_share": {"protocol": "fresh"},
+    "fewer": {"ratio": 0.0},
+    "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}},
+    "shortfall": {"filter": "classifier"},
+    "filter_options": {
+        "filter": "classifier",
+        "shortfall": "keep",
+        "classifier_options": {"penalty": 3.0},
+    },
     "generator_steps": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "generator_batch": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "warm_start": {"generator": "gan", "generator_steps": 2, "generator_batch": 8},
     "n_thinned": {"dataset": "standin20", "n_real": 200, "n_test": 100},
 }
-NETWORKS = {"classifier": "lenet", "classifier_steps": 3, "instrument": "lenet", "instrument_steps": 20}
+NETWORKS = {
+    "classifier": "lenet",
+    "classifier_steps": 3,
+    "instrument": "lenet",
+    "instrument_steps": 20,
+}
 CHANGES = {  # fields that change together
-    "start": {"start": "unbiased", "bias": 0.0}, "classifier": {"classifier": "lenet", "classifier_steps": 3},
+    "start": {"start": "unbiased", "bias": 0.0},
+    "classifier": {"classifier": "lenet", "classifier_steps": 3},
     "instrument": {"instrument": "lenet", "instrument_steps": 20},
 }
 
@@ -147,8 +194,15 @@ CHANGES = {  # fields that change together
 def test_every_field_changes_what_it_names(store, name):
     """Peers shipped knobs that did nothing."""
     value, of = KNOBS[name]
-    plain = name in ("classifier", "classifier_options", "instrument", "instrument_options", "filter", "filter_options",
-                     "imitate")
+    plain = name in (
+        "classifier",
+        "classifier_options",
+        "instrument",
+        "instrument_options",
+        "filter",
+        "filter_options",
+        "imitate",
+    )
     base = dataclasses.replace(BASE, **({} if plain else NETWORKS), **BASES.get(name, {}))
     changed = dataclasses.replace(base, **CHANGES.get(name, {name: value}))
     if name == "shortfall":  # three steps recognise nothing: one stops where the other goes on
@@ -170,39 +224,63 @@ def test_all_experiments_are_checked_before_any_is_trained(runs):
 
 def test_the_table_has_the_columns_of_the_design_and_no_silent_zero(runs):
     from biasstudy.loop.results import COLUMNS
+
     table = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke").table
     assert tuple(table.columns) == COLUMNS and set(table.scale) == {"smoke"}
     assert table[table.n == 0].value.isna().all()
-    few = table.metric.isin(quality.NAMES)  # nan with its n where there are too few images for a measure of quality
+    # nan with its n where there are too few images for a measure of quality
+    few = table.metric.isin(quality.NAMES)
     assert table[(table.n > 0) & ~few].value.notna().all()
     assert set(table.query("measured_on == 'classifier'").split) == {"test"}
 
 
 def test_several_classifiers_are_rows_of_their_own(runs):
-    found = run(dataclasses.replace(BASE, n_classifiers=2, classifier="lenet", classifier_steps=3), numerics=FLOAT64)
+    found = run(
+        dataclasses.replace(BASE, n_classifiers=2, classifier="lenet", classifier_steps=3),
+        numerics=FLOAT64,
+    )
     assert found.outcomes[0].predicted.shape[:2] == (3, 2)
     assert set(found.table.query("measured_on == 'classifier'").replicate) == {0, 1}
 
 
 def test_pretrained_classifiers_begin_at_the_weights_of_the_expert_in_every_generation(store):
-    e = dataclasses.replace(BASE, **{**NETWORKS, "classifier_steps": 1, "classifier_options": {"rate": 1e-12}},
-                            pretraining="expert", n_classifiers=2)
+    e = dataclasses.replace(
+        BASE,
+        **{**NETWORKS, "classifier_steps": 1, "classifier_options": {"rate": 1e-12}},
+        pretraining="expert",
+        n_classifiers=2,
+    )
     expert = Instruments(e, draw(e), store).fitted("expert").state.load()
     for turn in plan(e, store):
         for stage in turn.predictions:
             found = stage.inputs["by"].state.load()
             assert all(np.allclose(found[name], expert[name], atol=1e-9) for name in expert)
-    assert e.prior == "instruments" and BASE.prior == "none" and e.to_arm("none").pretraining == "expert"
+    assert (
+        e.prior == "instruments"
+        and BASE.prior == "none"
+        and e.to_arm("none").pretraining == "expert"
+    )
 
 
 def test_quality_is_measured_with_the_features_of_the_instrument(runs):
-    e = tiny(n_real=300, n_test=300, instrument="lenet", instrument_steps=100, ratio=1.0, generator_options={"clusters": 1},
-             n_generations=1)
+    e = tiny(
+        n_real=300,
+        n_test=300,
+        instrument="lenet",
+        instrument_steps=100,
+        ratio=1.0,
+        generator_options={"clusters": 1},
+        n_generations=1,
+    )
     found = run([e, e.to_arm("real"), e.to_arm("resample")])
-    first = found.table.query("generation == 0 and measured_on == 'batch' and label.isna() and group.isna()")
+    first = found.table.query(
+        "generation == 0 and measured_on == 'batch' and label.isna() and group.isna()"
+    )
     value = first.pivot(index="metric", columns="arm", values="value")
     margin = 3 * value.loc["kid-se", "real"]
-    assert value.loc["kid", "generated"] > value.loc["kid", "real"] + margin, "one Gaussian is no digit"
+    assert value.loc["kid", "generated"] > value.loc["kid", "real"] + margin, (
+        "one Gaussian is no digit"
+    )
     assert value.loc["recall", "generated"] < value.loc["recall", "real"] - 0.1
     assert abs(value.loc["kid", "real"]) < 4 * value.loc["kid-se", "real"]
     assert value.loc["copied-share", "resample"] == 1 and value.loc["copied-share", "real"] < 0.1
@@ -220,29 +298,48 @@ def test_figures_and_report_are_written(runs, tmp_path):
     import json
 
     import matplotlib
+
     matplotlib.use("agg")
     from biasstudy import figures
     from biasstudy.__main__ import main
+
     found = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke")
     real, folder = draw(BASE), tmp_path / "study" / "figures"
-    drawn = {"data": figures.data_picture(real), "curves": figures.curves(found), "cells": figures.cell_accuracy(found),
-             "shares": figures.shares(found), "samples": (figures.samples(found, real), figures.counts_table(real))}
+    drawn = {
+        "data": figures.data_picture(real),
+        "curves": figures.curves(found),
+        "cells": figures.cell_accuracy(found),
+        "shares": figures.shares(found),
+        "samples": (figures.samples(found, real), figures.counts_table(real)),
+    }
     for name, (figure, table) in drawn.items():
-        files = figures.save(figure, table, f"What the {name} show.", f"mnist-{name}", found, folder)
+        files = figures.save(
+            figure, table, f"What the {name} show.", f"mnist-{name}", found, folder
+        )
         assert files == [f"mnist-{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
         assert all((folder / file).stat().st_size > 100 for file in files)
         about = json.loads((folder / f"mnist-{name}.json").read_text())
-        assert about["claim"] == f"What the {name} show." and "scale smoke" in about["mark"] and "n = 1 seed" in about["mark"]
+        assert (
+            about["claim"] == f"What the {name} show."
+            and "scale smoke" in about["mark"]
+            and "n = 1 seed" in about["mark"]
+        )
     assert main(["report"]) == 0
     page = (tmp_path / "study" / "index.html").read_text()
-    assert page.count("trained here: ") == 5 and "<h2>mnist</h2>" in page and 'src="http' not in page
+    assert (
+        page.count("trained here: ") == 5 and "<h2>mnist</h2>" in page and 'src="http' not in page
+    )
 
 
-@pytest.mark.parametrize("fields", [{"ratio": 0.0}, {"dataset": "standin20", "n_real": 200, "n_test": 200}])
+@pytest.mark.parametrize(
+    "fields", [{"ratio": 0.0}, {"dataset": "standin20", "n_real": 200, "n_test": 200}]
+)
 def test_every_figure_can_be_drawn_without_batches_and_for_nested_groups(runs, fields):
     import matplotlib
+
     matplotlib.use("agg")
     from biasstudy import figures
+
     e = tiny(**{"start": "biased", "bias": 0.6, **fields})
     found, real = run(e, numerics=FLOAT64), draw(e)
     figures.data_picture(real), figures.samples(found, real), figures.curves(found)
@@ -251,6 +348,7 @@ def test_every_figure_can_be_drawn_without_batches_and_for_nested_groups(runs, f
 
 def test_reference_results_survive_being_saved(runs, tmp_path):
     from biasstudy import inference, reference
+
     seeds = [dataclasses.replace(BASE, seed=s) for s in range(2)]
     found = run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64)
     save(found, tmp_path, "study", "a command")
@@ -264,15 +362,30 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
     from biasstudy import reference
     from biasstudy.report.shipped import save_part, studies
     from biasstudy.study import study_from
-    study = study_from({**BASE.fields(), "variants": [{"ratio": 0.5}, {"ratio": 1.0}], "arms": ["generated", "real", "none"]})
+
+    study = study_from(
+        {
+            **BASE.fields(),
+            "variants": [{"ratio": 0.5}, {"ratio": 1.0}],
+            "arms": ["generated", "real", "none"],
+        }
+    )
     found = study.run()
     save(found, tmp_path, "whole", "a command", study.split(found))
     save_part(tmp_path, "part", "whole", {"": "ratio 1.0"}, ("generated", "none"))
     assert studies(tmp_path) == ["part", "whole"]
     part = reference("part", tmp_path)
-    assert {(o.experiment.ratio, o.experiment.arm) for o in part.outcomes} == {(1.0, "generated"), (0.0, "none")}
-    assert (part.of("generated")[0].predicted == study.split(found)["ratio 1.0"].of("generated")[0].predicted).all()
-    minutes = [float(r.note.split(" process")[0].split()[-1]) for r in (part, reference("whole", tmp_path))]
+    assert {(o.experiment.ratio, o.experiment.arm) for o in part.outcomes} == {
+        (1.0, "generated"),
+        (0.0, "none"),
+    }
+    assert (
+        part.of("generated")[0].predicted
+        == study.split(found)["ratio 1.0"].of("generated")[0].predicted
+    ).all()
+    minutes = [
+        float(r.note.split(" process")[0].split()[-1]) for r in (part, reference("whole", tmp_path))
+    ]
     assert minutes[0] <= minutes[1], "its cost is its own"
     with pytest.raises(KeyError):
         save_part(tmp_path, "other", "whole", {"": "ratio 9"}, ARMS)
@@ -280,6 +393,7 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
 
 def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatch):
     from biasstudy import reference
+
     save(run(BASE, numerics=FLOAT64), tmp_path, "study", "a command")
     assert "made with" not in reference("study", tmp_path).note
     newer = dataclasses.replace(GENERATORS["mixture"], version=99)
@@ -290,13 +404,23 @@ def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatc
 def test_variants_survive_being_saved(runs, tmp_path):
     from biasstudy.report.shipped import reference_parts
     from biasstudy.study import study_from
-    study = study_from({**TINY, "start": "biased", "bias": 0.6, "variants": [{"protocol": "latest"}, {"ratio": 1.0}],
-                        "arms": ["generated", "real", "none"], "precision": "float64"})
+
+    study = study_from(
+        {
+            **TINY,
+            "start": "biased",
+            "bias": 0.6,
+            "variants": [{"protocol": "latest"}, {"ratio": 1.0}],
+            "arms": ["generated", "real", "none"],
+            "precision": "float64",
+        }
+    )
     found = study.run()
     assert len(found.outcomes) == 5, "the arm none depends on neither and is run once"
     save(found, tmp_path, "study", "a command", study.split(found))
     parts = reference_parts("study", tmp_path)
     assert list(parts) == ["protocol latest", "ratio 1.0"]
     assert {name: [o.experiment.id for o in part.outcomes] for name, part in parts.items()} == {
-        name: [o.experiment.id for o in part.outcomes] for name, part in study.split(found).items()}
+        name: [o.experiment.id for o in part.outcomes] for name, part in study.split(found).items()
+    }
     assert all(part.of(arm) for part in parts.values() for arm in ("generated", "real", "none"))

@@ -1,4 +1,5 @@
-"""Notebooks and parameter files: structure, siblings, and that every parameter means a field of Experiment."""
+"""Notebooks and parameter files: structure, siblings, and that every parameter means a field of
+Experiment."""
 
 import ast
 import json
@@ -13,10 +14,14 @@ from biasstudy.study import SETTINGS, study_from
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FILES = sorted(p for p in (ROOT / "params").rglob("*.yaml") if p.parent.name != "sweeps")  # grids are no notebook's
-DATA_SETS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20", "hard_imagenet")]
+# grids are no notebook's
+FILES = sorted(p for p in (ROOT / "params").rglob("*.yaml") if p.parent.name != "sweeps")
+DATA_SETS = [
+    ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("colorized_mnist", "cifar20", "hard_imagenet")
+]
 SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
-READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]  # of stored results
+# of stored results
+READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]
 FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -44,14 +49,18 @@ def parameters(path) -> dict:
 @name
 def test_structure(path):
     code, prose = cells(path), cells(path, "markdown")
-    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not executed in order: make notebooks"
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), (
+        "not executed in order: make notebooks"
+    )
     assert path.stat().st_size < 400_000
     first = source(prose[0])
     assert first.startswith("# ") and "?" in first.split("\n")[0], "the title is a question"
     for cell in code:
         text = source(cell)
         assert len(text.splitlines()) <= 15 or tagged(cell), text
-        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(text)))
+        assert not any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(text))
+        )
         assert "sys.path" not in text and "pip install" not in text
         assert not any(o["output_type"] == "error" for o in cell["outputs"])
         assert "injected-parameters" not in cell["metadata"].get("tags", [])
@@ -64,28 +73,45 @@ def test_structure(path):
 def test_every_figure_has_its_table_under_it(path):
     """nbval does not compare pictures, so what a figure draws must also be printed."""
     code = cells(path)
-    pictures = [i for i, cell in enumerate(code) if any("image/png" in o.get("data", {}) for o in cell["outputs"])]
+    pictures = [
+        i
+        for i, cell in enumerate(code)
+        if any("image/png" in o.get("data", {}) for o in cell["outputs"])
+    ]
     assert len(pictures) >= (5 if path in DATA_SETS else 4)
     for i in pictures:
-        near = [code[i - 1], code[i], *code[i + 1: i + 2]]
-        assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), source(code[i])
+        near = [code[i - 1], code[i], *code[i + 1 : i + 2]]
+        assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), (
+            source(code[i])
+        )
 
 
 @name
 def test_no_output_names_a_machine(path):
     text = json.dumps([cell["outputs"] for cell in cells(path)])
-    assert str(ROOT) not in text and "/home/" not in text and "/tmp/" not in text and "Warning" not in text
+    assert (
+        str(ROOT) not in text
+        and "/home/" not in text
+        and "/tmp/" not in text
+        and "Warning" not in text
+    )
 
 
 @name
 def test_the_parameters_cell_declares_fields_with_their_types_and_smoke_values(path):
     declared = parameters(path)
     study = study_from(declared)
-    assert declared["scale"] == "smoke" and declared["precision"] == "float64" and declared["threads"] == 1
+    assert (
+        declared["scale"] == "smoke"
+        and declared["precision"] == "float64"
+        and declared["threads"] == 1
+    )
     text = source(next(c for c in cells(path) if tagged(c)))
     for line in text.splitlines():
         inside = line.startswith("    ")  # of the list of variants
-        assert line.count("=") == (0 if inside else 1), "papermill drops parameters with = in the comment or default"
+        assert line.count("=") == (0 if inside else 1), (
+            "papermill drops parameters with = in the comment or default"
+        )
     for key, value in declared.items():
         expected = type(SETTINGS[key]) if key in SETTINGS else type(getattr(study.base, key))
         assert type(value) is expected, key
@@ -98,18 +124,28 @@ def test_a_parameter_file_says_all_that_its_notebook_would(path):
     given = yaml.safe_load(path.read_text())
     assert set(given) <= set(declared)
     for key, value in given.items():
-        assert type(value) is type(declared[key]) or (type(declared[key]) is float and type(value) is int), key
+        assert type(value) is type(declared[key]) or (
+            type(declared[key]) is float and type(value) is int
+        ), key
     assert given["scale"] == path.stem.split("-")[0]
     by_command, by_papermill = study_from(given), study_from({**declared, **given})
-    assert by_command.experiments == by_papermill.experiments and by_command.numerics == by_papermill.numerics
+    assert (
+        by_command.experiments == by_papermill.experiments
+        and by_command.numerics == by_papermill.numerics
+    )
 
 
 @pytest.mark.parametrize("study", studies())
 def test_results_that_ship_are_those_of_a_parameter_file(study):
     """So the command beside them makes them again."""
     shipped = {o.experiment.id for o in reference(study).outcomes}
-    files = [path for path in (*FILES, *SWEEPS) if yaml.safe_load(path.read_text())["name"] == study]
-    made = (sweep.read(path).study if path in SWEEPS else study_from(yaml.safe_load(path.read_text())) for path in files)
+    files = [
+        path for path in (*FILES, *SWEEPS) if yaml.safe_load(path.read_text())["name"] == study
+    ]
+    made = (
+        sweep.read(path).study if path in SWEEPS else study_from(yaml.safe_load(path.read_text()))
+        for path in files
+    )
     assert any(shipped == {e.id for e in mine.experiments} for mine in made)
 
 
@@ -123,11 +159,16 @@ def test_every_notebook_has_its_parameter_files(path):
 def test_results_that_ship_are_found_whatever_the_study_is_called(path):
     """`-p name mine` renames figures; it must not end a notebook after its training."""
     code = "\n".join(source(c) for c in cells(path))
-    assert "reference(name" not in code and "reference_parts(name" not in code and "{name}_" not in code
+    assert (
+        "reference(name" not in code
+        and "reference_parts(name" not in code
+        and "{name}_" not in code
+    )
 
 
 def test_a_notebook_knows_its_own_name():
     from biasstudy.notebook import study
+
     cell = 'name: str = "own"\ndataset: str = "colorized-mnist-5k"\nratio: float = 0.5'
     injected = '# Parameters\nname = "mine"\n'
     given = {"name": "mine", "dataset": "colorized-mnist-5k", "ratio": 0.5}
@@ -136,9 +177,12 @@ def test_a_notebook_knows_its_own_name():
 
 
 def test_siblings_share_their_code():
-    """The ratio family differs in its parameters only; the others in these and in the figures of their question."""
+    """The ratio family differs in its parameters only; the others in these and in the figures of
+    their question."""
     one, other, masked = ([source(c) for c in cells(path) if not tagged(c)] for path in DATA_SETS)
-    assert one == other and len(set(one) & set(masked)) >= 12, "masks add to what is measured, and take nothing away"
+    assert one == other and len(set(one) & set(masked)) >= 12, (
+        "masks add to what is measured, and take nothing away"
+    )
     codes = {path.stem: [source(c) for c in cells(path) if not tagged(c)] for path in FAMILIES}
     shared = set.intersection(*map(set, codes.values()))
     assert len(shared) >= 8, "set-up, data, loop, asserts, curves, effects, answer"
@@ -151,7 +195,10 @@ def test_siblings_share_their_code():
 @pytest.mark.parametrize("path", READERS, ids=lambda p: p.stem)
 def test_a_reader_reads_all_that_ships_unless_told(path):
     declared = parameters(path)
-    assert declared["source"] == "reference" and len(study_from({**declared, "source": "run"}).variants) >= 3
+    assert (
+        declared["source"] == "reference"
+        and len(study_from({**declared, "source": "run"}).variants) >= 3
+    )
     text = "\n".join(source(c) for c in cells(path))
     assert "study.stored(name)" in text and "study.run(" not in text
     with pytest.raises(ValueError, match="source 'reference' reads all that ships"):
@@ -164,12 +211,16 @@ def test_a_reader_reads_all_that_ships_unless_told(path):
 def test_a_family_compares_variants(path):
     study = study_from(parameters(path))
     assert len(study.variants) >= 2 and all(study.variants)
-    scales = {p.stem.split("-")[0] for p in FILES if p.parent.name == path.stem}  # laptop-diffusion: laptop, another generator
+    # laptop-diffusion: laptop, another generator
+    scales = {p.stem.split("-")[0] for p in FILES if p.parent.name == path.stem}
     assert scales == {"offline", "laptop", "paper"}
 
 
 def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
-    families = {f"colorized_mnist_{family}" for family in ("start", "protocol", "filter", "transfer", "generator")}
+    families = {
+        f"colorized_mnist_{family}"
+        for family in ("start", "protocol", "filter", "transfer", "generator")
+    }
     families |= {"cifar20_condition", "cifar20_start"}
     families |= {"conjecture", "summary", "hard_imagenet_filter"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

@@ -1,4 +1,5 @@
-"""Null experiments through the whole code: where nothing happens nothing is found; what is planted is found."""
+"""Null experiments through the whole code: where nothing happens nothing is found; what is planted
+is found."""
 
 import dataclasses
 import functools
@@ -17,17 +18,21 @@ from biasstudy.measures.drift import drift_band
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """`run` in a store of this module, without waiting for the disk: hundreds of experiments of some milliseconds."""
+    """`run` in a store of this module, without waiting for the disk: hundreds of experiments of
+    some milliseconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("biasstudy.core.store.os.fsync", lambda handle: None)
-        yield functools.partial(run, numerics=FLOAT64, where=tmp_path_factory.mktemp("nulls"), progress=False)
+        yield functools.partial(
+            run, numerics=FLOAT64, where=tmp_path_factory.mktemp("nulls"), progress=False
+        )
 
 
 BASE = tiny(start="biased", bias=0.6, ratio=1.0)
 
 
 def test_forty_studies_of_equal_arms_raise_no_more_alarms_than_promised(quick):
-    """`real` against `real` with other images, six seeds each, through contrast, interval and verdict."""
+    """`real` against `real` with other images, six seeds each, through contrast, interval and
+    verdict."""
     studies = nulls.aa_studies(dataclasses.replace(BASE, n_generations=1), 40, run=quick)
     assert len(studies) == 40 and set(studies.n) == {6}
     assert nulls.alarms(studies) <= stats.binom.ppf(0.99, 40, 0.05)
@@ -36,8 +41,12 @@ def test_forty_studies_of_equal_arms_raise_no_more_alarms_than_promised(quick):
 
 
 def test_an_alarm_is_raised_where_there_is_a_difference(quick):
-    """The same code calls a planted difference a change: the arm `none` against a start that is less biased."""
-    seeds = [dataclasses.replace(BASE, n_real=400, n_test=60, n_generations=1, seed=s).to_arm("none") for s in range(6)]
+    """The same code calls a planted difference a change: the arm `none` against a start that is
+    less biased."""
+    seeds = [
+        dataclasses.replace(BASE, n_real=400, n_test=60, n_generations=1, seed=s).to_arm("none")
+        for s in range(6)
+    ]
     biased = quick([dataclasses.replace(e, bias=0.9) for e in seeds]).outcomes
     found = inference.all_contrasts(nulls.AA(biased, quick(seeds).outcomes))["A"]
     assert inference.verdict(found) == "amplified"
@@ -49,13 +58,18 @@ def test_nothing_changes_where_nothing_happens(quick):
     se = (means.high - means.low) / (2 * stats.t.ppf(0.975, 11))
     assert (means["mean"].abs() <= 3.5 * se + 1e-9).all()
     assert (means.loc["none", "mean"].abs() < 1e-9).all(), "ridge has no noise"
-    assert (se.loc["perfect"] > 0).all() and set(means.index.get_level_values("metric")) == set(nulls.CHANGES)
+    assert (se.loc["perfect"] > 0).all() and set(means.index.get_level_values("metric")) == set(
+        nulls.CHANGES
+    )
 
 
 @pytest.mark.parametrize("protocol", ["accumulate", "latest", "replace", "subsample", "fresh"])
 def test_the_bootstrap_drifts_as_the_formula_says(quick, protocol):
-    """The arm `resample` through the loop, with its pools and probes: shift within 4 standard errors, spread within chance."""
-    found = nulls.drifts(dataclasses.replace(BASE, n_test=10, n_generations=3), 16, (protocol,), run=quick)
+    """The arm `resample` through the loop, with its pools and probes: shift within 4 standard
+    errors, spread within chance."""
+    found = nulls.drifts(
+        dataclasses.replace(BASE, n_test=10, n_generations=3), 16, (protocol,), run=quick
+    )
     assert (found["shift"].abs() < 4 * found.expected_sd / 4).all()
     ratio = np.sqrt((found.sd**2).mean() / (found.expected_sd**2).mean())
     assert 0.75 < ratio < 1.3
@@ -63,27 +77,39 @@ def test_the_bootstrap_drifts_as_the_formula_says(quick, protocol):
 
 def test_full_tables_are_what_the_figure_and_the_sentences_need(quick, monkeypatch):
     import matplotlib
+
     matplotlib.use("agg")
     small = dataclasses.replace(nulls.SMALL, n_real=100, n_test=20)
     monkeypatch.setattr(nulls, "SMALL", small)
-    tables = {"changes": nulls.changes(dataclasses.replace(small, n_generations=2), 3, run=quick),
-              "aa": nulls.aa_studies(dataclasses.replace(small, n_generations=1), 2, run=quick),
-              "drift": nulls.drifts(dataclasses.replace(small, n_generations=2), 3, run=quick)}
+    tables = {
+        "changes": nulls.changes(dataclasses.replace(small, n_generations=2), 3, run=quick),
+        "aa": nulls.aa_studies(dataclasses.replace(small, n_generations=1), 2, run=quick),
+        "drift": nulls.drifts(dataclasses.replace(small, n_generations=2), 3, run=quick),
+    }
     figure, said = nulls.picture(tables), nulls.sentences(tables)
-    assert len(figure.axes) == 3 and "2 A/A studies of 6 seeds" in figure.axes[1].get_title(loc="left")
+    assert len(figure.axes) == 3 and "2 A/A studies of 6 seeds" in figure.axes[1].get_title(
+        loc="left"
+    )
     assert any(line.startswith("A/A: ") for line in said) and len(said) == 8
 
 
-# ---- What is planted is found ----------------------------------------------------------------------------------------
+# ---- What is planted is found --------------------------------------------------------------------
+
 
 @pytest.fixture
 def halves():
-    """A generator, told nothing about groups, that makes group 0 half as often as its pool has it."""
+    """A generator, told nothing about groups, that makes group 0 half as often as its pool has
+    it."""
+
     @dataclasses.dataclass(frozen=True)
     class Halves:
         def fit(self, pool, told, reserve_t, *, seed, context, previous=None):
             group = torch.from_numpy(draw(tiny()).source.probe(pool.images))
-            return {"images": torch.from_numpy(pool.images), "told": torch.from_numpy(told), "group": group}
+            return {
+                "images": torch.from_numpy(pool.images),
+                "told": torch.from_numpy(told),
+                "group": group,
+            }
 
         def sample(self, state, told, first_index, *, seed, context):
             images, known, group = (state[name].numpy() for name in ("images", "told", "group"))
@@ -92,7 +118,9 @@ def halves():
                 rows, members = np.flatnonzero(told == c), np.flatnonzero(known == c)
                 few, many = members[group[members] == 0], members[group[members] != 0]
                 n = round(len(rows) * len(few) / len(members) / 2)
-                out[rows] = images[np.concatenate([np.resize(few, n), np.resize(many, len(rows) - n)])]
+                out[rows] = images[
+                    np.concatenate([np.resize(few, n), np.resize(many, len(rows) - n)])
+                ]
             return out
 
     GENERATORS.register("halves")(Halves)
@@ -100,23 +128,41 @@ def halves():
     GENERATORS._entries.pop("halves")
 
 
-@pytest.mark.parametrize(("protocol", "shares"), [("accumulate", [0.2, 0.15, 0.125, 0.109, 0.098]),
-                                                  ("replace", [0.2, 0.1, 0.05, 0.025])])
-def test_a_planted_generator_that_halves_a_group_is_found_with_the_closed_form(quick, halves, protocol, shares):
-    """Pool share p of the group at ratio 1: accumulate p_{t+1} = ((1 + t) p_t + p_t / 2) / (2 + t); replace p_t / 2."""
-    e = tiny(n_real=800, n_test=20, generator="halves", ratio=1.0, protocol=protocol, n_generations=len(shares) - 1)
+@pytest.mark.parametrize(
+    ("protocol", "shares"),
+    [("accumulate", [0.2, 0.15, 0.125, 0.109, 0.098]), ("replace", [0.2, 0.1, 0.05, 0.025])],
+)
+def test_a_planted_generator_that_halves_a_group_is_found_with_the_closed_form(
+    quick, halves, protocol, shares
+):
+    """Pool share p of the group at ratio 1: accumulate p_{t+1} = ((1 + t) p_t + p_t / 2) / (2 + t);
+    replace p_t / 2."""
+    e = tiny(
+        n_real=800,
+        n_test=20,
+        generator="halves",
+        ratio=1.0,
+        protocol=protocol,
+        n_generations=len(shares) - 1,
+    )
     found = quick(e).outcomes[0]
     pools = found.pools[:, :, 0].sum(1) / found.pools.sum((1, 2))
     assert np.allclose(pools, shares, atol=0.006 if protocol == "accumulate" else 0.012)
     shift = found.pools[-1, :, 0].sum() / found.pools[-1].sum() - 0.2
-    band = drift_band([found], of="pool").query("metric == 'group-share' and group == @found.groups[0]")
+    band = drift_band([found], of="pool").query(
+        "metric == 'group-share' and group == @found.groups[0]"
+    )
     band = band.set_index("generation")
     assert 0.2 + shift < band.low.loc[len(shares) - 1], "far outside of what sampling does"
 
 
 def test_a_loss_in_whole_classes_is_not_called_bias(quick):
-    """Two classes lose a third of their accuracy in every group: accuracy falls, the contrast does not move."""
-    seeds = [dataclasses.replace(BASE, n_test=60, n_generations=1, seed=s).to_arm("none") for s in range(6)]
+    """Two classes lose a third of their accuracy in every group: accuracy falls, the contrast does
+    not move."""
+    seeds = [
+        dataclasses.replace(BASE, n_test=60, n_generations=1, seed=s).to_arm("none")
+        for s in range(6)
+    ]
     before, rng = quick(seeds).outcomes, np.random.default_rng(0)
 
     def spoiled(o):
@@ -125,7 +171,16 @@ def test_a_loss_in_whole_classes_is_not_called_bias(quick):
             if rng.random() < 1 / 3:
                 predicted[-1, :, o.unit == unit] = 9
         return dataclasses.replace(o, predicted=predicted)
+
     after = [spoiled(o) for o in before]
     found = inference.all_contrasts(nulls.AA(after, before))["A"]
     assert inference.verdict(found) not in ("amplified", "reduced")
-    assert np.mean([np.mean(a.correct()[-1]) - np.mean(b.correct()[-1]) for a, b in zip(after, before, strict=True)]) < -0.02
+    assert (
+        np.mean(
+            [
+                np.mean(a.correct()[-1]) - np.mean(b.correct()[-1])
+                for a, b in zip(after, before, strict=True)
+            ]
+        )
+        < -0.02
+    )

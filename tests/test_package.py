@@ -1,4 +1,5 @@
-"""The package as a whole: quick to import, arrows in one direction, README code that runs, one version."""
+"""The package as a whole: quick to import, arrows in one direction, README code that runs, one
+version."""
 
 import ast
 import re
@@ -16,23 +17,45 @@ from biasstudy.core import provenance
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "biasstudy"
 
-# rooms and modules from the ground up; each may import those below it, and its neighbours in the same room
-LAYERS = ("core", "experiment", "measures", "data", "models", "inference", "loop", "report", "study", "campaign", "bench",
-          "notebook", "__main__")
+# rooms and modules from the ground up; each may import those below it, and its neighbours in the
+# same room
+LAYERS = (
+    "core",
+    "experiment",
+    "measures",
+    "data",
+    "models",
+    "inference",
+    "loop",
+    "report",
+    "study",
+    "campaign",
+    "bench",
+    "notebook",
+    "__main__",
+)
 
 
 def _imported(path: Path, package: Path = PACKAGE) -> set[str]:
-    """Modules of the package that a file imports, at its top or inside a function, in full: `loop.run`; of
-    `from . import x` the thing imported, where it is a module."""
+    """Modules of the package that a file imports, at its top or inside a function, in full:
+    `loop.run`; of `from . import x` the thing imported, where it is a module."""
     here, found = path.relative_to(package).parts[:-1], set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("biasstudy.") for alias in node.names if alias.name.startswith("biasstudy.")}
+            found |= {
+                alias.name.removeprefix("biasstudy.")
+                for alias in node.names
+                if alias.name.startswith("biasstudy.")
+            }
         elif isinstance(node, ast.ImportFrom):
             inside = here[: len(here) - node.level + 1] if node.level else ()
             if not node.level and (node.module or "").split(".")[0] != "biasstudy":
                 continue
-            base = (*inside, *(node.module or "").removeprefix("biasstudy").strip(".").split(".")) if node.module else inside
+            base = (
+                (*inside, *(node.module or "").removeprefix("biasstudy").strip(".").split("."))
+                if node.module
+                else inside
+            )
             base = tuple(filter(None, base))
             for alias in node.names:
                 place = package.joinpath(*base, alias.name)
@@ -60,9 +83,18 @@ def test_imports_point_down():
     assert _climbing() == []
 
 
-@pytest.mark.parametrize("line", ["from . import study", "from .loop import run", "from .loop.run import run",
-                                  "def f():\n    from .report import figures", "import biasstudy.loop.run",
-                                  "from biasstudy.loop import run", "from biasstudy import notebook"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from . import study",
+        "from .loop import run",
+        "from .loop.run import run",
+        "def f():\n    from .report import figures",
+        "import biasstudy.loop.run",
+        "from biasstudy.loop import run",
+        "from biasstudy import notebook",
+    ],
+)
 def test_an_import_that_points_up_is_seen_in_every_form(tmp_path, line):
     for name in ("loop/run.py", "report/figures/__init__.py", "study.py", "notebook.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,15 +105,23 @@ def test_an_import_that_points_up_is_seen_in_every_form(tmp_path, line):
 
 def test_no_room_has_more_than_a_dozen_modules():
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
-    sizes = {str(f.relative_to(PACKAGE)): len([m for m in f.glob("*.py") if m.stem != "__init__"]) for f in folders}
+    sizes = {
+        str(f.relative_to(PACKAGE)): len([m for m in f.glob("*.py") if m.stem != "__init__"])
+        for f in folders
+    }
     assert {room: n for room, n in sizes.items() if n > 12} == {}
 
 
 def test_import_is_quick_and_needs_neither_torch_nor_pandas():
-    code = ("import sys, time; t = time.perf_counter(); import biasstudy; seconds = time.perf_counter() - t; "
-            "heavy = {'torch', 'pandas', 'diffusers', 'matplotlib', 'scipy'} & set(sys.modules); "
-            "print(seconds, sorted(heavy))")
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split(maxsplit=1)
+    code = (
+        "import sys, time; t = time.perf_counter(); import biasstudy; seconds = "
+        "time.perf_counter() - t; "
+        "heavy = {'torch', 'pandas', 'diffusers', 'matplotlib', 'scipy'} & set(sys.modules); "
+        "print(seconds, sorted(heavy))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split(maxsplit=1)
     assert out[1].strip() == "[]" and float(out[0]) < 0.3
 
 
@@ -111,6 +151,7 @@ def test_every_python_block_of_the_readme_runs(runs, tmp_path, monkeypatch):
     """In order, in one namespace, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
     import matplotlib
+
     matplotlib.use("agg")
     blocks, namespace = _blocks("python"), {"__name__": "reader"}
     assert len(blocks) >= 4
@@ -118,8 +159,17 @@ def test_every_python_block_of_the_readme_runs(runs, tmp_path, monkeypatch):
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
     finally:  # what the README registers must not stay for other tests
-        for registry in (biasstudy.DATASETS, biasstudy.GENERATORS, biasstudy.FILTERS, biasstudy.METRICS):
-            for name in [n for n, entry in registry._entries.items() if not entry.target.__module__.startswith("biasstudy")]:
+        for registry in (
+            biasstudy.DATASETS,
+            biasstudy.GENERATORS,
+            biasstudy.FILTERS,
+            biasstudy.METRICS,
+        ):
+            for name in [
+                n
+                for n, entry in registry._entries.items()
+                if not entry.target.__module__.startswith("biasstudy")
+            ]:
                 registry._entries.pop(name)
 
 
@@ -140,7 +190,11 @@ def test_provenance_marks_changed_code_and_not_results_that_were_stored(tmp_path
     (room / "reference").mkdir(parents=True)
     (room / "core").mkdir()
     (room / "core" / "provenance.py").write_text("")
-    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=n@n", "commit", "-qm", "first"]):
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=n", "-c", "user.email=n@n", "commit", "-qm", "first"],
+    ):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     monkeypatch.setattr(provenance, "__file__", str(room / "core" / "provenance.py"))
     commit = provenance._commit()

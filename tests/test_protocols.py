@@ -1,4 +1,5 @@
-"""Protocols by exact bookkeeping of the pool: which images, how many of each class and origin, in which order."""
+"""Protocols by exact bookkeeping of the pool: which images, how many of each class and origin, in
+which order."""
 
 import dataclasses
 from collections import Counter
@@ -17,9 +18,18 @@ N, T = 100, 3
 
 def made(protocol, store, **fields):
     """Pools of every generation, the start, and the batches."""
-    e = tiny(n_generations=T, protocol=protocol, **{"ratio": 1.0 if protocol == "replace" else 0.5, **fields})
+    e = tiny(
+        n_generations=T,
+        protocol=protocol,
+        **{"ratio": 1.0 if protocol == "replace" else 0.5, **fields},
+    )
     plan = list(turns(e, draw(e), store))
-    return e, [turn.pool.load() for turn in plan], draw(e).start.load(), [turn.batch.load() for turn in plan[:-1]]
+    return (
+        e,
+        [turn.pool.load() for turn in plan],
+        draw(e).start.load(),
+        [turn.batch.load() for turn in plan[:-1]],
+    )
 
 
 def keys(images):
@@ -29,7 +39,9 @@ def keys(images):
 def test_accumulate_is_the_start_and_all_batches(store):
     e, pools, start, batches = made("accumulate", store)
     for t, pool in enumerate(pools):
-        assert (pool.images == np.concatenate([start.images, *[b.images for b in batches[:t]]])).all()
+        assert (
+            pool.images == np.concatenate([start.images, *[b.images for b in batches[:t]]])
+        ).all()
         assert pool.origin.tolist() == [REAL] * N + [i for i in range(t) for _ in range(e.n_batch)]
 
 
@@ -66,7 +78,13 @@ def test_subsample_draws_uniformly_without_replacement():
     hits = np.zeros(50)
     for seed in range(4000):
         first, second = drawn_without_replacement(parts, np.array([30, 5]), seed)
-        assert len(first.index) + len(second.index) == 35 and second.index[-5:].tolist() == [20, 21, 22, 23, 24]
+        assert len(first.index) + len(second.index) == 35 and second.index[-5:].tolist() == [
+            20,
+            21,
+            22,
+            23,
+            24,
+        ]
         hits[first.index] += 1
         hits[30 + second.index[:-5]] += 1
     assert abs(hits / 4000 - 0.6).max() < 4.5 * np.sqrt(0.24 / 4000)
@@ -91,23 +109,31 @@ def test_balanced_has_as_many_of_every_group_of_a_class_as_the_probe_sees(store)
             for g in np.flatnonzero(there):
                 often = keys(pools[t].images[(pools[t].label == y) & (said == g)])
                 times = -(-n[g] // there[g])
-                assert all(k <= times * copies[image] for image, k in often.items()), "repeated no more than must be"
+                assert all(k <= times * copies[image] for image, k in often.items()), (
+                    "repeated no more than must be"
+                )
 
 
 @pytest.mark.parametrize("arm", ["generated", "real", "resample"])
 def test_fresh_takes_the_first_part_of_each_batch_from_the_reserve_in_every_arm(store, arm):
-    e = tiny(protocol="fresh", fresh_share=0.3, n_generations=2, start="biased", bias=0.6).to_arm(arm)
+    e = tiny(protocol="fresh", fresh_share=0.3, n_generations=2, start="biased", bias=0.6).to_arm(
+        arm
+    )
     real = draw(e)
     m, q = 15, 50
     assert (e.n_fresh, e.n_batch) == (m, q)
     pools = [turn.pool.load() for turn in turns(e, real, store)]
     control = draw(tiny(n_generations=2, start="biased", bias=0.6).to_arm("real"))
     for t in range(2):
-        added = pools[2][N + t * q: N + (t + 1) * q]
+        added = pools[2][N + t * q : N + (t + 1) * q]
         slice_t = control.reserve(t).load()
-        assert (added.images[:m] == slice_t.images[:m]).all(), "the images that the arm real uses, the same first"
+        assert (added.images[:m] == slice_t.images[:m]).all(), (
+            "the images that the arm real uses, the same first"
+        )
         assert added.origin.tolist() == [REAL] * m + [t] * (q - m)
-        assert np.bincount(added.label).tolist() == [5] * 10, "told labels have exact counts, both parts together"
+        assert np.bincount(added.label).tolist() == [5] * 10, (
+            "told labels have exact counts, both parts together"
+        )
         if arm == "real":
             assert (added.images == slice_t.images).all()
         else:
@@ -131,7 +157,14 @@ def test_counts_of_classes_are_exact_under_every_protocol_and_the_same_in_every_
 
 @pytest.mark.parametrize("protocol", ["accumulate", "subsample", "fresh", "balanced"])
 def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, protocol):
-    e = tiny(protocol=protocol, ratio=1.0, condition="group", start="biased", bias=0.5, generator="resample")
+    e = tiny(
+        protocol=protocol,
+        ratio=1.0,
+        condition="group",
+        start="biased",
+        bias=0.5,
+        generator="resample",
+    )
     found, real = run(e, numerics=FLOAT64).outcomes[0], draw(e)
     for turn, pool in zip(turns(e, real, store), found.pools, strict=True):
         loaded = turn.pool.load()
@@ -145,7 +178,9 @@ def test_streams_of_the_reserve_share_no_image_and_the_first_is_unmoved(runs):
     one = tiny(generator="reserve", n_generations=2)
     other = dataclasses.replace(one, generator_options={"stream": 1})
     first, second = draw(one), draw(other)
-    units = [{int(u) for t in range(2) for u in real.reserve(t).load().unit} for real in (first, second)]
+    units = [
+        {int(u) for t in range(2) for u in real.reserve(t).load().unit} for real in (first, second)
+    ]
     assert len(units[0]) == len(units[1]) == 100 and not units[0] & units[1]
     assert other.arm == "real" and first.start.id == second.start.id
     assert first.sizes["reserve"] == 10 and second.sizes["reserve"] == 20
@@ -162,13 +197,25 @@ def test_labels_of_the_classifier_replace_the_told_ones_in_later_pools(store, ru
     found = run(e, numerics=FLOAT64)
     share = found.table.query("metric == 'relabelled' and generation == 0").value.item()
     assert share == np.mean(seen != batch.label) and set(found.table.labels) == {"classifier"}
-    assert (found.outcomes[0].pools[1].sum(1) == np.bincount(plan[1].pool.load().label, minlength=10)).all()
+    assert (
+        found.outcomes[0].pools[1].sum(1) == np.bincount(plan[1].pool.load().label, minlength=10)
+    ).all()
 
 
 def test_a_warm_start_hands_on_the_weights_and_a_cold_one_does_not(store):
-    base = tiny(classifier="lenet", classifier_steps=3, generator="gan", generator_steps=2, generator_batch=8)
-    for warm, handed in (("none", (False, False)), ("generator", (True, False)), ("classifier", (False, True)),
-                         ("both", (True, True))):
+    base = tiny(
+        classifier="lenet",
+        classifier_steps=3,
+        generator="gan",
+        generator_steps=2,
+        generator_batch=8,
+    )
+    for warm, handed in (
+        ("none", (False, False)),
+        ("generator", (True, False)),
+        ("classifier", (False, True)),
+        ("both", (True, True)),
+    ):
         plan = list(turns(dataclasses.replace(base, warm_start=warm), draw(base), store))
         generator = plan[1].batch.inputs["state"].inputs["previous"]
         classifier = plan[1].predictions[0].inputs["by"].state.inputs["previous"]

@@ -1,4 +1,5 @@
-"""The page of a study: self-contained, all of the answer in it, and shown by a real browser where one is installed."""
+"""The page of a study: self-contained, all of the answer in it, and shown by a real browser where
+one is installed."""
 
 import html
 import io
@@ -29,7 +30,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.addresses += [(tag, value) for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+        self.addresses += [
+            (tag, value)
+            for name, value in attributes
+            if name in ("src", "href", "srcset", "action", "data")
+        ]
         if tag not in ("meta", "link", "img", "br"):
             self.open.append(tag)
 
@@ -39,11 +44,25 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    seeds = [tiny(start="biased", bias=bias, n_generations=1, seed=s) for bias in (0.3, 0.6, 0.9) for s in range(2)]
-    results = run([e.to_arm(arm) for e in seeds for arm in ("generated", "real", "none")], numerics=FLOAT64, scale="smoke",
-                  where=tmp_path_factory.mktemp("small"))
-    return Stored({"small": {f"bias {b}": Results([o for o in results.outcomes if o.experiment.bias == b])
-                             for b in (0.3, 0.6, 0.9)}})
+    seeds = [
+        tiny(start="biased", bias=bias, n_generations=1, seed=s)
+        for bias in (0.3, 0.6, 0.9)
+        for s in range(2)
+    ]
+    results = run(
+        [e.to_arm(arm) for e in seeds for arm in ("generated", "real", "none")],
+        numerics=FLOAT64,
+        scale="smoke",
+        where=tmp_path_factory.mktemp("small"),
+    )
+    return Stored(
+        {
+            "small": {
+                f"bias {b}": Results([o for o in results.outcomes if o.experiment.bias == b])
+                for b in (0.3, 0.6, 0.9)
+            }
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +78,18 @@ def page(found, tmp_path_factory):
 def test_the_page_is_whole_and_loads_nothing(page):
     text = page.read_text()
     parsed = Page(text)
-    assert not parsed.open and "script" not in parsed.tags and "@import" not in text and "url(" not in text
+    assert (
+        not parsed.open
+        and "script" not in parsed.tags
+        and "@import" not in text
+        and "url(" not in text
+    )
     for tag, address in parsed.addresses:
-        assert address.startswith("data:") if tag in ("img", "link") else re.fullmatch(r"figures/[\w.-]+", address), address
+        assert (
+            address.startswith("data:")
+            if tag in ("img", "link")
+            else re.fullmatch(r"figures/[\w.-]+", address)
+        ), address
     assert 'name="viewport"' in text and "@media print" in text
 
 
@@ -72,7 +100,11 @@ def test_the_page_says_question_answer_ledger_cost_and_provenance(page, found):
         assert claim.claim in text and claim.hypothesis in text and claim.says(found) in text
     for judged in found.judgements.values():
         assert judged.because in text
-    assert all(f"<td>{name}</td>" in text for name in found.cost.study) and "process hours" in text and "commit" in text
+    assert (
+        all(f"<td>{name}</td>" in text for name in found.cost.study)
+        and "process hours" in text
+        and "commit" in text
+    )
     assert "A &lt;claim&gt; &amp; more" in page.read_text(), "what is written is escaped"
 
 
@@ -96,13 +128,25 @@ def test_a_browser_shows_it_without_a_request_and_on_a_phone(page):
         shown.on("pageerror", lambda error: said.append(str(error)))
         shown.goto(page.as_uri())
         assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()] and not said
-        assert shown.evaluate("document.documentElement.scrollWidth") <= 375, "no sideways scrolling of the page"
-        size = float(shown.evaluate("getComputedStyle(document.querySelector('p.answer')).fontSize").removesuffix("px"))
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 375, (
+            "no sideways scrolling of the page"
+        )
+        size = float(
+            shown.evaluate(
+                "getComputedStyle(document.querySelector('p.answer')).fontSize"
+            ).removesuffix("px")
+        )
         assert size >= 14
-        pictures = shown.evaluate("[...document.images].filter(i => i.alt !== 'A <claim> & more').map(i => i.naturalWidth)")
+        pictures = shown.evaluate(
+            "[...document.images].filter(i => i.alt !== 'A <claim> & more').map(i => "
+            "i.naturalWidth)"
+        )
         assert len(pictures) >= 3 and min(pictures) > 300
         shown.emulate_media(media="print")
-        assert shown.evaluate("getComputedStyle(document.querySelector('.table')).overflowX") == "visible"
+        assert (
+            shown.evaluate("getComputedStyle(document.querySelector('.table')).overflowX")
+            == "visible"
+        )
         assert len(shown.pdf(format="A4")) > 10_000
         browser.close()
 

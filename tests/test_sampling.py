@@ -11,8 +11,16 @@ from biasstudy.__main__ import main
 from biasstudy.bench import sampling
 from biasstudy.bench.sampling import against_diffusers, fewest, quality_of_steps
 
-SMALL = tiny(generator="diffusion", generator_steps=2, generator_batch=4, n_real=100, ratio=0.5, instrument="lenet",
-             instrument_steps=5, generator_options={"channels": 8, "patch": 4})
+SMALL = tiny(
+    generator="diffusion",
+    generator_steps=2,
+    generator_batch=4,
+    n_real=100,
+    ratio=0.5,
+    instrument="lenet",
+    instrument_steps=5,
+    generator_options={"channels": 8, "patch": 4},
+)
 
 
 def table(*kid, se=0.1):
@@ -33,11 +41,25 @@ def test_quality_of_steps_measures_what_each_number_of_steps_makes(runs):
     assert (found.kid_se > 0).all() and found.kid.notna().all()
 
 
-@pytest.mark.parametrize(("changes", "n", "sentence"), [
-    ({"generator": "mixture", "generator_steps": 0, "generator_batch": 0, "generator_options": {}}, 10,
-     "sampling steps belong to generator 'diffusion'; got 'mixture'"), ({}, 51, "a batch has 50 images; 51 were asked for")])
+@pytest.mark.parametrize(
+    ("changes", "n", "sentence"),
+    [
+        (
+            {
+                "generator": "mixture",
+                "generator_steps": 0,
+                "generator_batch": 0,
+                "generator_options": {},
+            },
+            10,
+            "sampling steps belong to generator 'diffusion'; got 'mixture'",
+        ),
+        ({}, 51, "a batch has 50 images; 51 were asked for"),
+    ],
+)
 def test_what_cannot_be_measured_is_said_first(changes, n, sentence, runs):
     from dataclasses import replace
+
     with pytest.raises(ValueError, match=sentence):
         quality_of_steps(replace(SMALL, **changes), (1, 2), n)
 
@@ -48,8 +70,14 @@ def test_speed_beside_the_pipeline_of_diffusers():
 
 
 def test_a_compiled_sampler_is_measured_beside_the_pipeline_as_it_is_and_compiled(monkeypatch):
-    seconds = {("_our_seconds", True): 1.0, ("_their_seconds", False): 3.0, ("_their_seconds", True): 2.0}
-    monkeypatch.setattr(sampling, "apart", lambda measure, by, *sizes: [seconds[measure.__name__, by.compile]] * 3)
+    seconds = {
+        ("_our_seconds", True): 1.0,
+        ("_their_seconds", False): 3.0,
+        ("_their_seconds", True): 2.0,
+    }
+    monkeypatch.setattr(
+        sampling, "apart", lambda measure, by, *sizes: [seconds[measure.__name__, by.compile]] * 3
+    )
     found = against_diffusers(dataclasses.replace(FLOAT64, compile=True), n=8)
     assert (found["ours"]["median"], found["ratio"], found["ratio, both compiled"]) == (8, 3, 2)
 
@@ -57,10 +85,29 @@ def test_a_compiled_sampler_is_measured_beside_the_pipeline_as_it_is_and_compile
 def test_the_command_writes_table_figure_and_provenance(tmp_path, runs, capsys):
     file = tmp_path / "a.yaml"
     file.write_text(json.dumps({k: v for k, v in SMALL.fields().items()}))
-    asked = ["sampling", str(file), "-p", "n_test", "100", "--steps", "1", "2", "--seconds", "0.01", "--images"]
+    asked = [
+        "sampling",
+        str(file),
+        "-p",
+        "n_test",
+        "100",
+        "--steps",
+        "1",
+        "2",
+        "--seconds",
+        "0.01",
+        "--images",
+    ]
     assert main([*asked, "20", "--folder", str(tmp_path / "out")]) == 0
     assert "fewest steps within 2 standard errors of 2, or better" in capsys.readouterr().out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"sampling.csv", "sampling.json", "sampling.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "sampling.csv",
+        "sampling.json",
+        "sampling.png",
+    }
     about = json.loads((tmp_path / "out" / "sampling.json").read_text())
-    assert f"{file.as_posix()} -p n_test 100 --images 20 --steps 1 2" in about["command"] and about["side"] == 28
+    assert (
+        f"{file.as_posix()} -p n_test 100 --images 20 --steps 1 2" in about["command"]
+        and about["side"] == 28
+    )
     assert main([*asked, "2000"]) == 2 and "a batch has 50 images" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Sweeps: what a grid means, what it will cost, and that results depend on nothing but the experiments.
+"""Sweeps: what a grid means, what it will cost, and that results depend on nothing but the
+experiments.
 
 What dies and fills up is in test_faults.py.
 """
@@ -28,8 +29,17 @@ from biasstudy.core.numerics import Numerics
 from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
-BASE = {"n_real": 100, "n_test": 20, "classifier": "ridge", "generator": "mixture", "instrument": "ridge", "n_generations": 2,
-        "precision": "float64", "n_seeds": 2, "arms": ["generated", "none"]}
+BASE = {
+    "n_real": 100,
+    "n_test": 20,
+    "classifier": "ridge",
+    "generator": "mixture",
+    "instrument": "ridge",
+    "n_generations": 2,
+    "precision": "float64",
+    "n_seeds": 2,
+    "arms": ["generated", "none"],
+}
 STARTS = [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}]
 
 
@@ -46,11 +56,22 @@ def written(tmp_path, grid, base=BASE, **keys) -> Path:
     return path
 
 
-# ---- The grid --------------------------------------------------------------------------------------------------------
+# ---- The grid ------------------------------------------------------------------------------------
+
 
 def test_a_grid_is_every_combination_and_equal_experiments_count_once(tmp_path):
-    grid = sweep.read(written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "protocol": ["accumulate", "latest"],
-                                         "arms": ["generated", "real", "none"], "seed": [3, 4, 5]}))
+    grid = sweep.read(
+        written(
+            tmp_path,
+            {
+                "starts": STARTS,
+                "ratio": [0.5, 1.0],
+                "protocol": ["accumulate", "latest"],
+                "arms": ["generated", "real", "none"],
+                "seed": [3, 4, 5],
+            },
+        )
+    )
     found = grid.study.experiments
     assert len(found) == len({e.id for e in found})
     arms = [e.arm for e in found]
@@ -76,26 +97,44 @@ def test_combinations_that_cannot_be_stop_it_or_are_left_out_and_counted(tmp_pat
     found = sweep.read(written(tmp_path, grid, impossible="skip"))
     assert list(found.refused.values()) == [1] and "needs ratio 1" in next(iter(found.refused))
     assert {(e.ratio, e.protocol) for e in found.study.experiments if e.n_batch} == {
-        (0.5, "latest"), (1.0, "latest"), (1.0, "replace")}
-    with pytest.raises(ValueError, match=r"no experiment can have ratio 0.5: protocol 'replace' needs ratio 1"):
-        sweep.read(written(tmp_path, {"ratio": [0.5, 0.6], "protocol": ["replace"]}, impossible="skip"))
+        (0.5, "latest"),
+        (1.0, "latest"),
+        (1.0, "replace"),
+    }
+    with pytest.raises(
+        ValueError, match=r"no experiment can have ratio 0.5: protocol 'replace' needs ratio 1"
+    ):
+        sweep.read(
+            written(tmp_path, {"ratio": [0.5, 0.6], "protocol": ["replace"]}, impossible="skip")
+        )
 
 
-@pytest.mark.parametrize(("grid", "keys", "sentence"), [
-    ({"raito": [0.5]}, {}, "axis 'raito' is no field of an experiment, so its values must be mappings of fields; known"),
-    ({"ratio": 0.5}, {}, "axis 'ratio' must be a list of values; got 0.5"),
-    ({"ratio": []}, {}, "axis 'ratio' must be a list of values; got []"),
-    ({"ratio": [0.5, 0.5]}, {}, "axis 'ratio' has a value twice"),
-    ({"ratio": [0.5, "high"]}, {}, "ratio must be a number"),
-    ({"ratio": [0.5, "high"]}, {"impossible": "skip"}, "ratio must be a number"),
-    ({"starts": [{"strat": "biased"}, {"start": "unbiased"}]}, {"impossible": "skip"},
-     "no experiment can have starts {'strat': 'biased'}: unknown parameter 'strat'"),
-    ({"seed": [1, 3]}, {}, "axis 'seed' must be consecutive whole numbers; got [1, 3]"),
-    ({"arms": ["generated", "fresh"]}, {}, "unknown arm 'fresh' in arms; known: generated"),
-    ({"ratio": [0.5]}, {"impossible": "maybe"}, "impossible must be stop or skip; got 'maybe'"),
-    ({"ratio": [0.5]}, {"workers": 3}, "unknown key 'workers' in "),
-    ({}, {}, "must hold 'base: parameter file' and 'grid: {axis: [values]}'"),
-])
+@pytest.mark.parametrize(
+    ("grid", "keys", "sentence"),
+    [
+        (
+            {"raito": [0.5]},
+            {},
+            "axis 'raito' is no field of an experiment, so its values must be mappings of fields; "
+            "known",
+        ),
+        ({"ratio": 0.5}, {}, "axis 'ratio' must be a list of values; got 0.5"),
+        ({"ratio": []}, {}, "axis 'ratio' must be a list of values; got []"),
+        ({"ratio": [0.5, 0.5]}, {}, "axis 'ratio' has a value twice"),
+        ({"ratio": [0.5, "high"]}, {}, "ratio must be a number"),
+        ({"ratio": [0.5, "high"]}, {"impossible": "skip"}, "ratio must be a number"),
+        (
+            {"starts": [{"strat": "biased"}, {"start": "unbiased"}]},
+            {"impossible": "skip"},
+            "no experiment can have starts {'strat': 'biased'}: unknown parameter 'strat'",
+        ),
+        ({"seed": [1, 3]}, {}, "axis 'seed' must be consecutive whole numbers; got [1, 3]"),
+        ({"arms": ["generated", "fresh"]}, {}, "unknown arm 'fresh' in arms; known: generated"),
+        ({"ratio": [0.5]}, {"impossible": "maybe"}, "impossible must be stop or skip; got 'maybe'"),
+        ({"ratio": [0.5]}, {"workers": 3}, "unknown key 'workers' in "),
+        ({}, {}, "must hold 'base: parameter file' and 'grid: {axis: [values]}'"),
+    ],
+)
 def test_a_wrong_grid_is_told_in_one_sentence(grid, keys, sentence, tmp_path, runs, capsys):
     assert main(["sweep", str(written(tmp_path, grid, **keys))]) == 2
     error = capsys.readouterr().err
@@ -103,57 +142,92 @@ def test_a_wrong_grid_is_told_in_one_sentence(grid, keys, sentence, tmp_path, ru
     assert not runs.exists()
 
 
-@pytest.mark.parametrize(("name", "generator", "n"), [
-    ("colorized_mnist", "mixture", 348), ("colorized_mnist-gan", "gan", 204)])
+@pytest.mark.parametrize(
+    ("name", "generator", "n"),
+    [("colorized_mnist", "mixture", 348), ("colorized_mnist-gan", "gan", 204)],
+)
 def test_the_sweeps_that_come_along_are_hundreds_of_distinct_experiments(name, generator, n):
     found = sweep.read(ROOT / "params" / "sweeps" / f"{name}.yaml").study.experiments
     assert len({e.id for e in found}) == n
     assert {e.generator for e in found if e.arm == "generated"} == {generator}
     mixture = sweep.read(ROOT / "params" / "sweeps" / "colorized_mnist.yaml").study.experiments
     controls = {e.id for e in mixture if e.arm != "generated"}
-    assert {e.id for e in found if e.arm != "generated"} <= controls, "the GAN's controls are trained once"
+    assert {e.id for e in found if e.arm != "generated"} <= controls, (
+        "the GAN's controls are trained once"
+    )
 
 
-# ---- What it will cost -----------------------------------------------------------------------------------------------
+# ---- What it will cost ---------------------------------------------------------------------------
+
 
 def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(tmp_path, runs, capsys):
     path = written(tmp_path, {"ratio": [0.5, 1.0], "protocol": ["accumulate", "latest"]})
     assert main(["sweep", str(path), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "distinct experiments" in said and "a probe of 1 short experiment" in said and not list(runs.glob("stages/*/*"))
+    assert (
+        "distinct experiments" in said
+        and "a probe of 1 short experiment" in said
+        and not list(runs.glob("stages/*/*"))
+    )
     run(study_from(BASE).experiments[:1], numerics=Numerics("float64"))
     assert main(["sweep", str(path), "--dry-run"]) == 0
     lines = [line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line]
     row = {name.strip(): value for name, value in lines}
-    assert row["estimated from"] == "times of stored stages" and row["finished already"] == "1" and row["to run"] == "9"
+    assert (
+        row["estimated from"] == "times of stored stages"
+        and row["finished already"] == "1"
+        and row["to run"] == "9"
+    )
 
 
 def test_shared_stages_are_counted_once(tmp_path, runs):
     grid = sweep.read(written(tmp_path, {"protocol": ["accumulate", "latest"]}))
     plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
     kinds = [piece.file.parents[1].name for piece in plan.pieces.values()]
-    # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both protocols, t = 2 is not
+    # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both
+    # protocols, t = 2 is not
     assert kinds.count("classifier") == 2 * (1 + 2 + 1 + 2) and kinds.count("generator") == 2 * 2
     assert plan.missing == set(plan.pieces) and not plan.finished
 
 
 def test_costs_grow_with_steps_and_prefer_what_was_stored():
-    described = {"kind": "classifier", "numerics": {}, "inputs": {"model": ["classifier", "lenet", "1"], "seed": 5,
-                                                                    "options": {"steps": 500, "rate": 0.1}}}
-    one, other = recipe_of(described), recipe_of({**described, "inputs": {**described["inputs"], "seed": 6}})
+    described = {
+        "kind": "classifier",
+        "numerics": {},
+        "inputs": {
+            "model": ["classifier", "lenet", "1"],
+            "seed": 5,
+            "options": {"steps": 500, "rate": 0.1},
+        },
+    }
+    one, other = (
+        recipe_of(described),
+        recipe_of({**described, "inputs": {**described["inputs"], "seed": 6}}),
+    )
     assert one == other and one.steps == 500
-    shorter = recipe_of({**described, "inputs": {**described["inputs"], "options": {"steps": 100, "rate": 0.1}}})
+    shorter = recipe_of(
+        {**described, "inputs": {**described["inputs"], "options": {"steps": 100, "rate": 0.1}}}
+    )
     assert shorter.family == one.family and shorter.name != one.name
     probed = Costs(probed={one.family: (2.0, 0.01)})
     assert probed.of([one, shorter]) == pytest.approx(2 + 5 + 2 + 1) and probed.knows(one)
-    assert Costs(seconds={one.name: 30.0}, probed=probed.probed).of([one, shorter]) == pytest.approx(30 + 3)
+    assert Costs(seconds={one.name: 30.0}, probed=probed.probed).of(
+        [one, shorter]
+    ) == pytest.approx(30 + 3)
     unknown = Recipe("x", "x", 0)
     assert not probed.knows(unknown) and probed.of([unknown]) == 0
 
 
 def test_a_probe_is_about_right(tmp_path, runs):
-    base = {**BASE, "classifier": "lenet", "classifier_steps": 150, "classifier_batch": 4, "n_seeds": 1, "n_generations": 1,
-            "arms": ["none"]}
+    base = {
+        **BASE,
+        "classifier": "lenet",
+        "classifier_steps": 150,
+        "classifier_batch": 4,
+        "n_seeds": 1,
+        "n_generations": 1,
+        "arms": ["none"],
+    }
     grid = sweep.read(written(tmp_path, {"ratio": [0.5]}, base))
     plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
     costs, source = plan.costs(Numerics("float64"), runs)
@@ -164,15 +238,23 @@ def test_a_probe_is_about_right(tmp_path, runs):
     assert 1 / 5 < guess / report.stage_seconds < 5, "the machine may be busy with other things"
 
 
-# ---- Running it ------------------------------------------------------------------------------------------------------
+# ---- Running it ----------------------------------------------------------------------------------
+
 
 def test_results_do_not_depend_on_engine_workers_or_order(tmp_path, runs, monkeypatch, capsys):
-    grid = {"starts": STARTS[1:], "protocol": ["accumulate", "latest"], "arms": ["generated", "real", "none"]}
+    grid = {
+        "starts": STARTS[1:],
+        "protocol": ["accumulate", "latest"],
+        "arms": ["generated", "real", "none"],
+    }
     path = written(tmp_path, grid, {**BASE, "n_seeds": 1})
     study = sweep.read(path).study
     assert main(["sweep", str(path), "--workers", "2"]) == 0
     said = capsys.readouterr().out
-    assert f"{len(study.experiments)} experiments finished" in said and "0 times a process died" in said
+    assert (
+        f"{len(study.experiments)} experiments finished" in said
+        and "0 times a process died" in said
+    )
     shuffled = study.experiments
     random.Random(1).shuffle(shuffled)
     alone = run(shuffled, numerics=Numerics("float64"), where=tmp_path / "alone")
@@ -182,7 +264,9 @@ def test_results_do_not_depend_on_engine_workers_or_order(tmp_path, runs, monkey
     for a, b in zip(alone.outcomes, by_sweep.outcomes, strict=True):
         assert (a.predicted == b.predicted).all() and (a.confidence == b.confidence).all()
     scratch = {path.parents[1].name for path in runs.glob("stages/*/*/arrays.safetensors")}
-    assert not scratch & {"classifier", "generator", "batch"}, "weights and batches are deleted when no experiment needs them"
+    assert not scratch & {"classifier", "generator", "batch"}, (
+        "weights and batches are deleted when no experiment needs them"
+    )
     assert main(["sweep", str(path), "--workers", "2"]) == 0
     assert f"all {len(study.experiments)} experiments are finished" in capsys.readouterr().out
 
@@ -193,7 +277,11 @@ def test_running_again_does_what_is_missing(tmp_path, runs):
     run_by(first, sweep.read(written(tmp_path, small)).study)
     study = sweep.read(written(tmp_path, large)).study
     run_by(then, study)
-    assert len(first.seen) == 4 and len(then.seen) == 2 and {task["fields"]["ratio"] for task in then.seen} == {1.0}
+    assert (
+        len(first.seen) == 4
+        and len(then.seen) == 2
+        and {task["fields"]["ratio"] for task in then.seen} == {1.0}
+    )
     victim = next(runs.glob("stages/prediction/*/arrays.safetensors"))
     victim.unlink()
     plan = sweep.plan_of(study, runs, Numerics("float64"))
@@ -202,11 +290,22 @@ def test_running_again_does_what_is_missing(tmp_path, runs):
 
 def job(name, pair, missing) -> sweep.Job:
     e = study_from(BASE).base
-    return sweep.Job(replace(e, seed=pair, n_test=20 + name), frozenset(missing), frozenset(), Path(), set(missing))
+    return sweep.Job(
+        replace(e, seed=pair, n_test=20 + name),
+        frozenset(missing),
+        frozenset(),
+        Path(),
+        set(missing),
+    )
 
 
 def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_comes_first():
-    jobs = [job(0, 1, {"a0", "a1"}), job(1, 1, {"a0", "a2", "a3"}), job(2, 2, {"b0"}), job(3, 2, {"b0", "b1"})]
+    jobs = [
+        job(0, 1, {"a0", "a1"}),
+        job(1, 1, {"a0", "a2", "a3"}),
+        job(2, 2, {"b0"}),
+        job(3, 2, {"b0", "b1"}),
+    ]
     pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
     plan = sweep.Plan({j.experiment.id: j for j in jobs}, pieces)
     farm = Farm(plan, Here(), lambda e: {}, Costs(dict.fromkeys(pieces, 1.0)))
@@ -215,12 +314,18 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
         order.append(farm._next())
         del farm.waiting[order[-1].experiment.id]
         farm.running[Future()] = order[-1]
-    assert order[0] is jobs[1] and order[1] is jobs[3], "the longest, then the longest that shares nothing with it"
+    assert order[0] is jobs[1] and order[1] is jobs[3], (
+        "the longest, then the longest that shares nothing with it"
+    )
 
 
 def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
-    pieces = {id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0)) for j in jobs for id in j.missing}
+    pieces = {
+        id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0))
+        for j in jobs
+        for id in j.missing
+    }
     here = Here()
     here.slots = 2
     farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), here, lambda e: {}, Costs())
@@ -231,24 +336,38 @@ def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
         (tmp_path / id).mkdir()
         (tmp_path / id / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
         farm._computed({id})
+
     finish("fit-0", 297.0)
-    assert f"about {sweep.duration(300)} left and what was never timed" in farm._line(), "two fits; predictions are unknown"
+    assert f"about {sweep.duration(300)} left and what was never timed" in farm._line(), (
+        "two fits; predictions are unknown"
+    )
     finish("predict-0", 3.0)
-    assert farm.ahead == 600 and farm.cost[jobs[0].experiment.id] == 0 and farm.cost[jobs[1].experiment.id] == 300
-    assert farm._line().endswith(f"about {sweep.duration(300)} left"), "a third took 150 s of two workers"
+    assert (
+        farm.ahead == 600
+        and farm.cost[jobs[0].experiment.id] == 0
+        and farm.cost[jobs[1].experiment.id] == 300
+    )
+    assert farm._line().endswith(f"about {sweep.duration(300)} left"), (
+        "a third took 150 s of two workers"
+    )
 
 
 def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
-    """A stage in flight, or a sum in another order, is no rate: resumed, a study once said 956360000 h."""
+    """A stage in flight, or a sum in another order, is no rate: resumed, a study once said
+    956360000 h."""
     jobs = [job(seed, seed, {f"fit-{seed}"}) for seed in range(30)]
     pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
     seconds = {f"fit-{seed}": 60.0 + 0.1 * seed for seed in range(30)}
-    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs(seconds))
+    farm = Farm(
+        sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs(seconds)
+    )
     farm.ahead = math.nextafter(farm.all, 0)
     farm.started = time.perf_counter()
     assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()))} left")
     farm.started -= 39.4
-    assert farm._line().endswith(f"about {sweep.duration(sum(seconds.values()) * (39.4 + 62.9) / 62.9)} left")
+    assert farm._line().endswith(
+        f"about {sweep.duration(sum(seconds.values()) * (39.4 + 62.9) / 62.9)} left"
+    )
 
 
 def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):
@@ -256,8 +375,11 @@ def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, 
     (tmp_path / "poison.py").write_text(POISON)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
-    path = written(tmp_path, {"arms": ["generated", "none"], "ratio": [0.5, 1.0]},
-                   {**BASE, "generator": "poisoned", "n_generations": 1})
+    path = written(
+        tmp_path,
+        {"arms": ["generated", "none"], "ratio": [0.5, 1.0]},
+        {**BASE, "generator": "poisoned", "n_generations": 1},
+    )
     try:
         assert main(["sweep", str(path), "--import", "poison"]) == 1
         said = capsys.readouterr().out
@@ -266,6 +388,7 @@ def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, 
         assert len(list(runs.glob("experiments/*.json"))) == 4
     finally:
         from biasstudy import GENERATORS
+
         GENERATORS._entries.pop("poisoned", None)
         __import__("sys").modules.pop("poison", None)
 
@@ -302,7 +425,10 @@ class Deadly:
 
 
 def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
-    pieces = {id: sweep.Piece(tmp_path / "stages" / "kind" / id / "arrays", True, Recipe(id, id, 0)) for id in ("a", "b")}
+    pieces = {
+        id: sweep.Piece(tmp_path / "stages" / "kind" / id / "arrays", True, Recipe(id, id, 0))
+        for id in ("a", "b")
+    }
     e = study_from(BASE).base
     one = sweep.Job(e, frozenset(pieces), frozenset(pieces), tmp_path / "record", set(pieces))
     return one, sweep.Plan({e.id: one}, pieces)
@@ -313,36 +439,55 @@ def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
     deadly = Deadly("died")
     report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
     assert deadly.given == 3 and report.died == 3
-    assert report.failed == {job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]}
+    assert report.failed == {
+        job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]
+    }
 
 
 def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tmp_path):
     job, plan = one_job(tmp_path)
 
     def progress(id, name):
-        path = tmp_path / name / id / "checkpoint" if name == "checkpoints" else plan.pieces[id].file
+        path = (
+            tmp_path / name / id / "checkpoint" if name == "checkpoints" else plan.pieces[id].file
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    deadly = Deadly("died", [lambda: None, lambda: None, lambda: progress("b", "checkpoints"), lambda: progress("a", "kind"),
-                             lambda: None])
+
+    deadly = Deadly(
+        "died",
+        [
+            lambda: None,
+            lambda: None,
+            lambda: progress("b", "checkpoints"),
+            lambda: progress("a", "kind"),
+            lambda: None,
+        ],
+    )
     report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
     assert deadly.given == 1 + 1 + 3 and list(report.failed) == [job.experiment.id]
 
 
 def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
     _, plan = one_job(tmp_path)
-    with pytest.raises(ChildProcessError, match="no worker process could be started: Segmentation fault"):
+    with pytest.raises(
+        ChildProcessError, match="no worker process could be started: Segmentation fault"
+    ):
         Farm(plan, Deadly("unborn"), lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
 
 
-# ---- Clusters --------------------------------------------------------------------------------------------------------
+# ---- Clusters ------------------------------------------------------------------------------------
+
 
 def test_a_dask_cluster_gives_the_same_and_a_dead_worker_costs_a_stage(tmp_path, runs, capsys):
     """Two workers on loopback; the first that holds a task is killed."""
     from distributed import LocalCluster
+
     path = written(tmp_path, {"arms": ["generated", "none"]}, {**BASE, "n_generations": 1})
     study = sweep.read(path).study
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
         killer = threading.Thread(target=kill_when_there, args=(cluster, runs))
         killer.start()
         assert main(["sweep", str(path), "--scheduler", cluster.scheduler_address]) == 0
@@ -367,21 +512,37 @@ def test_no_scheduler_is_told_in_one_sentence(tmp_path, runs, capsys):
     assert "an address tls://... needs --tls CA CERT KEY" in capsys.readouterr().err
     assert main(["sweep", path, "--scheduler", "tcp://127.0.0.1:9", "--workers", "2"]) == 2
     assert "choose one of --workers, --scheduler and --slurm" in capsys.readouterr().err
-    for options, sentence in ((["--tls", "a", "b", "c"], "--tls belongs to --scheduler"),
-                              (["--per-gpu", "2"], "--per-gpu is for GPUs of this machine; got 2 with device 'cpu'")):
+    for options, sentence in (
+        (["--tls", "a", "b", "c"], "--tls belongs to --scheduler"),
+        (["--per-gpu", "2"], "--per-gpu is for GPUs of this machine; got 2 with device 'cpu'"),
+    ):
         assert main(["sweep", path, *options]) == 2 and sentence in capsys.readouterr().err
 
 
 def test_slurm_jobs_are_what_the_file_says(tmp_path):
     from biasstudy.campaign.cluster import slurm_cluster
-    options = {"jobs": 64, "interface": "lo", "queue": "gpu", "job_extra_directives": ["--gres=gpu:1"], "walltime": "04:00:00",
-               "tls": True, "shared_temp_directory": str(tmp_path)}
+
+    options = {
+        "jobs": 64,
+        "interface": "lo",
+        "queue": "gpu",
+        "job_extra_directives": ["--gres=gpu:1"],
+        "walltime": "04:00:00",
+        "tls": True,
+        "shared_temp_directory": str(tmp_path),
+    }
     with slurm_cluster(options) as cluster:
         script = cluster.job_script()
-        assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script and "#SBATCH -t 04:00:00" in script
+        assert (
+            "#SBATCH -p gpu" in script
+            and "#SBATCH --gres=gpu:1" in script
+            and "#SBATCH -t 04:00:00" in script
+        )
         assert "tls://127.0.0.1:" in script and "--nthreads 1" in script and "--tls-key" in script
         assert cluster.dashboard_link.startswith("http://127.0.0.1:")
-    with pytest.raises(ValueError, match="must say interface: the network on which jobs reach this machine"):
+    with pytest.raises(
+        ValueError, match="must say interface: the network on which jobs reach this machine"
+    ):
         slurm_cluster({"jobs": 64})
     with pytest.raises(ValueError, match="must say jobs: how many at most; got None"):
         slurm_cluster({"interface": "lo"})
@@ -393,24 +554,36 @@ def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, ru
     path = written(tmp_path, {"ratio": [0.5, 1.0]}, {**BASE, "device": "cuda"})
     study = sweep.read(path, elsewhere=True).study
     plan = sweep.plan_of(study, runs, Numerics.elsewhere(**study.numerics))
-    assert len(plan.jobs) == 6 and all(".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values())
+    assert len(plan.jobs) == 6 and all(
+        ".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values()
+    )
     with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
         sweep.read(path, {"device": "auto"}, elsewhere=True)
 
 
-# ---- The table -------------------------------------------------------------------------------------------------------
+# ---- The table -----------------------------------------------------------------------------------
 
-def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monkeypatch, caplog, capsys):
+
+def test_a_folder_of_runs_a_file_and_a_name_give_one_table(
+    tmp_path, runs, monkeypatch, caplog, capsys
+):
     from biasstudy import figures, load
     from biasstudy.report import shipped
     from biasstudy.report.shipped import reference_parts
+
     monkeypatch.setattr(engine, "local", lambda *_: Here())
     monkeypatch.setattr(shipped, "REFERENCE", tmp_path / "reference")
-    path = written(tmp_path, {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]},
-                   {**BASE, "n_generations": 1})
+    path = written(
+        tmp_path,
+        {"starts": STARTS, "ratio": [0.5, 1.0], "arms": ["generated", "real", "none"]},
+        {**BASE, "n_generations": 1},
+    )
     assert main(["sweep", str(path), "--save", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert said.count("no verdict with fewer than 6 seeds") == 4 and "ratio 1.0, bias 0.6, start biased: " in said
+    assert (
+        said.count("no verdict with fewer than 6 seeds") == 4
+        and "ratio 1.0, bias 0.6, start biased: " in said
+    )
     study = sweep.read(path).study
     whole = run(study.experiments, numerics=Numerics("float64"), scale=study.scale)
     keys = ["experiment", "generation", "measured_on", "metric", "label", "group", "replicate"]
@@ -418,21 +591,33 @@ def test_a_folder_of_runs_a_file_and_a_name_give_one_table(tmp_path, runs, monke
     assert one.equals(other) and not caplog.records
 
     stored = reference_parts("tiny", tmp_path / "reference")
-    assert figures.forest(stored)[1].equals(figures.forest(study.split(whole))[1]), "predictions are kept"
+    assert figures.forest(stored)[1].equals(figures.forest(study.split(whole))[1]), (
+        "predictions are kept"
+    )
     plain = load(tmp_path / "reference" / "tiny.csv.xz").dropna(subset="value")
-    assert set(plain.experiment) == set(whole.table.experiment) and set(plain.columns) == set(whole.table.columns)
+    assert set(plain.experiment) == set(whole.table.experiment) and set(plain.columns) == set(
+        whole.table.columns
+    )
     about = json.loads(lzma.decompress((tmp_path / "reference" / "tiny.json.xz").read_bytes()))
-    assert about["stages_computed"] < about["stages_each_by_itself"] and about["command"].endswith(f"sweep {path.as_posix()}")
+    assert about["stages_computed"] < about["stages_each_by_itself"] and about["command"].endswith(
+        f"sweep {path.as_posix()}"
+    )
 
     next(runs.glob("stages/prediction/*/arrays.safetensors")).unlink()
     fewer = load(runs)
-    assert fewer.experiment.nunique() < one.experiment.nunique() and "are left out, the first because: " in caplog.text
+    assert (
+        fewer.experiment.nunique() < one.experiment.nunique()
+        and "are left out, the first because: " in caplog.text
+    )
     assert not list(runs.glob("stages/classifier/*/arrays.safetensors")), "reading trains nothing"
 
 
 def test_what_cannot_be_loaded_is_told_in_one_sentence(tmp_path):
     from biasstudy import load
-    with pytest.raises(FileNotFoundError, match=r"no folder, file or study 'nothing'; studies: .*colorized_mnist"):
+
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder, file or study 'nothing'; studies: .*colorized_mnist"
+    ):
         load("nothing")
     with pytest.raises(FileNotFoundError, match="no finished experiment of this version is in"):
         load(tmp_path)
@@ -443,4 +628,5 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(tmp_path):
 
 def test_studies_that_ship_are_loaded_by_name():
     from biasstudy import load, reference
+
     assert load("colorized_mnist").equals(reference("colorized_mnist").table)

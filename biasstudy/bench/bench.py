@@ -1,8 +1,10 @@
-"""How fast this device is, how fast it fits and samples every registered model, and what the loop adds to that.
+"""How fast this device is, how fast it fits and samples every registered model, and what the loop
+adds to that.
 
-A report is of one device in the same few minutes, so that rates stand beside the matrix product and the copy that the device
-reached then. A measurement is `REPEATS` blocks after a warm-up: their median, lowest and highest. The clock of a fit is read
-by its progress function between two optimiser steps, so that set-up cancels.
+A report is of one device in the same few minutes, so that rates stand beside the matrix product and
+the copy that the device reached then. A measurement is `REPEATS` blocks after a warm-up: their
+median, lowest and highest. The clock of a fit is read by its progress function between two
+optimiser steps, so that set-up cancels.
 """
 
 import json
@@ -41,23 +43,48 @@ from ..loop.run import needed_by, open_store, run
 from ..loop.stages import tensors
 
 REPEATS = 3
-ROUND = 16      # a block of many steps is a multiple of this: `gan` adds its gradient penalty every 16th step
+# a block of many steps is a multiple of this: `gan` adds its gradient penalty every 16th step
+ROUND = 16
 N_POOL, N_SAMPLE = 1000, 512
-LOOP = "loop"   # how --only names the whole experiment
-PARTS = {"classifier": "fit", "generator": "fit", "instrument": "instruments", "batch": "sample", "grid": "sample",
-         "relabelled": "sample", "balanced": "sample", "filtered": "filter", "decisions": "filter", "acceptance": "filter",
-         "thinning": "filter", "bar": "filter", "real-shares": "sample", "real-noise": "sample", "telling": "probe",
-         "prediction": "probe", "spurious": "probe", "feature scale": "quality", "features": "quality", "quality": "quality"}
+LOOP = "loop"  # how --only names the whole experiment
+PARTS = {
+    "classifier": "fit",
+    "generator": "fit",
+    "instrument": "instruments",
+    "batch": "sample",
+    "grid": "sample",
+    "relabelled": "sample",
+    "balanced": "sample",
+    "filtered": "filter",
+    "decisions": "filter",
+    "acceptance": "filter",
+    "thinning": "filter",
+    "bar": "filter",
+    "real-shares": "sample",
+    "real-noise": "sample",
+    "telling": "probe",
+    "prediction": "probe",
+    "spurious": "probe",
+    "feature scale": "quality",
+    "features": "quality",
+    "quality": "quality",
+}
 
 Report = dict[str, Any]  # JSON
 State = dict[str, torch.Tensor]
 
 
-# ---- The clock -------------------------------------------------------------------------------------------------------
+# ---- The clock -----------------------------------------------------------------------------------
+
 
 def spread(values: Collection[float]) -> Report:
     """Median, lowest and highest of repeated measurements, and how many they are."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values), "n": len(values)}
+    return {
+        "median": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "n": len(values),
+    }
 
 
 def now(device: str) -> float:
@@ -68,7 +95,8 @@ def now(device: str) -> float:
 
 
 def timed(call: Callable[[], Any], device: str, fill: float) -> list[float]:
-    """Seconds of one call in each of REPEATS blocks of calls, after two calls that warm up; a block fills `fill` seconds."""
+    """Seconds of one call in each of REPEATS blocks of calls, after two calls that warm up; a block
+    fills `fill` seconds."""
     call()
     started = now(device)
     call()
@@ -82,17 +110,21 @@ def timed(call: Callable[[], Any], device: str, fill: float) -> list[float]:
     return found
 
 
-# ---- The device ------------------------------------------------------------------------------------------------------
+# ---- The device ----------------------------------------------------------------------------------
+
 
 def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = ()) -> Report:
-    """Best rate of the product of two square matrices: for each kind of number of these numerics GFLOP/s and the best size.
+    """Best rate of the product of two square matrices: for each kind of number of these numerics
+    GFLOP/s and the best size.
 
-    GFLOP/s = 2 n^3 / seconds / 10^9;  the product is taken as such and, on a CPU, as a convolution of 1 x 1 as well: another
+    GFLOP/s = 2 n^3 / seconds / 10^9;  the product is taken as such and, on a CPU, as a convolution
+                                       of 1 x 1 as well: another
     library computes that one, and either may not know the processor
 
     fill     seconds of a block
     sizes    n tried; default 256 to 1024 on a CPU, 2048 to 8192 on CUDA
-    returns  {"float32": {"median", "low", "high", "n", "size"}, ...}, with bfloat16 as well where the precision is bf16
+    returns  {"float32": {"median", "low", "high", "n", "size"}, ...}, with bfloat16 as well where
+             the precision is bf16
     """
     sizes = sizes or ((2048, 4096, 8192) if numerics.device == "cuda" else (256, 512, 1024))
     kinds = [numerics.dtype] + ([torch.bfloat16] if numerics.precision == "bf16" else [])
@@ -100,27 +132,46 @@ def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = 
     def rate(kind: torch.dtype, n: int) -> Report:
         a, b = (noise((n, n), Context(numerics), "bench", n, i).to(kind) for i in range(2))
         out = torch.empty_like(a)
-        image, kernel = a.view(1, n, 1, n).to(memory_format=torch.channels_last), b[:, :, None, None]
+        image, kernel = (
+            a.view(1, n, 1, n).to(memory_format=torch.channels_last),
+            b[:, :, None, None],
+        )
         ways: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=out)]
         if numerics.device == "cpu":
             ways.append(lambda: F.conv2d(image, kernel))
-        found = (spread([2e-9 * n**3 / s for s in timed(way, numerics.device, fill)]) for way in ways)
+        found = (
+            spread([2e-9 * n**3 / s for s in timed(way, numerics.device, fill)]) for way in ways
+        )
         return {**max(found, key=lambda r: r["high"]), "size": n}
-    return {str(kind).removeprefix("torch."): max((rate(kind, n) for n in sizes), key=lambda r: r["high"]) for kind in kinds}
+
+    return {
+        str(kind).removeprefix("torch."): max(
+            (rate(kind, n) for n in sizes), key=lambda r: r["high"]
+        )
+        for kind in kinds
+    }
 
 
 def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Report:
-    """Rate of copying a tensor much larger than the caches, GB/s; bytes read and bytes written both count."""
+    """Rate of copying a tensor much larger than the caches, GB/s; bytes read and bytes written both
+    count."""
     a = torch.zeros(megabytes * 2**20, dtype=torch.uint8, device=numerics.device)
     b = torch.ones_like(a)
     return spread([2e-9 * len(a) / s for s in timed(lambda: b.copy_(a), numerics.device, fill)])
 
 
-# ---- Models ----------------------------------------------------------------------------------------------------------
+# ---- Models --------------------------------------------------------------------------------------
+
 
 def entries(only: Collection[str] = ()) -> list[Entry]:
-    """Generators and classifiers to measure: all, or those named; not `reserve`, nor what goes on from a model on disk."""
-    found = [e for r in (GENERATORS, CLASSIFIERS) for e in r.values() if e.name != "reserve" and "from_disk" not in e.traits]
+    """Generators and classifiers to measure: all, or those named; not `reserve`, nor what goes on
+    from a model on disk."""
+    found = [
+        e
+        for r in (GENERATORS, CLASSIFIERS)
+        for e in r.values()
+        if e.name != "reserve" and "from_disk" not in e.traits
+    ]
     known = [entry.name for entry in found] + [LOOP]
     for name in only:
         if name not in known:
@@ -136,21 +187,35 @@ def fit(entry: Entry, options: dict[str, Any], pool: LabeledImages, context: Con
     return model.fit(pool, int(pool.label.max()) + 1, seed=0, context=context)
 
 
-def read_at(steps: Collection[int], read: Callable[[], float], entry: Entry, options: dict[str, Any], pool: LabeledImages,
-            numerics: Numerics) -> tuple[list[float], State]:
+def read_at(
+    steps: Collection[int],
+    read: Callable[[], float],
+    entry: Entry,
+    options: dict[str, Any],
+    pool: LabeledImages,
+    numerics: Numerics,
+) -> tuple[list[float], State]:
     """What `read` says after these numbers of optimiser steps of one fit, and the fitted state."""
     seen: list[float] = []
     context = Context(numerics, progress=lambda i, n: seen.append(read()) if i in steps else None)
     state = fit(entry, {**options, "steps": max(steps)}, pool, context)
-    assert len(seen) == len(steps), f"{entry.name} has an option steps, but does not report each step"
+    assert len(seen) == len(steps), (
+        f"{entry.name} has an option steps, but does not report each step"
+    )
     return seen, state
 
 
-def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics,
-             fill: float = 0.5) -> tuple[Report, State]:
+def fit_rate(
+    entry: Entry,
+    options: dict[str, Any],
+    pool: LabeledImages,
+    numerics: Numerics,
+    fill: float = 0.5,
+) -> tuple[Report, State]:
     """Images per second that a fit takes in, and a state of few steps to sample from.
 
-    With steps: batch * steps / seconds of blocks inside one fit. Without: images of the pool / seconds of the whole fit.
+    With steps: batch * steps / seconds of blocks inside one fit. Without: images of the pool /
+    seconds of the whole fit.
 
     options  all of the entry's
     fill     seconds of a block
@@ -159,49 +224,74 @@ def fit_rate(entry: Entry, options: dict[str, Any], pool: LabeledImages, numeric
     device = numerics.device
     if not {"steps", "batch"} <= set(options):
         seconds = timed(lambda: fit(entry, options, pool, Context(numerics)), device, fill)
-        rates, state = [len(pool) / s for s in seconds], fit(entry, options, pool, Context(numerics))
+        rates, state = (
+            [len(pool) / s for s in seconds],
+            fit(entry, options, pool, Context(numerics)),
+        )
         return {"images/s": spread(rates), "batch": None, "steps": None}, state
     (before, after), state = read_at((2, 3), lambda: now(device), entry, options, pool, numerics)
     n = max(1, round(fill / (after - before)))
     n = n // ROUND * ROUND or n
-    clock, _ = read_at([n * k for k in range(1, REPEATS + 2)], lambda: now(device), entry, options, pool, numerics)
+    clock, _ = read_at(
+        [n * k for k in range(1, REPEATS + 2)], lambda: now(device), entry, options, pool, numerics
+    )
     rates = (options["batch"] * n / np.diff(clock)).tolist()
     return {"images/s": spread(rates), "batch": options["batch"], "steps": n}, state
 
 
-def sample_rate(entry: Entry, options: dict[str, Any], state: State, pool: LabeledImages, numerics: Numerics,
-                fill: float = 0.5) -> Report:
-    """Images per second that a generator makes when told the classes of the pool, or a classifier tells, all in one call."""
+def sample_rate(
+    entry: Entry,
+    options: dict[str, Any],
+    state: State,
+    pool: LabeledImages,
+    numerics: Numerics,
+    fill: float = 0.5,
+) -> Report:
+    """Images per second that a generator makes when told the classes of the pool, or a classifier
+    tells, all in one call."""
     model, context = entry.target(**options), Context(numerics)
 
     def call() -> Any:
         if entry.kind == "generator":
             return model.sample(state, pool.label, 0, seed=0, context=context)
         return model.predict(state, pool.images, context=context)
+
     return spread([len(pool) / s for s in timed(call, numerics.device, fill)])
 
 
-def flops_per_image(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics,
-                    batch: int = 2) -> float | None:
-    """Floating-point operations of one optimiser step per image of its batch, mean over ROUND steps.
+def flops_per_image(
+    entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics, batch: int = 2
+) -> float | None:
+    """Floating-point operations of one optimiser step per image of its batch, mean over ROUND
+    steps.
 
-    Products of matrices and convolutions, forward and backward, a multiplication and its addition counted as two. They are
-    proportional to the batch, so a small one is counted, on the CPU: neither a recorded nor a compiled step shows its parts.
+    Products of matrices and convolutions, forward and backward, a multiplication and its addition
+    counted as two. They are proportional to the batch, so a small one is counted, on the CPU:
+    neither a recorded nor a compiled step shows its parts.
 
-    returns  None for an entry without steps: what it does outside products of matrices is not counted
+    returns  None for an entry without steps: what it does outside products of matrices is not
+             counted
     """
     if not {"steps", "batch"} <= set(options):
         return None
     numerics = Numerics(numerics.precision, threads=numerics.threads)
     with Operations() as counted:
-        (before, after), _ = read_at((1, 1 + ROUND), lambda: counted.flops, entry, {**options, "batch": batch}, pool, numerics)
+        (before, after), _ = read_at(
+            (1, 1 + ROUND),
+            lambda: counted.flops,
+            entry,
+            {**options, "batch": batch},
+            pool,
+            numerics,
+        )
     return (after - before) / (ROUND * batch) or None
 
 
 class Operations(TorchDispatchMode):
     """Counts floating-point operations while inside, by the formulas of torch.
 
-    (torch's own FlopCounterMode watches modules as well, and its hooks forbid the gradient penalty of `gan`.)
+    (torch's own FlopCounterMode watches modules as well, and its hooks forbid the gradient penalty
+    of `gan`.)
     """
 
     flops = 0.0
@@ -214,62 +304,103 @@ class Operations(TorchDispatchMode):
 
 
 def memory_mb(device: str) -> float:
-    """Most memory that this process has used so far. CPU: resident, libraries included. CUDA: allocated tensors."""
+    """Most memory that this process has used so far. CPU: resident, libraries included. CUDA:
+    allocated tensors."""
     return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_memory_mb()
 
 
-def model_speed(entry: Entry, options: dict[str, Any], pool: LabeledImages, numerics: Numerics, fill: float, peak: float,
-                n_sample: int) -> Report:
-    """Everything about one entry, in a process of its own (see `apart`), else "memory_mb" is that of earlier work as well.
+def model_speed(
+    entry: Entry,
+    options: dict[str, Any],
+    pool: LabeledImages,
+    numerics: Numerics,
+    fill: float,
+    peak: float,
+    n_sample: int,
+) -> Report:
+    """Everything about one entry, in a process of its own (see `apart`), else "memory_mb" is that
+    of earlier work as well.
 
-    peak     GFLOP/s, of which "share" is the part that the median fit reaches; None where operations are not counted
+    peak     GFLOP/s, of which "share" is the part that the median fit reaches; None where
+             operations are not counted
     """
     numerics.apply()
     rate, state = fit_rate(entry, options, pool, numerics, fill)
     used = memory_mb(numerics.device)
     flops = flops_per_image(entry, options, pool, numerics)
-    return {"kind": entry.kind, "name": entry.name, "version": entry.version, "options": options, "fit": rate,
-            "memory_mb": used, "flops_per_image": flops,
-            "share": flops and flops * rate["images/s"]["median"] / (peak * 1e9),
-            "sample": sample_rate(entry, options, state, pool[:n_sample], numerics, fill)}
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "version": entry.version,
+        "options": options,
+        "fit": rate,
+        "memory_mb": used,
+        "flops_per_image": flops,
+        "share": flops and flops * rate["images/s"]["median"] / (peak * 1e9),
+        "sample": sample_rate(entry, options, state, pool[:n_sample], numerics, fill),
+    }
 
 
 def apart(function: Callable[..., Any], *inputs: Any) -> Any:
     """What a function returns in a fresh process that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # the latter is imported by the first optimiser
+    # the latter is imported by the first optimiser
+    context.set_forkserver_preload([__name__, "torch._dynamo"])
     try:
         with ProcessPoolExecutor(1, mp_context=context) as process:
             return process.submit(function, *inputs).result()
     except BrokenProcessPool as error:
-        raise ChildProcessError("a measuring process died, perhaps for want of memory; name the others with --only") from error
+        raise ChildProcessError(
+            "a measuring process died, perhaps for want of memory; name the others with --only"
+        ) from error
 
 
-# ---- The loop --------------------------------------------------------------------------------------------------------
+# ---- The loop ------------------------------------------------------------------------------------
+
 
 def experiment(quick: bool) -> Experiment:
-    """The experiment whose time is split: one turn of the loop with a filter, small enough to be run REPEATS times."""
-    e = Experiment(n_real=500, generator="gan", generator_steps=100, classifier="lenet", classifier_steps=200,
-                   instrument_steps=200, filter="classifier", shortfall="keep", n_generations=1)
-    short = {"n_real": 100, "n_test": 20, "generator_steps": 4, "classifier_steps": 4, "instrument_steps": 4}
+    """The experiment whose time is split: one turn of the loop with a filter, small enough to be
+    run REPEATS times."""
+    e = Experiment(
+        n_real=500,
+        generator="gan",
+        generator_steps=100,
+        classifier="lenet",
+        classifier_steps=200,
+        instrument_steps=200,
+        filter="classifier",
+        shortfall="keep",
+        n_generations=1,
+    )
+    short = {
+        "n_real": 100,
+        "n_test": 20,
+        "generator_steps": 4,
+        "classifier_steps": 4,
+        "instrument_steps": 4,
+    }
     return experiment_from({**e.fields(), **short}) if quick else e
 
 
 def generation_split(e: Experiment, numerics: Numerics) -> Report:
     """Seconds of an experiment in a store of its own, from `run` to the table of metrics, by part.
 
-    fit           its classifiers and generators         instruments   the fixed classifiers, fitted once per data set
-    sample        generated images, sample grid          filter        judging and choosing candidates
+    fit           its classifiers and generators         instruments   the fixed classifiers, fitted
+                  once per data set
+    sample        generated images, sample grid          filter        judging and choosing
+                  candidates
     probe         classes and groups told of the batches, and predictions for the test images
     quality       features of images and distances between them
     measure       the table of metrics
-    store         the rest of the wall time: drawing the real data, keys, writing, reading, gathering; not separated
+    store         the rest of the wall time: drawing the real data, keys, writing, reading,
+                  gathering; not separated
 
-    Sampling and filtering of candidates are one stage: its seconds are divided in proportion to a repeat of both on the
-    same candidates.
+    Sampling and filtering of candidates are one stage: its seconds are divided in proportion to a
+    repeat of both on the same candidates.
 
-    returns  {"seconds": by part, "wall": their sum, "overhead": (wall - stages) / wall, "rerun": seconds of running it again
-             with everything stored, "stages" and "computed_again": how many}
+    returns  {"seconds": by part, "wall": their sum, "overhead": (wall - stages) / wall, "rerun":
+             seconds of running it again with everything stored, "stages" and "computed_again": how
+             many}
     """
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -286,12 +417,19 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
                 seconds[part] = seconds.get(part, 0.0) + s
     wall, computed = ended - started, sum(seconds.values())
     seconds |= {"measure": ended - ran, "store": ran - started - computed}
-    return {"seconds": seconds, "wall": wall, "overhead": (wall - computed) / wall, "rerun": rerun, "stages": len(stages),
-            "computed_again": sum(n for (what, _), n in again.counts.items() if what == "computed")}
+    return {
+        "seconds": seconds,
+        "wall": wall,
+        "overhead": (wall - computed) / wall,
+        "rerun": rerun,
+        "stages": len(stages),
+        "computed_again": sum(n for (what, _), n in again.counts.items() if what == "computed"),
+    }
 
 
 def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
-    """Seconds of one stage by part; a kind of stage that PARTS does not know is a part of its own."""
+    """Seconds of one stage by part; a kind of stage that PARTS does not know is a part of its
+    own."""
     seconds = stage.provenance["seconds"]
     if stage.kind.name != "candidates":
         return {PARTS.get(stage.kind.name, stage.kind.name): seconds}
@@ -303,7 +441,9 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
     model.sample(state, made.told, told.first, seed=given["seed"], context=context)
     times.append(now(device))
     judged = judge(context, made.images, label) if judge else None
-    given["filter"].target(made.images, label, judged, np.zeros(len(label)), **given["filter_options"])
+    given["filter"].target(
+        made.images, label, judged, np.zeros(len(label)), **given["filter_options"]
+    )
     times.append(now(device))
     sample, chosen = np.diff(times) / (times[-1] - times[0]) * seconds
     return {"sample": float(sample), "filter": float(chosen)}
@@ -311,34 +451,67 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
 
 def loop_speed(e: Experiment, numerics: Numerics) -> Report:
     """The split of the repeat with the median wall time, and spreads over the repeats."""
-    repeats = sorted((generation_split(e, numerics) for _ in range(REPEATS)), key=lambda r: r["wall"])
+    repeats = sorted(
+        (generation_split(e, numerics) for _ in range(REPEATS)), key=lambda r: r["wall"]
+    )
     typical = repeats[len(repeats) // 2]
-    return {"experiment": e.fields(), **typical,
-            "spread": {name: spread([r[name] for r in repeats]) for name in ("wall", "overhead", "rerun")}}
+    return {
+        "experiment": e.fields(),
+        **typical,
+        "spread": {
+            name: spread([r[name] for r in repeats]) for name in ("wall", "overhead", "rerun")
+        },
+    }
 
 
 def import_seconds(n: int = 5) -> Report:
     """Seconds of `import biasstudy` in a fresh process each."""
     code = "import time; t = time.perf_counter(); import biasstudy; print(time.perf_counter() - t)"
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return spread([float(subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
-                                        capture_output=True, text=True, check=True).stdout) for _ in range(n)])
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    return spread(
+        [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", code],
+                    env={**os.environ, "PYTHONPATH": path},
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+            )
+            for _ in range(n)
+        ]
+    )
 
 
-# ---- The report ------------------------------------------------------------------------------------------------------
+# ---- The report ----------------------------------------------------------------------------------
+
 
 def begin(numerics: Numerics, quick: bool, path: Path | None) -> Report:
-    """Where something is measured, the beginning of its report; sets the process to the numerics. ValueError, before anything
-    is measured, if the folder of its JSON file is not there."""
+    """Where something is measured, the beginning of its report; sets the process to the numerics.
+    ValueError, before anything is measured, if the folder of its JSON file is not there."""
     if path and not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for the JSON file {path.name}")
     numerics.apply()
-    device = f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
-    return {"quick": quick, "device": device, "precision": numerics.precision, "threads": numerics.threads,
-            "load": os.getloadavg()[0], "environment": dict(environment()), "repeats": REPEATS}
+    device = (
+        f"cuda ({torch.cuda.get_device_name()})" if numerics.device == "cuda" else numerics.device
+    )
+    return {
+        "quick": quick,
+        "device": device,
+        "precision": numerics.precision,
+        "threads": numerics.threads,
+        "load": os.getloadavg()[0],
+        "environment": dict(environment()),
+        "repeats": REPEATS,
+    }
 
 
-def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, path: Path | None = None) -> Report:
+def bench(
+    numerics: Numerics, only: Collection[str] = (), quick: bool = False, path: Path | None = None
+) -> Report:
     """Measure everything, or only what is named.
 
     only     names of generators and classifiers, or "loop" for the whole experiment and the import
@@ -349,7 +522,12 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
     chosen, fill, loop = entries(only), 0.001 if quick else 0.5, not only or LOOP in only
     report = begin(numerics, quick, path)
     pool = draw(Experiment(n_real=100 if quick else N_POOL)).start.load()
-    report |= {"pool": len(pool), "image": list(pool.images.shape[1:]), "sample": 4 if quick else N_SAMPLE, "models": []}
+    report |= {
+        "pool": len(pool),
+        "image": list(pool.images.shape[1:]),
+        "sample": 4 if quick else N_SAMPLE,
+        "models": [],
+    }
     bar = Progress()
     with bar.over([*chosen, "matmul", *([LOOP] if loop else [])]):
         bar.now("matmul, memory")
@@ -358,9 +536,14 @@ def bench(numerics: Numerics, only: Collection[str] = (), quick: bool = False, p
         report["memory_mb"] = apart(memory_mb, numerics.device) if chosen else None
         for entry in chosen:
             bar.now(entry.name)
-            peak = [*report["matmul"].values()][-1]["high"]  # of the arithmetic in which networks run
-            options = entry.defaults() | ({"batch": 2} if quick and "batch" in entry.defaults() else {})
-            report["models"].append(apart(model_speed, entry, options, pool, numerics, fill, peak, report["sample"]))
+            # of the arithmetic in which networks run
+            peak = [*report["matmul"].values()][-1]["high"]
+            options = entry.defaults() | (
+                {"batch": 2} if quick and "batch" in entry.defaults() else {}
+            )
+            report["models"].append(
+                apart(model_speed, entry, options, pool, numerics, fill, peak, report["sample"])
+            )
         if loop:
             bar.now("a whole experiment")
             report |= {"loop": loop_speed(experiment(quick), numerics), "import": import_seconds()}

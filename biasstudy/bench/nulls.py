@@ -1,10 +1,13 @@
-"""The instrument on known truth: experiments in which nothing may be found, run through the same code as a study.
+"""The instrument on known truth: experiments in which nothing may be found, run through the same
+code as a study.
 
-* `none` retrains on the start, and `real` under `replace` trains on fresh images of the start's distribution in every
-  generation, as if the generator were perfect: the mean change of every metric must be 0.
-* An A/A study compares the arm `real` with itself on other images of the reserve (another stream): the verdict must call it a
-  change in at most 5 % of studies.
-* `resample` lets shares drift by sampling alone: their spread over seeds must be that of the formulas in `drift`.
+* `none` retrains on the start, and `real` under `replace` trains on fresh images of the start's
+  distribution in every generation, as if the generator were perfect: the mean change of every
+  metric must be 0.
+* An A/A study compares the arm `real` with itself on other images of the reserve (another stream):
+  the verdict must call it a change in at most 5 % of studies.
+* `resample` lets shares drift by sampling alone: their spread over seeds must be that of the
+  formulas in `drift`.
 
 What must be *found* (a generator planted to lose a group) and simulated coverage are in the tests.
 """
@@ -33,46 +36,78 @@ Run = Callable[[list[Experiment]], Results]
 CHANGES = ("accuracy", "accuracy-gap", "headline")
 
 
-SMALL = Experiment(start="biased", bias=0.6, n_real=200, n_test=100, classifier="ridge", instrument="ridge", ratio=1.0)
+SMALL = Experiment(
+    start="biased",
+    bias=0.6,
+    n_real=200,
+    n_test=100,
+    classifier="ridge",
+    instrument="ridge",
+    ratio=1.0,
+)
 
 
-def all_nulls(n_studies: int, n_seeds: int, n_drift: int, run: Run = run) -> dict[str, pd.DataFrame]:
+def all_nulls(
+    n_studies: int, n_seeds: int, n_drift: int, run: Run = run
+) -> dict[str, pd.DataFrame]:
     """The three null experiments on 5,000 real digits, by name: changes, aa, drift.
 
     n_studies   A/A studies of six seeds; ridge regression, T = 2
     n_seeds     seeds of `none` and `perfect`; lenet, 500 images, T = 4
     n_drift     seeds of `resample` under each protocol; T = 5
     """
-    network = replace(SMALL, n_real=500, classifier="lenet", classifier_steps=200, classifier_batch=64, n_generations=4)
-    return {"changes": changes(network, n_seeds, run), "aa": aa_studies(SMALL, n_studies, run=run),
-            "drift": drifts(replace(SMALL, n_test=10, n_generations=5), n_drift, run=run)}
+    network = replace(
+        SMALL,
+        n_real=500,
+        classifier="lenet",
+        classifier_steps=200,
+        classifier_batch=64,
+        n_generations=4,
+    )
+    return {
+        "changes": changes(network, n_seeds, run),
+        "aa": aa_studies(SMALL, n_studies, run=run),
+        "drift": drifts(replace(SMALL, n_test=10, n_generations=5), n_drift, run=run),
+    }
 
 
 def sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What the null experiments say, in words."""
     means, studies, drifted = mean_changes(tables["changes"]), tables["aa"], tables["drift"]
-    lines = [f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], n = {row.n} seeds"
-             for row in means.itertuples()]
+    lines = [
+        f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
+        f"n = {row.n} seeds"
+        for row in means.itertuples()
+    ]
     low, high = stats.binomtest(alarms(studies), len(studies)).proportion_ci(LEVEL)
     ratio = drifted.sd / drifted.expected_sd
     t = drifted["shift"] / (drifted.expected_sd / np.sqrt(drifted.n))
-    return [*lines, f"A/A: {alarms(studies)} of {len(studies)} studies called a change, {alarms(studies) / len(studies):.3f} "
-                    f"[{low:.3f}, {high:.3f}]",
-            f"drift: sd over seeds / formula {ratio.mean():.3f} on average ({ratio.min():.2f} to {ratio.max():.2f} over "
-            f"{len(drifted)} shares), shift / standard error {t.abs().max():.1f} at most, n = {drifted.n.max()} seeds"]
+    return [
+        *lines,
+        f"A/A: {alarms(studies)} of {len(studies)} studies called a change, "
+        f"{alarms(studies) / len(studies):.3f} "
+        f"[{low:.3f}, {high:.3f}]",
+        f"drift: sd over seeds / formula {ratio.mean():.3f} on average ({ratio.min():.2f} to "
+        f"{ratio.max():.2f} over "
+        f"{len(drifted)} shares), shift / standard error {t.abs().max():.1f} at most, n = "
+        f"{drifted.n.max()} seeds",
+    ]
 
 
-# ---- Nothing changes -------------------------------------------------------------------------------------------------
+# ---- Nothing changes -----------------------------------------------------------------------------
+
 
 def perfect(base: Experiment) -> Experiment:
-    """The experiment in which every pool is a fresh sample of the start's distribution: `real` under `replace`, ratio 1."""
+    """The experiment in which every pool is a fresh sample of the start's distribution: `real`
+    under `replace`, ratio 1."""
     return replace(base, protocol="replace", ratio=1.0, fresh_share=0.5).to_arm("real")
 
 
 def changes(base: Experiment, n_seeds: int, run: Run = run) -> pd.DataFrame:
     """Change of metrics since generation 0 where nothing happens.
 
-    returns  null (none, perfect), metric, seed, generation, change: for every seed and generation after 0
+    returns  null (none, perfect), metric, seed, generation, change: for every seed and generation
+             after 0
     """
     rows: list[tuple] = []
     for null, e in (("none", base.to_arm("none")), ("perfect", perfect(base))):
@@ -81,26 +116,36 @@ def changes(base: Experiment, n_seeds: int, run: Run = run) -> pd.DataFrame:
             if metric == "headline" and not outcomes[0].biased and n_seeds == 1:
                 continue
             for o, line in zip(outcomes, curve(outcomes, metric), strict=True):
-                rows += [(null, metric, o.experiment.seed, t, line[t] - line[0]) for t in range(1, len(line))]
+                rows += [
+                    (null, metric, o.experiment.seed, t, line[t] - line[0])
+                    for t in range(1, len(line))
+                ]
     return pd.DataFrame(rows, columns=["null", "metric", "seed", "generation", "change"])
 
 
 def mean_changes(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of `changes` in the last generation with its 95 % t interval: null, metric, n, mean, low, high."""
+    """Mean over seeds of `changes` in the last generation with its 95 % t interval: null, metric,
+    n, mean, low, high."""
     last = table[table.generation == table.generation.max()]
     rows = []
     for (null, metric), part in last.groupby(["null", "metric"], sort=False):
         n, mean = len(part), part.change.mean()
-        half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * part.change.std() / np.sqrt(n) if n > 1 else float("nan")
+        half = (
+            stats.t.ppf(0.5 + LEVEL / 2, n - 1) * part.change.std() / np.sqrt(n)
+            if n > 1
+            else float("nan")
+        )
         rows.append((null, metric, n, mean, mean - half, mean + half))
     return pd.DataFrame(rows, columns=["null", "metric", "n", "mean", "low", "high"])
 
 
-# ---- A/A -------------------------------------------------------------------------------------------------------------
+# ---- A/A -----------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class AA:
-    """Two sets of outcomes that differ by chance alone, in the places of the arms `generated` and `none`."""
+    """Two sets of outcomes that differ by chance alone, in the places of the arms `generated` and
+    `none`."""
 
     first: list[Outcome]
     second: list[Outcome]
@@ -109,8 +154,11 @@ class AA:
         return {"generated": self.first, "none": self.second}.get(arm, [])
 
 
-def aa_studies(base: Experiment, n_studies: int, n_seeds: int = SEEDS_FOR_VERDICT, run: Run = run) -> pd.DataFrame:
-    """Studies of n_seeds seeds each that compare `real` with `real` on another stream of the reserve, with their verdicts.
+def aa_studies(
+    base: Experiment, n_studies: int, n_seeds: int = SEEDS_FOR_VERDICT, run: Run = run
+) -> pd.DataFrame:
+    """Studies of n_seeds seeds each that compare `real` with `real` on another stream of the
+    reserve, with their verdicts.
 
     returns  study, n, mean, low, high, p, verdict (its words up to a bracket)
     """
@@ -118,8 +166,12 @@ def aa_studies(base: Experiment, n_studies: int, n_seeds: int = SEEDS_FOR_VERDIC
     rows = []
     for study in range(n_studies):
         seeds = [base.seed + study * n_seeds + s for s in range(n_seeds)]
-        first, second = (run([replace(real, seed=s, generator_options={"stream": stream}) for s in seeds]).outcomes
-                         for stream in (0, 1))
+        first, second = (
+            run(
+                [replace(real, seed=s, generator_options={"stream": stream}) for s in seeds]
+            ).outcomes
+            for stream in (0, 1)
+        )
         a: Any = all_contrasts(AA(first, second))["A"]
         rows.append((study, a.n, a.mean, a.low, a.high, a.p, verdict(a).split(" (")[0]))
     return pd.DataFrame(rows, columns=["study", "n", "mean", "low", "high", "p", "verdict"])
@@ -130,13 +182,16 @@ def alarms(studies: pd.DataFrame) -> int:
     return int(studies.verdict.isin(["amplified", "reduced"]).sum())
 
 
-# ---- Drift -----------------------------------------------------------------------------------------------------------
+# ---- Drift ---------------------------------------------------------------------------------------
 
-def drifts(base: Experiment, n_seeds: int, protocols: tuple[str, ...] = KNOWN, run: Run = run) -> pd.DataFrame:
+
+def drifts(
+    base: Experiment, n_seeds: int, protocols: tuple[str, ...] = KNOWN, run: Run = run
+) -> pd.DataFrame:
     """How far the shares of groups wander in the arm `resample`, against the formulas.
 
-    returns  protocol, metric, group, generation, n, shift (mean over seeds of share minus its expectation), sd (root mean
-             square of that over seeds), expected_sd
+    returns  protocol, metric, group, generation, n, shift (mean over seeds of share minus its
+             expectation), sd (root mean square of that over seeds), expected_sd
     """
     rows: list[tuple] = []
     for protocol in protocols:
@@ -146,13 +201,28 @@ def drifts(base: Experiment, n_seeds: int, protocols: tuple[str, ...] = KNOWN, r
         off = found - np.stack([mean for mean, _ in moments])
         expected = np.sqrt(np.mean([variance for _, variance in moments], axis=0))
         for s, (metric, group) in enumerate(names_of_shares(outcomes[0])):
-            rows += [(protocol, metric, group, t, n_seeds, off[:, t, s].mean(), np.sqrt(np.mean(off[:, t, s] ** 2)),
-                      expected[t, s]) for t in range(off.shape[1])]
-    return pd.DataFrame(rows, columns=["protocol", "metric", "group", "generation", "n", "shift", "sd", "expected_sd"])
+            rows += [
+                (
+                    protocol,
+                    metric,
+                    group,
+                    t,
+                    n_seeds,
+                    off[:, t, s].mean(),
+                    np.sqrt(np.mean(off[:, t, s] ** 2)),
+                    expected[t, s],
+                )
+                for t in range(off.shape[1])
+            ]
+    return pd.DataFrame(
+        rows,
+        columns=["protocol", "metric", "group", "generation", "n", "shift", "sd", "expected_sd"],
+    )
 
 
 def _shares(o: Outcome) -> np.ndarray:
-    """Shares of groups, and of favoured cells, in every batch, among images with a clear group; (T, S)."""
+    """Shares of groups, and of favoured cells, in every batch, among images with a clear group; (T,
+    S)."""
     rows = []
     for batch in o.batches:
         clear = batch["group"] >= 0
@@ -162,11 +232,19 @@ def _shares(o: Outcome) -> np.ndarray:
     return np.array(rows)
 
 
-# ---- The figure ------------------------------------------------------------------------------------------------------
+# ---- The figure ----------------------------------------------------------------------------------
 
-_NULL_STYLE = {"none": {"color": "#555555", "marker": "D"}, "perfect": {"color": "#0072B2", "marker": "s"}}
-_PROTOCOL_STYLE = {"accumulate": ("#0072B2", "o"), "latest": ("#009E73", "v"), "replace": ("#D55E00", "s"),
-                   "subsample": ("#CC79A7", "^"), "fresh": ("#8C6D00", "D")}
+_NULL_STYLE = {
+    "none": {"color": "#555555", "marker": "D"},
+    "perfect": {"color": "#0072B2", "marker": "s"},
+}
+_PROTOCOL_STYLE = {
+    "accumulate": ("#0072B2", "o"),
+    "latest": ("#009E73", "v"),
+    "replace": ("#D55E00", "s"),
+    "subsample": ("#CC79A7", "^"),
+    "fresh": ("#8C6D00", "D"),
+}
 
 
 def picture(tables: dict[str, pd.DataFrame]) -> Figure:
@@ -181,12 +259,23 @@ def picture(tables: dict[str, pd.DataFrame]) -> Figure:
         seeds = changed[(changed.null == null) & (changed.generation == changed.generation.max())]
         for x, metric in zip(at, mine.metric, strict=True):
             values = seeds[seeds.metric == metric].change
-            left.plot(np.full(len(values), x), values, ".", color=style["color"], alpha=0.25, markersize=3)
-        left.errorbar(at, mine["mean"], [mine["mean"] - mine.low, mine.high - mine["mean"]], fmt=style["marker"],
-                      color=style["color"], capsize=3, label=f"{null}, n = {mine.n.max()}")
+            left.plot(
+                np.full(len(values), x), values, ".", color=style["color"], alpha=0.25, markersize=3
+            )
+        left.errorbar(
+            at,
+            mine["mean"],
+            [mine["mean"] - mine.low, mine.high - mine["mean"]],
+            fmt=style["marker"],
+            color=style["color"],
+            capsize=3,
+            label=f"{null}, n = {mine.n.max()}",
+        )
     left.axhline(0, color="#999999", linewidth=0.8)
     left.set_xticks(range(len(CHANGES)), ["accuracy", "gap", "contrast"])
-    left.set_title(f"change by generation {changed.generation.max()} where\nnothing happens, 95 % interval")
+    left.set_title(
+        f"change by generation {changed.generation.max()} where\nnothing happens, 95 % interval"
+    )
     left.legend(fontsize=7.5)
 
     p, n = np.sort(studies.p), len(studies)
@@ -196,8 +285,10 @@ def picture(tables: dict[str, pd.DataFrame]) -> Figure:
     middle.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     middle.plot(expected, p, ".", color="#D55E00", markersize=2.5)
     middle.axhline(1 - LEVEL, color="#555555", linewidth=0.8, linestyle=":")
-    middle.set_title(f"{n} A/A studies of {studies.n.max()} seeds:\n{alarms(studies)} false alarms "
-                     f"({100 * alarms(studies) / n:.1f} %)")
+    middle.set_title(
+        f"{n} A/A studies of {studies.n.max()} seeds:\n{alarms(studies)} false alarms "
+        f"({100 * alarms(studies) / n:.1f} %)"
+    )
     middle.set_xlabel("p-value expected")
     middle.set_ylabel("p-value found")
 

@@ -1,12 +1,14 @@
-"""The work of a peer, FairFeedbackLoops (Wyllie et al. 2024), at its sizes: by our training loop, and by the usual one.
+"""The work of a peer, FairFeedbackLoops (Wyllie et al. 2024), at its sizes: by our training loop,
+and by the usual one.
 
-Its generator is a variational autoencoder with 4 x 4 convolutions of 64 and 128 channels, 20 latent numbers and binary
-cross-entropy, batch 256; its classifier has two 5 x 5 convolutions (6 and 16 channels), three linear layers, two classes, and
-sees batches of 64 that the decoder draws on the fly. *Usual*: pictures as PIL images through a DataLoader, scaled one by one,
-fresh samples for each batch of the classifier, `.item()` of every loss. *Ours*: uint8 images on the device, index tensors,
-channels last, samples drawn once in large batches and stored; freed memory stays with the process, which the usual way leaves
-to the C library. Networks, batches, losses and optimiser (Adam) are the same.
-None of the code is theirs.
+Its generator is a variational autoencoder with 4 x 4 convolutions of 64 and 128 channels, 20 latent
+numbers and binary cross-entropy, batch 256; its classifier has two 5 x 5 convolutions (6 and 16
+channels), three linear layers, two classes, and sees batches of 64 that the decoder draws on the
+fly. *Usual*: pictures as PIL images through a DataLoader, scaled one by one, fresh samples for each
+batch of the classifier, `.item()` of every loss. *Ours*: uint8 images on the device, index tensors,
+channels last, samples drawn once in large batches and stored; freed memory stays with the process,
+which the usual way leaves to the C library. Networks, batches, losses and optimiser (Adam) are the
+same. None of the code is theirs.
 
 On CUDA there is a resnet18 as well, *usual* being plain torch with all that makes it fast.
 """
@@ -35,7 +37,7 @@ from .words import place
 
 LATENT, SIDE, BATCH, CLASSIFIER_BATCH, RESNET_BATCH = 20, 28, 256, 64, 128
 SIZES = {"vae": BATCH, "classifier": CLASSIFIER_BATCH, "resnet18": RESNET_BATCH}
-Steps = Callable[[int], None]    # makes so many optimiser steps
+Steps = Callable[[int], None]  # makes so many optimiser steps
 
 
 class Autoencoder(nn.Module):
@@ -44,34 +46,63 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         side = SIDE // 4
-        self.encoder = nn.Sequential(nn.Conv2d(3, 64, 4, 2, 1), nn.ReLU(), nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(),
-                                     nn.Flatten(), nn.Linear(128 * side**2, 2 * LATENT))
-        self.decoder = nn.Sequential(nn.Linear(LATENT, 128 * side**2), nn.Unflatten(1, (128, side, side)),
-                                     nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 3, 4, 2, 1))
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 64, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 4, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128 * side**2, 2 * LATENT),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(LATENT, 128 * side**2),
+            nn.Unflatten(1, (128, side, side)),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 3, 4, 2, 1),
+        )
 
     def loss(self, x: Tensor, draw: Tensor) -> Tensor:
         mean, log_variance = self.encoder(x).chunk(2, 1)
         logits = self.decoder(mean + (log_variance / 2).exp() * draw)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
-        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(x)
+        return (F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + divergence) / len(
+            x
+        )
 
 
 def two_convolutions() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(256, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 2),
+    )
 
 
 def resnet() -> nn.Module:
     return CLASSIFIERS["resnet18"].target().network(3, SIDE, 2)
 
 
-# ---- The usual way ---------------------------------------------------------------------------------------------------
+# ---- The usual way -------------------------------------------------------------------------------
+
 
 def usual_loader(images: np.ndarray, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless passes of a DataLoader over PIL images, turned into tensors one by one."""
     from PIL import Image
     from torchvision.transforms.functional import to_tensor
-    pictures = [(Image.fromarray(image.transpose(1, 2, 0)), i % 2) for i, image in enumerate(images)]
+
+    pictures = [
+        (Image.fromarray(image.transpose(1, 2, 0)), i % 2) for i, image in enumerate(images)
+    ]
 
     class Pictures(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -79,11 +110,14 @@ def usual_loader(images: np.ndarray, batch: int) -> Iterator[tuple[Tensor, Tenso
 
         def __getitem__(self, i: int) -> tuple[Tensor, int]:
             return to_tensor(pictures[i][0]), pictures[i][1]
+
     while True:
         yield from torch.utils.data.DataLoader(Pictures(), batch, shuffle=True, drop_last=True)
 
 
-def usual_steps(networks: nn.Module, batches: Iterator[Any], loss: Callable[..., Tensor], device: str) -> Steps:
+def usual_steps(
+    networks: nn.Module, batches: Iterator[Any], loss: Callable[..., Tensor], device: str
+) -> Steps:
     """Steps as they are usually written; one call makes n of them."""
     networks.to(device)
     adam = torch.optim.Adam(networks.parameters(), lr=1e-3)
@@ -96,10 +130,13 @@ def usual_steps(networks: nn.Module, batches: Iterator[Any], loss: Callable[...,
             value.backward()
             adam.step()
             total += value.item()
+
     return steps
 
 
-def drawn_on_the_fly(model: Autoencoder, judge: nn.Module, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+def drawn_on_the_fly(
+    model: Autoencoder, judge: nn.Module, device: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches that the decoder makes, labelled by a classifier."""
     while True:
         with torch.no_grad():
@@ -109,9 +146,12 @@ def drawn_on_the_fly(model: Autoencoder, judge: nn.Module, device: str) -> Itera
 
 
 def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
-    """resnet18 in plain torch with all that makes it fast there: images on the device, mixed precision, channels last,
-    compiled, a fused optimiser."""
-    device, network = numerics.device, resnet().to(numerics.device).to(memory_format=torch.channels_last)
+    """resnet18 in plain torch with all that makes it fast there: images on the device, mixed
+    precision, channels last, compiled, a fused optimiser."""
+    device, network = (
+        numerics.device,
+        resnet().to(numerics.device).to(memory_format=torch.channels_last),
+    )
     compiled = torch.compile(network)
     adam = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     stored = torch.as_tensor(images).to(device)
@@ -120,19 +160,31 @@ def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
     def steps(n: int) -> None:
         for _ in range(n):
             index = torch.randint(len(stored), (RESNET_BATCH,), device=device)
-            x = stored[index].float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+            x = (
+                stored[index]
+                .float()
+                .div_(127.5)
+                .sub_(1)
+                .contiguous(memory_format=torch.channels_last)
+            )
             with numerics.autocast():
                 value = F.cross_entropy(compiled(x), told[index])
             adam.zero_grad(set_to_none=True)
             value.backward()
             adam.step()
+
     return steps
 
 
-# ---- Our way ---------------------------------------------------------------------------------------------------------
+# ---- Our way -------------------------------------------------------------------------------------
 
-def our_steps(networks: nn.Module, inputs: Callable[[int], Sequence[Tensor]], loss: Callable[..., Tensor],
-              context: Context) -> Steps:
+
+def our_steps(
+    networks: nn.Module,
+    inputs: Callable[[int], Sequence[Tensor]],
+    loss: Callable[..., Tensor],
+    context: Context,
+) -> Steps:
     """Steps by `training.train`; one call makes n of them.
 
     inputs   of step i: which images, and what is random
@@ -147,6 +199,7 @@ def our_steps(networks: nn.Module, inputs: Callable[[int], Sequence[Tensor]], lo
         adam.zero_grad(set_to_none=True)
         value.backward()
         adam.step()
+
     return lambda n: train({}, lambda i: descend(*inputs(i)), n, context)
 
 
@@ -156,11 +209,17 @@ def our_autoencoder(model: Autoencoder, images: np.ndarray, context: Context) ->
 
     def loss(index: Tensor, drawn: Tensor) -> Tensor:
         return model.loss(context.pixels(stored[index]).add_(1).div_(2), drawn)
-    return our_steps(model, lambda i: (batches(i), noise((BATCH, LATENT), context, "latent", i)), loss, context)
+
+    return our_steps(
+        model, lambda i: (batches(i), noise((BATCH, LATENT), context, "latent", i)), loss, context
+    )
 
 
-def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, context: Context, passes: int = 10) -> Steps:
-    """Images are drawn and labelled once, within the time that is measured; then steps see them in so many passes."""
+def our_classifier(
+    network: nn.Module, model: Autoencoder, judge: nn.Module, context: Context, passes: int = 10
+) -> Steps:
+    """Images are drawn and labelled once, within the time that is measured; then steps see them in
+    so many passes."""
     for module in (network, model, judge):
         context.place(module)
 
@@ -168,15 +227,26 @@ def our_classifier(network: nn.Module, model: Autoencoder, judge: nn.Module, con
         made, label, n = [], [], max(CLASSIFIER_BATCH, count * CLASSIFIER_BATCH // passes)
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, n, 1024):
-                x = model.decoder(noise((min(1024, n - low), LATENT), context, "draw", low)).sigmoid().mul(2).sub(1)
+                x = (
+                    model.decoder(noise((min(1024, n - low), LATENT), context, "draw", low))
+                    .sigmoid()
+                    .mul(2)
+                    .sub(1)
+                )
                 made.append(to_uint8(x))
-                label.append(judge(context.pixels(made[-1]).add_(1).div_(2)).argmax(1).cpu().numpy())
+                label.append(
+                    judge(context.pixels(made[-1]).add_(1).div_(2)).argmax(1).cpu().numpy()
+                )
         stored, told = context.tensor(np.concatenate(made)), context.tensor(np.concatenate(label))
         batches = Batches(n, CLASSIFIER_BATCH, seed_for("classifier"), context)
 
         def loss(index: Tensor) -> Tensor:
-            return F.cross_entropy(network(context.pixels(stored[index]).add_(1).div_(2)), told[index])
+            return F.cross_entropy(
+                network(context.pixels(stored[index]).add_(1).div_(2)), told[index]
+            )
+
         our_steps(network, lambda i: (batches(i),), loss, context)(count)
+
     return steps
 
 
@@ -189,31 +259,47 @@ def our_resnet(images: np.ndarray, context: Context) -> Steps:
 
     def loss(index: Tensor) -> Tensor:
         return F.cross_entropy(network(context.pixels(stored[index])), told[index])
+
     return our_steps(network, lambda i: (batches(i),), loss, context)
 
 
-# ---- Side by side ----------------------------------------------------------------------------------------------------
+# ---- Side by side --------------------------------------------------------------------------------
+
 
 def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[str, Any]:
-    """Images per second of both ways, blocks of both in turn, so that a busy machine slows both; each in a fresh process.
+    """Images per second of both ways, blocks of both in turn, so that a busy machine slows both;
+    each in a fresh process.
 
     images   (N, 3, 28, 28) uint8
     fill     seconds of a block, about
-    returns  {"vae", "classifier", on CUDA "resnet18"} -> {"usual", "ours": spread in images/s, "ratio": of the medians,
-             "ratios": spread of the ratios of neighbouring blocks}
+    returns  {"vae", "classifier", on CUDA "resnet18"} -> {"usual", "ours": spread in images/s,
+             "ratio": of the medians, "ratios": spread of the ratios of neighbouring blocks}
     """
     found = {}
     for name in SIZES if numerics.device == "cuda" else ("vae", "classifier"):
-        blocks = [[apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")] for _ in range(REPEATS)]
+        blocks = [
+            [apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")]
+            for _ in range(REPEATS)
+        ]
         theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
-        found[name] = {"usual": theirs, "ours": mine, "ratio": mine["median"] / theirs["median"],
-                       "ratios": spread([b / a for a, b in blocks])}
+        found[name] = {
+            "usual": theirs,
+            "ours": mine,
+            "ratio": mine["median"] / theirs["median"],
+            "ratios": spread([b / a for a, b in blocks]),
+        }
     return found
 
 
 def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
-    """Images per second of a model's steps. Only ours are made in a process that `Numerics.apply` has set."""
-    device, model, judge, network = numerics.device, Autoencoder(), two_convolutions(), two_convolutions()
+    """Images per second of a model's steps. Only ours are made in a process that `Numerics.apply`
+    has set."""
+    device, model, judge, network = (
+        numerics.device,
+        Autoencoder(),
+        two_convolutions(),
+        two_convolutions(),
+    )
     if way == "ours":
         numerics.apply()
         context = Context(numerics)
@@ -228,8 +314,12 @@ def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: floa
         if name == "resnet18":
             steps = plain_resnet(images, numerics)
         elif name == "vae":
-            steps = usual_steps(model, usual_loader(images, BATCH),
-                                lambda x, _: model.loss(x, torch.randn(len(x), LATENT, device=device)), device)
+            steps = usual_steps(
+                model,
+                usual_loader(images, BATCH),
+                lambda x, _: model.loss(x, torch.randn(len(x), LATENT, device=device)),
+                device,
+            )
         else:
             made = drawn_on_the_fly(model.to(device), judge.to(device), device)
             steps = usual_steps(network, made, lambda x, y: F.cross_entropy(network(x), y), device)
@@ -247,7 +337,8 @@ def _seconds(steps: Steps, n: int, device: str) -> float:
 
 
 def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None) -> Report:
-    """`beside` on 1,000 coloured digits, with what it was measured on; written to a JSON file if there is a path."""
+    """`beside` on 1,000 coloured digits, with what it was measured on; written to a JSON file if
+    there is a path."""
     report = begin(numerics, quick, path)
     images = draw(Experiment(n_real=BATCH if quick else 1000)).start.load().images
     report["models"] = beside(images, numerics, 0.001 if quick else 5.0)
@@ -258,9 +349,14 @@ def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None
 
 def said(report: Report) -> list[str]:
     """The comparison in sentences."""
-    lines = [f"models of FairFeedbackLoops' sizes on {place(report)}; load of the machine {report['load']:.1f}"]
+    lines = [
+        f"models of FairFeedbackLoops' sizes on {place(report)}; load of the machine "
+        f"{report['load']:.1f}"
+    ]
     for name, row in report["models"].items():
         ours, usual = (f"{row[way]['median']:,.0f}" for way in ("ours", "usual"))
-        lines.append(f"{name:10} ours {ours} images/s, the usual way {usual}: {row['ratio']:.2f} times "
-                     f"({row['ratios']['low']:.2f}-{row['ratios']['high']:.2f} over {REPEATS} repeats)")
+        lines.append(
+            f"{name:10} ours {ours} images/s, the usual way {usual}: {row['ratio']:.2f} times "
+            f"({row['ratios']['low']:.2f}-{row['ratios']['high']:.2f} over {REPEATS} repeats)"
+        )
     return lines

@@ -1,8 +1,10 @@
-"""The engine of a Dask cluster: one that runs, by its address, or one that is started through Slurm. Extra [cluster].
+"""The engine of a Dask cluster: one that runs, by its address, or one that is started through
+Slurm. Extra [cluster].
 
-Dask only carries tasks to machines and says who is there: each of its threads hands its task to a child process (see
-`engine`), no more tasks are sent than there are threads, and the store, a folder that all machines share, is the truth. So
-nothing is lost with a scheduler, and what Dask gets wrong about long tasks (stealing, time-outs, memory limits) is off.
+Dask only carries tasks to machines and says who is there: each of its threads hands its task to a
+child process (see `engine`), no more tasks are sent than there are threads, and the store, a folder
+that all machines share, is the truth. So nothing is lost with a scheduler, and what Dask gets wrong
+about long tasks (stealing, time-outs, memory limits) is off.
 """
 
 import time
@@ -14,11 +16,19 @@ from typing import Any
 from .engine import perform_here
 
 SETTINGS = {  # of a scheduler that is started here; read when it starts
-    "distributed.scheduler.allowed-failures": 5, "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.worker-ttl": "1h", "distributed.worker.memory.terminate": False,
+    "distributed.scheduler.allowed-failures": 5,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": "1h",
+    "distributed.worker.memory.terminate": False,
 }
-SLURM = {"cores": 1, "processes": 1, "memory": "32GB", "walltime": "12:00:00", "worker_extra_args": ["--no-dashboard"]}
-LOOK_EVERY = 5.0    # seconds between looks at how many workers there are
+SLURM = {
+    "cores": 1,
+    "processes": 1,
+    "memory": "32GB",
+    "walltime": "12:00:00",
+    "worker_extra_args": ["--no-dashboard"],
+}
+LOOK_EVERY = 5.0  # seconds between looks at how many workers there are
 
 
 class Cluster:
@@ -32,13 +42,21 @@ class Cluster:
     def __init__(self, address: str, tls: Sequence[Path] = ()) -> None:
         distributed = _distributed()
         if address.startswith("tls://") != bool(tls):
-            raise ValueError(f"an address tls://... needs --tls CA CERT KEY, and no other does; got {address!r}")
-        files = dict(zip(("tls_ca_file", "tls_client_cert", "tls_client_key"), map(str, tls), strict=False))
+            raise ValueError(
+                f"an address tls://... needs --tls CA CERT KEY, and no other does; got {address!r}"
+            )
+        files = dict(
+            zip(("tls_ca_file", "tls_client_cert", "tls_client_key"), map(str, tls), strict=False)
+        )
         security = distributed.Security(**files, require_encryption=True) if tls else None
         try:
-            self._connect(distributed.Client(address, security=security, timeout=20, set_as_default=False))
+            self._connect(
+                distributed.Client(address, security=security, timeout=20, set_as_default=False)
+            )
         except (OSError, TimeoutError) as error:
-            raise ConnectionError(f"no Dask scheduler answers at {address}; start one with: dask scheduler") from error
+            raise ConnectionError(
+                f"no Dask scheduler answers at {address}; start one with: dask scheduler"
+            ) from error
 
     def _connect(self, client: Any, cluster: Any = None, most: int = 0) -> None:
         self.client, self.cluster, self._most = client, cluster, most
@@ -47,9 +65,13 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        """Threads of all workers; of jobs that Slurm starts when there are tasks, those of all that may be started."""
+        """Threads of all workers; of jobs that Slurm starts when there are tasks, those of all that
+        may be started."""
         if time.monotonic() - self._looked > LOOK_EVERY:
-            self._slots, self._looked = self._most or sum(self.client.nthreads().values()), time.monotonic()
+            self._slots, self._looked = (
+                self._most or sum(self.client.nthreads().values()),
+                time.monotonic(),
+            )
         return self._slots
 
     def submit(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
@@ -62,10 +84,19 @@ class Cluster:
             elif sent.status == "error":
                 error = sent.exception()
                 died = type(error).__name__ == "KilledWorker"
-                ended.set_result({"state": "died" if died else "failed", "lines": [str(error)], "said": str(error)})
+                ended.set_result(
+                    {
+                        "state": "died" if died else "failed",
+                        "lines": [str(error)],
+                        "said": str(error),
+                    }
+                )
             else:
-                ended.set_exception(ConnectionError("lost the Dask scheduler; run the same command again to go on"))
+                ended.set_exception(
+                    ConnectionError("lost the Dask scheduler; run the same command again to go on")
+                )
             sent.release()
+
         sent.add_done_callback(tell)
         return ended
 
@@ -77,10 +108,12 @@ class Cluster:
 
 
 class Slurm(Cluster):
-    """An engine whose workers are Slurm jobs, started when there are tasks and ended when there are none.
+    """An engine whose workers are Slurm jobs, started when there are tasks and ended when there are
+    none.
 
-    options   those of dask_jobqueue.SLURMCluster; `jobs`: how many at most; `interface`: network on which jobs reach this
-              machine (ib0, or lo for this machine alone); `tls: true`: encrypted, certificates made for the occasion
+    options   those of dask_jobqueue.SLURMCluster; `jobs`: how many at most; `interface`: network on
+              which jobs reach this machine (ib0, or lo for this machine alone); `tls: true`:
+              encrypted, certificates made for the occasion
     raises    ImportError, ValueError   with one sentence
     """
 
@@ -95,18 +128,29 @@ def slurm_cluster(options: dict[str, Any]) -> Any:
     """A dask_jobqueue.SLURMCluster without jobs yet, from the options of a file."""
     _distributed()
     from dask_jobqueue import SLURMCluster
+
     if type(options.get("jobs")) is not int or options["jobs"] < 1:
-        raise ValueError(f"a Slurm file must say jobs: how many at most; got {options.get('jobs')!r}")
+        raise ValueError(
+            f"a Slurm file must say jobs: how many at most; got {options.get('jobs')!r}"
+        )
     if not options.get("interface"):
-        raise ValueError("a Slurm file must say interface: the network on which jobs reach this machine, such as ib0 or eth0")
+        raise ValueError(
+            "a Slurm file must say interface: the network on which jobs reach this machine, such "
+            "as ib0 or eth0"
+        )
     given = {name: value for name, value in options.items() if name not in ("jobs", "tls")}
-    given["scheduler_options"] = {"dashboard_address": "127.0.0.1:0", **given.get("scheduler_options", {})}
+    given["scheduler_options"] = {
+        "dashboard_address": "127.0.0.1:0",
+        **given.get("scheduler_options", {}),
+    }
     if options.get("tls"):
         given |= {"security": True, "protocol": "tls://"}
     try:
         return SLURMCluster(**{**SLURM, **given})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"dask_jobqueue does not take the Slurm file: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"dask_jobqueue does not take the Slurm file: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _distributed() -> Any:

@@ -1,9 +1,12 @@
-"""What stages will cost, before they are computed: from the times of stored stages of the same recipe, else from a probe.
+"""What stages will cost, before they are computed: from the times of stored stages of the same
+recipe, else from a probe.
 
-The probe runs an experiment with 5 and with 25 steps of every fit, one generation, few images, in a temporary folder:
+The probe runs an experiment with 5 and with 25 steps of every fit, one generation, few images, in a
+temporary folder:
 
-    seconds of a fit = fixed + steps x per step,   per step = (s_25 - s_5) / 20,   fixed = s_25 - 25 per step
-    seconds of what is done to each image of a batch = seconds of the probe x images / images of the probe
+    seconds of a fit = fixed + steps x per step,   per step = (s_25 - s_5) / 20,   fixed = s_25 - 25
+    per step seconds of what is done to each image of a batch = seconds of the probe x images /
+    images of the probe
 """
 
 import itertools
@@ -19,15 +22,16 @@ from typing import Any, NamedTuple
 from ..core.seeds import digest
 from ..experiment import Experiment
 
-SAMPLE = 400                # stored stages of each kind that are looked at
-STEPS = (5, 25)             # of every fit in the probe
-IMAGES = 100                # in a batch of the probe, at most
+SAMPLE = 400  # stored stages of each kind that are looked at
+STEPS = (5, 25)  # of every fit in the probe
+IMAGES = 100  # in a batch of the probe, at most
 PER_IMAGE = ("batch", "candidates", "filtered", "telling")
 _SAYS = ("model", "options", "filter", "filter_options", "condition", "n_classes", "tries")
 
 
 class Recipe(NamedTuple):
-    """What stages of equal cost have in common: kind, numerics, model and its options; `family`: all but the steps."""
+    """What stages of equal cost have in common: kind, numerics, model and its options; `family`:
+    all but the steps."""
 
     name: str
     family: str
@@ -38,8 +42,14 @@ def recipe_of(described: dict[str, Any]) -> Recipe:
     """Recipe of a stage, from what its key is made of."""
     inputs = {name: value for name, value in described["inputs"].items() if name in _SAYS}
     options = inputs.get("options", {})
-    other = {**inputs, "options": {name: value for name, value in options.items() if name != "steps"}}
-    name, family = (f"{described['kind']}-{digest([part, described['numerics']], 12)}" for part in (inputs, other))
+    other = {
+        **inputs,
+        "options": {name: value for name, value in options.items() if name != "steps"},
+    }
+    name, family = (
+        f"{described['kind']}-{digest([part, described['numerics']], 12)}"
+        for part in (inputs, other)
+    )
     return Recipe(name, family, options.get("steps", 0))
 
 
@@ -49,7 +59,8 @@ class Costs:
 
     seconds: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, float] = field(default_factory=dict)
-    probed: dict[str, tuple[float, float]] = field(default_factory=dict)    # family -> fixed seconds, seconds per step
+    # family -> fixed seconds, seconds per step
+    probed: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def knows(self, recipe: Recipe) -> bool:
         return recipe.name in self.seconds or recipe.family in self.probed
@@ -66,22 +77,29 @@ class Costs:
 
     def size(self, recipes: Iterable[Recipe]) -> float:
         """Bytes of their values."""
-        return sum(self.bytes.get(recipe.name, self.bytes.get(recipe.family, 0.0)) for recipe in recipes)
+        return sum(
+            self.bytes.get(recipe.name, self.bytes.get(recipe.family, 0.0)) for recipe in recipes
+        )
 
 
 def stored(root: Path, kinds: Collection[str]) -> Costs:
     """Medians over stages of these kinds in a store."""
     seconds, sizes = _measured(root, kinds)
-    return Costs({recipe.name: statistics.median(found) for recipe, found in seconds.items()},
-                 {recipe.name: statistics.median(found) for recipe, found in sizes.items()})
+    return Costs(
+        {recipe.name: statistics.median(found) for recipe, found in seconds.items()},
+        {recipe.name: statistics.median(found) for recipe, found in sizes.items()},
+    )
 
 
-def add_probe(costs: Costs, experiments: Collection[Experiment], numerics: Any, images: float) -> None:
+def add_probe(
+    costs: Costs, experiments: Collection[Experiment], numerics: Any, images: float
+) -> None:
     """Add what a probe of each of these experiments measures.
 
     images   mean number of images in their batches
     """
     from ..loop.run import run
+
     found: dict[int, dict[str, float]] = {}
     for steps in (2, *STEPS):  # the first warms up
         with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +107,9 @@ def add_probe(costs: Costs, experiments: Collection[Experiment], numerics: Any, 
             run(probes, numerics=numerics, where=folder, keep="all", progress=False)
             kinds = [path.name for path in (Path(folder) / "stages").iterdir()]
             seconds, sizes = _measured(Path(folder), kinds)
-            found[steps] = {recipe.family: statistics.median(times) for recipe, times in seconds.items()}
+            found[steps] = {
+                recipe.family: statistics.median(times) for recipe, times in seconds.items()
+            }
             stepped = {recipe.family for recipe in seconds if recipe.steps}
             costs.bytes |= {recipe.family: statistics.median(sizes[recipe]) for recipe in sizes}
     scale = max(1.0, images / IMAGES)
@@ -99,7 +119,9 @@ def add_probe(costs: Costs, experiments: Collection[Experiment], numerics: Any, 
             costs.probed[family] = (s * scale, 0.0)
             costs.bytes[family] *= scale
         else:
-            per_step = max(0.0, s - few[family]) / (STEPS[1] - STEPS[0]) if family in stepped else 0.0
+            per_step = (
+                max(0.0, s - few[family]) / (STEPS[1] - STEPS[0]) if family in stepped else 0.0
+            )
             costs.probed[family] = (max(0.0, s - STEPS[1] * per_step), per_step)
 
 
@@ -111,12 +133,18 @@ def _short(e: Experiment, steps: int) -> Experiment:
         if usual:
             changed[f"{kind}_steps"] = min(usual, steps)
     if e.n_batch:
-        changed |= {"ratio": min(e.n_batch, IMAGES) / e.n_real, "protocol": "accumulate", "fresh_share": 0.5,
-                    "shortfall": "keep"}
+        changed |= {
+            "ratio": min(e.n_batch, IMAGES) / e.n_real,
+            "protocol": "accumulate",
+            "fresh_share": 0.5,
+            "shortfall": "keep",
+        }
     return replace(e, **changed)
 
 
-def _measured(root: Path, kinds: Collection[str]) -> tuple[dict[Recipe, list[float]], dict[Recipe, list[float]]]:
+def _measured(
+    root: Path, kinds: Collection[str]
+) -> tuple[dict[Recipe, list[float]], dict[Recipe, list[float]]]:
     """Seconds of each recipe, and bytes of the values that are there."""
     seconds: dict[Recipe, list[float]] = defaultdict(list)
     sizes: dict[Recipe, list[float]] = defaultdict(list)
@@ -139,7 +167,8 @@ def seconds_of(path: Path) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a stage.json says; empty while it is being written or if it is damaged, for the store will see to that."""
+    """What a stage.json says; empty while it is being written or if it is damaged, for the store
+    will see to that."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):

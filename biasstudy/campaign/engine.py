@@ -1,9 +1,11 @@
-"""Processes that run experiments one after another, on this machine or on the machines of a Dask cluster.
+"""Processes that run experiments one after another, on this machine or on the machines of a Dask
+cluster.
 
-A task is JSON: the fields of an experiment, numerics, folder of the store. `perform` hands it to a child process and waits;
-both engines do nothing else, in their own threads, so a training never holds up the process that talks to others. A child
-reads tasks from its stdin and ends when that closes, so whatever happens to its parent leaves no orphan. What it says is
-one line of JSON per task; the results are in the store.
+A task is JSON: the fields of an experiment, numerics, folder of the store. `perform` hands it to a
+child process and waits; both engines do nothing else, in their own threads, so a training never
+holds up the process that talks to others. A child reads tasks from its stdin and ends when that
+closes, so whatever happens to its parent leaves no orphan. What it says is one line of JSON per
+task; the results are in the store.
 """
 
 import importlib
@@ -23,11 +25,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-LAST_LINES = 8      # of what a failed experiment said
-IDLE = 300.0        # seconds without a task after which a child ends; the next task starts another
+LAST_LINES = 8  # of what a failed experiment said
+IDLE = 300.0  # seconds without a task after which a child ends; the next task starts another
 
 
-# ---- One process -----------------------------------------------------------------------------------------------------
+# ---- One process ---------------------------------------------------------------------------------
+
 
 class Child:
     """A process that performs tasks.
@@ -40,9 +43,15 @@ class Child:
         paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from biasstudy.campaign.engine import serve; serve()"], stdin=subprocess.PIPE, text=True,
-            stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,  # Ctrl-C is for the parent alone
-            env={**os.environ, "PYTHONPATH": paths, **environment})
+            [sys.executable, "-c", "from biasstudy.campaign.engine import serve; serve()"],
+            stdin=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the parent alone
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+        )
         self._ready = False
 
     @property
@@ -50,8 +59,8 @@ class Child:
         return self._process.poll() is None
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
-        """What became of a task: `state` done, failed, died (the process ended in it) or unborn (before it could begin);
-        `lines`: the last ones of what was said."""
+        """What became of a task: `state` done, failed, died (the process ended in it) or unborn
+        (before it could begin); `lines`: the last ones of what was said."""
         assert self._process.stdin and self._process.stdout
         answer = ""
         try:
@@ -64,7 +73,11 @@ class Child:
         if answer.endswith("\n"):
             return json.loads(answer)
         code = self._process.wait()
-        how = f"its process was ended by {signal.Signals(-code).name}" if code < 0 else f"its process ended with code {code}"
+        how = (
+            f"its process was ended by {signal.Signals(-code).name}"
+            if code < 0
+            else f"its process ended with code {code}"
+        )
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
         return {"state": "died" if self._ready else "unborn", "lines": [*lines[-LAST_LINES:], how]}
@@ -76,7 +89,8 @@ class Child:
 
 
 def serve() -> None:
-    """What a child does: tasks from stdin, one line of JSON for each on what was stdout; ends when stdin does."""
+    """What a child does: tasks from stdin, one line of JSON for each on what was stdout; ends when
+    stdin does."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever is printed goes where errors go
     tasks: queue.Queue[str] = queue.Queue()
@@ -85,8 +99,10 @@ def serve() -> None:
         for line in sys.stdin:
             tasks.put(line)
         os._exit(1)
+
     threading.Thread(target=listen, daemon=True).start()
     from ..loop.run import run  # noqa: F401  (torch: seconds)
+
     print("ready", file=answers, flush=True)
     while True:
         try:
@@ -96,17 +112,29 @@ def serve() -> None:
         print(json.dumps(_perform(task)), file=answers, flush=True)
 
 
-def task_of(experiment: Any, numerics: Any, scale: str, where: Path, modules: Sequence[str]) -> dict[str, Any]:
-    """The task to run one experiment; modules are imported first, as this process would find them."""
-    return {"fields": experiment.fields(), "numerics": asdict(numerics), "scale": scale, "where": str(where.resolve()),
-            "modules": list(modules), "paths": [os.getcwd()] if modules else [],
-            "environment": {"BIASSTUDY_DATA": str(Path(data).resolve())} if (data := os.environ.get("BIASSTUDY_DATA")) else {}}
+def task_of(
+    experiment: Any, numerics: Any, scale: str, where: Path, modules: Sequence[str]
+) -> dict[str, Any]:
+    """The task to run one experiment; modules are imported first, as this process would find
+    them."""
+    return {
+        "fields": experiment.fields(),
+        "numerics": asdict(numerics),
+        "scale": scale,
+        "where": str(where.resolve()),
+        "modules": list(modules),
+        "paths": [os.getcwd()] if modules else [],
+        "environment": {"BIASSTUDY_DATA": str(Path(data).resolve())}
+        if (data := os.environ.get("BIASSTUDY_DATA"))
+        else {},
+    }
 
 
 def _perform(task: dict[str, Any]) -> dict[str, Any]:
     from ..core.numerics import Numerics
     from ..experiment import experiment_from
     from ..loop.run import run
+
     started = time.perf_counter()
     try:
         os.environ.update(task["environment"])
@@ -114,8 +142,14 @@ def _perform(task: dict[str, Any]) -> dict[str, Any]:
         for module in task["modules"]:
             importlib.import_module(module)
         # scratch stays: another experiment may rest on it; the sweep deletes it
-        run(experiment_from(task["fields"]), numerics=Numerics(**task["numerics"]), where=task["where"], scale=task["scale"],
-            keep="all", progress=False)
+        run(
+            experiment_from(task["fields"]),
+            numerics=Numerics(**task["numerics"]),
+            where=task["where"],
+            scale=task["scale"],
+            keep="all",
+            progress=False,
+        )
     except Exception as error:
         lines = traceback.format_exc().splitlines()[-LAST_LINES:]
         return {"state": "failed", "lines": lines, "said": str(error)}
@@ -126,7 +160,8 @@ _idle: list[Child] = []  # of this process
 
 
 def perform_here(task: dict[str, Any]) -> dict[str, Any]:
-    """What became of a task, which a child of this process performs; children stay for the next one. For any thread."""
+    """What became of a task, which a child of this process performs; children stay for the next
+    one. For any thread."""
     try:
         child = _idle.pop()
     except IndexError:
@@ -143,7 +178,8 @@ def _one_process(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-# ---- Engines: submit(task) -> Future of what became of it ------------------------------------------------------------
+# ---- Engines: submit(task) -> Future of what became of it ----------------------------------------
+
 
 class Local:
     """Processes of this machine, one thread each.
@@ -162,7 +198,13 @@ class Local:
         self._children: list[Child] = []
         self._closed = False
         for i in range(workers):
-            self._seats.put((None, _one_process(threads) | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})))
+            self._seats.put(
+                (
+                    None,
+                    _one_process(threads)
+                    | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
+                )
+            )
 
     def submit(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
         return self._threads.submit(self._perform, task)
@@ -191,7 +233,8 @@ class Local:
 def local(workers: int | None, numerics: Any, per_gpu: int = 1) -> Local:
     """The engine of this machine for these numerics.
 
-    workers   default: on CUDA `per_gpu` for each GPU that this process may use, else one for each core that it may use
+    workers   default: on CUDA `per_gpu` for each GPU that this process may use, else one for each
+              core that it may use
     per_gpu   processes that share a GPU
     """
     if per_gpu < 1:
@@ -199,8 +242,16 @@ def local(workers: int | None, numerics: Any, per_gpu: int = 1) -> Local:
     gpus: list[str] = []
     if numerics.device == "cuda":
         import torch
+
         told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         gpus = told.split(",") if told else [str(i) for i in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Local(workers if workers is not None else len(gpus) * per_gpu or max(1, cores // numerics.threads), gpus,
-                 numerics.threads)
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return Local(
+        workers
+        if workers is not None
+        else len(gpus) * per_gpu or max(1, cores // numerics.threads),
+        gpus,
+        numerics.threads,
+    )

@@ -1,8 +1,8 @@
 """Run the experiments of a plan by an engine until all are finished or have failed.
 
-Workers get experiments that have no unfinished stage in common where there are any (a lock in the store does the rest), and
-weights and batches are deleted when no unfinished experiment rests on them. A process that dies is replaced, and its
-experiment goes on from its last stage.
+Workers get experiments that have no unfinished stage in common where there are any (a lock in the
+store does the rest), and weights and batches are deleted when no unfinished experiment rests on
+them. A process that dies is replaced, and its experiment goes on from its last stage.
 """
 
 import time
@@ -21,12 +21,14 @@ from .engine import task_of
 from .sweep import Job, Plan, duration, plan_of
 
 UNKNOWN = 1e-3  # seconds that a stage counts which was never timed
-DEATHS = 3  # times that a process may end in an experiment, with no stage or checkpoint finished in between
+# times that a process may end in an experiment, with no stage or checkpoint finished in between
+DEATHS = 3
 
 
 @dataclass
 class Report:
-    """What became of a sweep. `failed`: id -> its last lines; `computed`: stages; `seconds` since the first task."""
+    """What became of a sweep. `failed`: id -> its last lines; `computed`: stages; `seconds` since
+    the first task."""
 
     finished: int = 0
     failed: dict[str, list[str]] = field(default_factory=dict)
@@ -41,12 +43,20 @@ def said(report: Report, plan: Plan, workers: int) -> str:
     if not report.finished and not report.failed:
         return f"all {len(plan.jobs)} experiments are finished"
     n, beside = report.finished, workers * report.seconds - report.stage_seconds
-    lines = [f"{n} experiments finished in {duration(report.seconds)} with {workers} worker{'s' * (workers > 1)}"
-             f" ({n / report.seconds * 3600:.0f} per hour); {report.computed} stages took {duration(report.stage_seconds)}, "
-             f"all else {beside / max(1, n):.2f} s per experiment; {report.died} times a process died and was replaced"]
+    lines = [
+        f"{n} experiments finished in {duration(report.seconds)} with {workers} "
+        f"worker{'s' * (workers > 1)}"
+        f" ({n / report.seconds * 3600:.0f} per hour); {report.computed} stages took "
+        f"{duration(report.stage_seconds)}, "
+        f"all else {beside / max(1, n):.2f} s per experiment; {report.died} times a process died "
+        "and was replaced"
+    ]
     for id, last in report.failed.items():
         e = plan.jobs[id].experiment
-        lines += [f"failed: {id} (arm {e.arm}, seed {e.seed}, {e.start} start, {e.generator}, ratio {e.ratio}, {e.protocol})"]
+        lines += [
+            f"failed: {id} (arm {e.arm}, seed {e.seed}, {e.start} start, {e.generator}, ratio "
+            f"{e.ratio}, {e.protocol})"
+        ]
         lines += [f"    {line}" for line in last]
     if report.failed:
         lines += [f"{len(report.failed)} failed; run the same command again to try them again"]
@@ -63,27 +73,46 @@ class Farm:
     say     gets a line of progress whenever something changed
     """
 
-    def __init__(self, plan: Plan, engine: Any, task: Callable[[Experiment], dict[str, Any]], costs: Costs,
-                 keep: str = "results", say: Callable[[str], None] = lambda text: None) -> None:
-        self.plan, self.engine, self.task, self.costs, self.keep, self.say = plan, engine, task, costs, keep, say
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Any,
+        task: Callable[[Experiment], dict[str, Any]],
+        costs: Costs,
+        keep: str = "results",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.plan, self.engine, self.task, self.costs, self.keep, self.say = (
+            plan,
+            engine,
+            task,
+            costs,
+            keep,
+            say,
+        )
         self.waiting = {job.experiment.id: job for job in plan.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
         self.missing = plan.missing
         self.left = set(self.missing)
         self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
-        self.users: dict[str, list[str]] = defaultdict(list)    # of each stage to compute, the experiments that need it
+        # of each stage to compute, the experiments that need it
+        self.users: dict[str, list[str]] = defaultdict(list)
         for name, job in self.waiting.items():
             for id in job.missing:
                 self.users[id].append(name)
         self._price()
-        self.begun: set[str] = set()        # pairs of which something has run: their scratch is on disk
+        # pairs of which something has run: their scratch is on disk
+        self.begun: set[str] = set()
         self.report = Report()
         self.unborn = 0
         self.full = ""
 
     def _price(self) -> None:
-        """Seconds of each stage, and what is left of each experiment and of all, by what is known now."""
-        self.price = {id: max(self.costs.of([self.plan.pieces[id].recipe]), UNKNOWN) for id in self.missing}
+        """Seconds of each stage, and what is left of each experiment and of all, by what is known
+        now."""
+        self.price = {
+            id: max(self.costs.of([self.plan.pieces[id].recipe]), UNKNOWN) for id in self.missing
+        }
         self.cost = dict.fromkeys((job.experiment.id for job in self.plan.waiting()), 0.0)
         for id in self.left:
             for name in self.users[id]:
@@ -112,19 +141,30 @@ class Farm:
             ended = wait(self.running, timeout=5, return_when=FIRST_COMPLETED).done
             for future in ended:
                 self._ended(self.running.pop(future), future.result())
-            if not ended:  # looking costs a file each: where experiments end every second, their ends say enough
-                self._computed({id for job in self.running.values() for id in job.missing & self.left
-                                if self.plan.pieces[id].file.exists()})
+            # looking costs a file each: where experiments end every second, their ends say enough
+            if not ended:
+                self._computed(
+                    {
+                        id
+                        for job in self.running.values()
+                        for id in job.missing & self.left
+                        if self.plan.pieces[id].file.exists()
+                    }
+                )
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
         made = self.missing - self.left
-        self.report.computed, self.report.stage_seconds = len(made), sum(seconds_of(self._timed(id)) for id in made)
+        self.report.computed, self.report.stage_seconds = (
+            len(made),
+            sum(seconds_of(self._timed(id)) for id in made),
+        )
         if self.full:
             raise OSError(self.full)
         return self.report
 
     def _next(self) -> Job:
-        """One sharing least unfinished work with those running; of these one whose pair has begun; of these the longest."""
+        """One sharing least unfinished work with those running; of these one whose pair has begun;
+        of these the longest."""
         shared: dict[str, float] = defaultdict(float)
         for id in set().union(*(job.missing for job in self.running.values())) & self.left:
             for name in self.users[id]:
@@ -133,6 +173,7 @@ class Farm:
         def order(item: tuple[str, Job]) -> tuple[float, bool, float]:
             name, job = item
             return shared.get(name, 0.0), job.pair not in self.begun, -self.cost[name]
+
         return min(self.waiting.items(), key=order)[1]
 
     def _ended(self, job: Job, found: dict[str, Any]) -> None:
@@ -146,14 +187,19 @@ class Farm:
             if self.keep != "all":
                 self._discard(id for id in job.rests_on if not self.uses[id])
         elif state == "done":
-            self.report.failed[name] = ["the worker computed other stages or wrote them elsewhere: has it this version of the "
-                                        "package, and the same folder of results?"]
+            self.report.failed[name] = [
+                "the worker computed other stages or wrote them elsewhere: has it this version of "
+                "the "
+                "package, and the same folder of results?"
+            ]
         elif state == "failed" and found["said"].startswith("cannot write "):  # so could no other
             self.full = found["said"]
         elif state == "failed":
             self.report.failed[name] = found["lines"]
         elif state == "unborn" and self.unborn >= DEATHS:
-            raise ChildProcessError(f"no worker process could be started: {' '.join(found['lines'][-2:])}")
+            raise ChildProcessError(
+                f"no worker process could be started: {' '.join(found['lines'][-2:])}"
+            )
         else:
             self._died(job, found["lines"], state)
 
@@ -163,9 +209,15 @@ class Farm:
             self.ahead -= self.price[id]
             for name in self.users[id]:
                 self.cost[name] -= self.price[id]
-        new = {self.plan.pieces[id].recipe: id for id in ids if not self.costs.knows(self.plan.pieces[id].recipe)}
+        new = {
+            self.plan.pieces[id].recipe: id
+            for id in ids
+            if not self.costs.knows(self.plan.pieces[id].recipe)
+        }
         if new:
-            self.costs.seconds |= {recipe.name: seconds_of(self._timed(id)) for recipe, id in new.items()}
+            self.costs.seconds |= {
+                recipe.name: seconds_of(self._timed(id)) for recipe, id in new.items()
+            }
             self._price()
 
     def _timed(self, id: str) -> Path:
@@ -179,12 +231,16 @@ class Farm:
         job.mark = mark
         self.report.died += 1
         if job.deaths >= DEATHS:
-            self.report.failed[job.experiment.id] = [*lines, f"so it was {DEATHS} times at the same stage"]
+            self.report.failed[job.experiment.id] = [
+                *lines,
+                f"so it was {DEATHS} times at the same stage",
+            ]
         else:
             self.waiting[job.experiment.id] = job
 
     def _mark(self, job: Job) -> Any:
-        """What is on disk of an experiment: its finished stages and the times of its checkpoints."""
+        """What is on disk of an experiment: its finished stages and the times of its
+        checkpoints."""
         done, checkpoints = 0, []
         for id in sorted(job.missing):
             done += self.plan.pieces[id].file.exists()
@@ -205,29 +261,58 @@ class Farm:
                 self.plan.pieces[id].file.unlink(missing_ok=True)
 
     def _line(self) -> str:
-        """How far it is. The rate is the workers' number until the longest stage could have ended, for its first parts do not
-        count; then more and more what was made in the time that passed."""
-        passed, longest = time.perf_counter() - self.started, max(self.price.values(), default=UNKNOWN)
+        """How far it is. The rate is the workers' number until the longest stage could have ended,
+        for its first parts do not count; then more and more what was made in the time that
+        passed."""
+        passed, longest = (
+            time.perf_counter() - self.started,
+            max(self.price.values(), default=UNKNOWN),
+        )
         rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
         said = f", about {duration(max(self.ahead, 0.0) / rate)} left"
         said += "" if self.known else " and what was never timed"
-        return (f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} running, "
-                f"{len(self.report.failed)} failed{said if self.known or self.left < self.missing else ''}")
+        return (
+            f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} "
+            "running, "
+            f"{len(self.report.failed)} "
+            f"failed{said if self.known or self.left < self.missing else ''}"
+        )
 
 
-def run_by(engine: Any, study: Study, modules: Sequence[str] = (), keep: str = "results", *, numerics: Any = None,
-           plan: Plan | None = None, costs: Costs | None = None, say: Callable[[str], None] = lambda text: None) -> Report:
-    """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is closed.
+def run_by(
+    engine: Any,
+    study: Study,
+    modules: Sequence[str] = (),
+    keep: str = "results",
+    *,
+    numerics: Any = None,
+    plan: Plan | None = None,
+    costs: Costs | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is
+    closed.
 
     modules  imported in every process first
     keep     see loop.run
-    raises   OSError, ChildProcessError   if results cannot be written or no process can be started; what is finished is kept
+    raises   OSError, ChildProcessError   if results cannot be written or no process can be started;
+             what is finished is kept
     """
     from ..core.numerics import Numerics
+
     numerics, where = numerics or Numerics(**study.numerics), runs_folder()
     try:
         plan = plan or plan_of(study, where, numerics, say)
-        costs = costs or stored(where, {piece.file.parents[1].name for piece in plan.pieces.values()})
-        return Farm(plan, engine, lambda e: task_of(e, numerics, study.scale, where, modules), costs, keep, say).run()
+        costs = costs or stored(
+            where, {piece.file.parents[1].name for piece in plan.pieces.values()}
+        )
+        return Farm(
+            plan,
+            engine,
+            lambda e: task_of(e, numerics, study.scale, where, modules),
+            costs,
+            keep,
+            say,
+        ).run()
     finally:
         engine.close()

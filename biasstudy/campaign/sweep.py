@@ -1,6 +1,8 @@
-"""Many experiments: a grid, the stages that its experiments share, and what they will cost. `farm` runs them.
+"""Many experiments: a grid, the stages that its experiments share, and what they will cost. `farm`
+runs them.
 
-What is finished is what the store holds, so whatever dies loses no finished stage, and running again does what is missing.
+What is finished is what the store holds, so whatever dies loses no finished stage, and running
+again does what is missing.
 """
 
 import functools
@@ -15,10 +17,11 @@ from ..experiment import Experiment
 from ..study import SETTINGS, Study, read_parameters, study_from
 from .cost import Costs, Recipe, add_probe, recipe_of, stored
 
-RECORD = 8_000      # bytes of what is told of an experiment and its stages, beside their values
+RECORD = 8_000  # bytes of what is told of an experiment and its stages, beside their values
 
 
-# ---- The grid --------------------------------------------------------------------------------------------------------
+# ---- The grid ------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -35,24 +38,35 @@ class Grid:
 
 
 def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool = False) -> Grid:
-    """The grid of a sweep file: `{base: parameter file, grid: {axis: [values]}}`, each value with each.
+    """The grid of a sweep file: `{base: parameter file, grid: {axis: [values]}}`, each value with
+    each.
 
-    An axis is a field of Experiment, `seed` (consecutive) or `arms`; or any other name, and its values are mappings of
-    fields that go together. `impossible: skip` leaves out combinations that cannot be experiments.
+    An axis is a field of Experiment, `seed` (consecutive) or `arms`; or any other name, and its
+    values are mappings of fields that go together. `impossible: skip` leaves out combinations that
+    cannot be experiments.
 
     changes    parameters of the base that are changed
     elsewhere  other machines compute: the device need not be here
-    raises    ValueError, OSError   with one sentence: unknown key or axis, no values, a combination that cannot be
+    raises    ValueError, OSError   with one sentence: unknown key or axis, no values, a combination
+              that cannot be
     """
     found = read_parameters(path)
-    if not isinstance(found.get("base"), str) or not isinstance(found.get("grid"), dict) or not found["grid"]:
+    if (
+        not isinstance(found.get("base"), str)
+        or not isinstance(found.get("grid"), dict)
+        or not found["grid"]
+    ):
         raise ValueError(f"{path} must hold 'base: parameter file' and 'grid: {{axis: [values]}}'")
     for name in found:
         if name not in ("name", "base", "grid", "impossible"):
             raise ValueError(f"unknown key {name!r} in {path}; known: base, grid, impossible, name")
     if found.get("impossible", "stop") not in ("stop", "skip"):
         raise ValueError(f"impossible must be stop or skip; got {found['impossible']!r}")
-    base = {**read_parameters(path.parent / found["base"]), **(changes or {}), "name": found.get("name", path.stem)}
+    base = {
+        **read_parameters(path.parent / found["base"]),
+        **(changes or {}),
+        "name": found.get("name", path.stem),
+    }
     return _expanded(base, _axes(found["grid"]), found.get("impossible") == "skip", elsewhere)
 
 
@@ -62,23 +76,31 @@ def _axes(grid: dict[str, Any]) -> dict[str, list[Any]]:
         if not isinstance(values, list) or not values:
             raise ValueError(f"axis {axis!r} must be a list of values; got {values!r}")
         if axis not in known and not all(isinstance(value, dict) for value in values):
-            raise ValueError(f"axis {axis!r} is no field of an experiment, so its values must be mappings of fields; "
-                             f"known fields: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"axis {axis!r} is no field of an experiment, so its values must be mappings of "
+                "fields; "
+                f"known fields: {', '.join(sorted(known))}"
+            )
         if any(value in values[:i] for i, value in enumerate(values)):
             raise ValueError(f"axis {axis!r} has a value twice: {values!r}")
     return grid
 
 
-def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool, elsewhere: bool) -> Grid:
+def _expanded(
+    base: dict[str, Any], axes: dict[str, list[Any]], skip: bool, elsewhere: bool
+) -> Grid:
     own = {f.name for f in fields(Experiment)}
     axes = dict(axes)
     base["arms"] = axes.pop("arms", base.get("arms", SETTINGS["arms"]))
     if "seed" in axes:
         seeds = axes.pop("seed")
-        if not all(type(s) is int for s in seeds) or seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+        if not all(type(s) is int for s in seeds) or seeds != list(
+            range(seeds[0], seeds[0] + len(seeds))
+        ):
             raise ValueError(f"axis 'seed' must be consecutive whole numbers; got {seeds!r}")
         base |= {"seed": seeds[0], "n_seeds": len(seeds)}
-    alone = {axis for axis, values in axes.items() if axis in own and len(values) == 1}  # nothing varies: no name of a variant
+    # nothing varies: no name of a variant
+    alone = {axis for axis, values in axes.items() if axis in own and len(values) == 1}
     base |= {axis: axes.pop(axis)[0] for axis in alone}
     base = {name: value for name, value in base.items() if name != "variants"}
     possible, used, refused = [], set[tuple[str, int]](), Counter[str]()
@@ -106,7 +128,8 @@ def _expanded(base: dict[str, Any], axes: dict[str, list[Any]], skip: bool, else
     return Grid(study, written, refused)
 
 
-# ---- The plan --------------------------------------------------------------------------------------------------------
+# ---- The plan ------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -119,7 +142,8 @@ class Piece:
 
 @dataclass
 class Job:
-    """One experiment of a plan: ids of the stages that it rests on, of those whose values are kept, of those to compute."""
+    """One experiment of a plan: ids of the stages that it rests on, of those whose values are kept,
+    of those to compute."""
 
     experiment: Experiment
     rests_on: frozenset[str]
@@ -127,7 +151,7 @@ class Job:
     record: Path
     missing: set[str] = field(default_factory=set)
     deaths: int = 0
-    mark: Any = None            # what was on disk when its process ended the last time
+    mark: Any = None  # what was on disk when its process ended the last time
 
     @functools.cached_property
     def pair(self) -> str:
@@ -176,14 +200,18 @@ class Plan:
         return costs, source + (" and times of stored stages" if costs.seconds else "")
 
 
-def plan_of(study: Study, where: Path, numerics: Any, say: Callable[[str], None] = lambda text: None) -> Plan:
+def plan_of(
+    study: Study, where: Path, numerics: Any, say: Callable[[str], None] = lambda text: None
+) -> Plan:
     """The stages of every experiment of a study.
 
-    raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or cannot give what is asked
+    raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
+             cannot give what is asked
     """
     from ..data.real import draw
     from ..loop.generations import turns
     from ..loop.run import needed_by, open_store, record_name, space_of
+
     plan, store = Plan({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
         real = draw(e)
@@ -191,8 +219,12 @@ def plan_of(study: Study, where: Path, numerics: Any, say: Callable[[str], None]
         stages = needed_by([listed])
         results = frozenset(stage.id for turn in listed for stage in turn.results())
         for id, stage in stages.items():
-            plan.pieces.setdefault(id, Piece(stage.file, stage.kind.keep, recipe_of(stage.described)))
-        job = plan.jobs[e.id] = Job(e, frozenset(stages), results, store.record_file(record_name(e, numerics.name)))
+            plan.pieces.setdefault(
+                id, Piece(stage.file, stage.kind.keep, recipe_of(stage.described))
+            )
+        job = plan.jobs[e.id] = Job(
+            e, frozenset(stages), results, store.record_file(record_name(e, numerics.name))
+        )
         if plan.is_finished(job):
             plan.finished.add(e.id)
         else:
@@ -207,27 +239,40 @@ def plan_of(study: Study, where: Path, numerics: Any, say: Callable[[str], None]
 def cost_table(grid: Grid, plan: Plan, costs: Costs, source: str, workers: int) -> Any:
     """What is to be run and what it will cost, as a small table."""
     import pandas as pd
+
     jobs, waiting, missing = plan.jobs.values(), plan.waiting(), plan.missing
     distinct, counted = len(plan.pieces), sum(len(job.rests_on) for job in jobs)
     recipe = {id: piece.recipe for id, piece in plan.pieces.items()}
-    seconds, alone = costs.of(recipe[id] for id in missing), costs.of(recipe[id] for job in waiting for id in job.missing)
+    seconds, alone = (
+        costs.of(recipe[id] for id in missing),
+        costs.of(recipe[id] for job in waiting for id in job.missing),
+    )
     kept = costs.size(recipe[id] for id in missing if plan.pieces[id].keep) + RECORD * len(waiting)
-    rows = {"experiments written": f"{grid.written:,}", "distinct experiments": f"{len(jobs):,}",
-            "finished already": f"{len(plan.finished):,}", "to run": f"{len(waiting):,}",
-            "their stages, each experiment by itself": f"{counted:,}",
-            "distinct stages": f"{distinct:,} ({1 - distinct / counted:.0%} shared)", "stages to compute": f"{len(missing):,}",
-            "process time without sharing": duration(alone), "process time": duration(seconds),
-            f"time with {workers} worker{'s' * (workers > 1)}": duration(seconds / workers),
-            "disk, kept": f"{kept / 1e6:,.0f} MB", "disk, scratch of a worker": f"at most {plan.largest / 1e6:,.0f} MB",
-            "estimated from": source}
+    rows = {
+        "experiments written": f"{grid.written:,}",
+        "distinct experiments": f"{len(jobs):,}",
+        "finished already": f"{len(plan.finished):,}",
+        "to run": f"{len(waiting):,}",
+        "their stages, each experiment by itself": f"{counted:,}",
+        "distinct stages": f"{distinct:,} ({1 - distinct / counted:.0%} shared)",
+        "stages to compute": f"{len(missing):,}",
+        "process time without sharing": duration(alone),
+        "process time": duration(seconds),
+        f"time with {workers} worker{'s' * (workers > 1)}": duration(seconds / workers),
+        "disk, kept": f"{kept / 1e6:,.0f} MB",
+        "disk, scratch of a worker": f"at most {plan.largest / 1e6:,.0f} MB",
+        "estimated from": source,
+    }
     if grid.refused:
         rows["combinations left out"] = f"{sum(grid.refused.values())}: {next(iter(grid.refused))}"
     return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="sweep"))
 
 
 def run_table(study: Study, plan: Plan) -> Any:
-    """Experiments and those still to run, by variant and arm; what several variants share is in the first."""
+    """Experiments and those still to run, by variant and arm; what several variants share is in the
+    first."""
     import pandas as pd
+
     seen: set[str] = set()
     rows = []
     for name, experiments in study.by_variant().items():

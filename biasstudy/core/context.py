@@ -1,4 +1,5 @@
-"""What a fit may know beside its inputs: numerics, the folder of its checkpoints, who watches; and pixels as numbers.
+"""What a fit may know beside its inputs: numerics, the folder of its checkpoints, who watches; and
+pixels as numbers.
 
 Letters: B batch, N images, C H W channels and pixels.
 """
@@ -35,16 +36,20 @@ class Context:
 
     def place(self, module: nn.Module) -> nn.Module:
         """The network on the device, in the dtype of these numerics, channels last."""
-        module = module.to(self.numerics.device, self.numerics.dtype).to(memory_format=torch.channels_last)
+        module = module.to(self.numerics.device, self.numerics.dtype).to(
+            memory_format=torch.channels_last
+        )
         if self.numerics.compile:
             module.compile()  # in place: the names of the weights stay what they are
         return module
 
     @contextlib.contextmanager
     def initial(self, *names: Any) -> Iterator[None]:
-        """Inside, networks are built in the dtype of these numerics, their weights drawn from the stream with this name.
+        """Inside, networks are built in the dtype of these numerics, their weights drawn from the
+        stream with this name.
 
-        (In float32 the last bits of drawn weights differ between kinds of CPU; float64 training must not start there.)
+        (In float32 the last bits of drawn weights differ between kinds of CPU; float64 training
+        must not start there.)
         """
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.numerics.dtype)
@@ -58,19 +63,35 @@ class Context:
     def pixels(self, images: np.ndarray | Tensor) -> Tensor:
         """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""
         tensor = torch.as_tensor(images).to(self.numerics.device)
-        return tensor.to(self.numerics.dtype).div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+        return (
+            tensor.to(self.numerics.dtype)
+            .div_(127.5)
+            .sub_(1)
+            .contiguous(memory_format=torch.channels_last)
+        )
 
     def tensor(self, values: np.ndarray | Tensor) -> Tensor:
         """An array on the device, its dtype kept; the host does not wait until it is there."""
         tensor = torch.as_tensor(values)
-        return tensor if self.numerics.device == "cpu" else tensor.pin_memory().to(self.numerics.device, non_blocking=True)
+        return (
+            tensor
+            if self.numerics.device == "cpu"
+            else tensor.pin_memory().to(self.numerics.device, non_blocking=True)
+        )
 
-    def optimizer(self, kind: Callable[..., torch.optim.Optimizer], parameters: Any, rate: float,
-                  **others: Any) -> torch.optim.Optimizer:
-        """An optimiser; on CUDA with all that changes in a step on the device, so that its step can be recorded."""
+    def optimizer(
+        self,
+        kind: Callable[..., torch.optim.Optimizer],
+        parameters: Any,
+        rate: float,
+        **others: Any,
+    ) -> torch.optim.Optimizer:
+        """An optimiser; on CUDA with all that changes in a step on the device, so that its step can
+        be recorded."""
         if self.numerics.device == "cpu":
             return kind(parameters, lr=rate, **others)
-        counted = {} if kind is torch.optim.SGD else {"capturable": True}      # SGD does not count its steps
+        # SGD does not count its steps
+        counted = {} if kind is torch.optim.SGD else {"capturable": True}
         made = kind(parameters, lr=rate, **{**others, **counted, "fused": True})
         for group in made.param_groups:
             group["lr"] = torch.tensor(rate, device=self.numerics.device)
@@ -83,9 +104,24 @@ class Context:
 
 def to_uint8(pixels: Tensor) -> np.ndarray:
     """Numbers -1..1 as uint8 images 0..255, rounded; (B, C, H, W)."""
-    return pixels.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
+    return (
+        pixels.float()
+        .add(1)
+        .mul(127.5)
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )
 
 
 def scaled(x: Tensor, size: int) -> Tensor:
-    """Square images at another side: bicubic interpolation with antialiasing; (B, C, any, any) to (B, C, size, size)."""
-    return x if x.shape[2] == size else F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)
+    """Square images at another side: bicubic interpolation with antialiasing; (B, C, any, any) to
+    (B, C, size, size)."""
+    return (
+        x
+        if x.shape[2] == size
+        else F.interpolate(x, size=(size, size), mode="bicubic", antialias=True)
+    )

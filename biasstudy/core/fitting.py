@@ -1,8 +1,9 @@
 """One training loop for every fit.
 
-`train` calls step(0), step(1), ... step(n_steps - 1) and keeps checkpoints. A step takes everything random from its
-number: `Batches(...)(i)` and `noise(..., seed, i)`. So a checkpoint is the tensors and i, with no state of any random
-number generator, and a fit that was killed and resumed equals one that ran in one go.
+`train` calls step(0), step(1), ... step(n_steps - 1) and keeps checkpoints. A step takes everything
+random from its number: `Batches(...)(i)` and `noise(..., seed, i)`. So a checkpoint is the tensors
+and i, with no state of any random number generator, and a fit that was killed and resumed equals
+one that ran in one go.
 """
 
 import functools
@@ -27,8 +28,9 @@ log = logging.getLogger("biasstudy")
 
 
 class MovingAverage(AveragedModel):
-    """The moving average of a network's weights, with a short memory at first: after n steps the decay is at most
-    (1 + n) / (10 + n). Its number of steps stays on the host, which so never waits for the device."""
+    """The moving average of a network's weights, with a short memory at first: after n steps the
+    decay is at most (1 + n) / (10 + n). Its number of steps stays on the host, which so never waits
+    for the device."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__(network)
@@ -38,14 +40,17 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         n = self.n_averaged
         weight = 1 - ((1 + n) / (10 + n)).clamp(max=self.decay) if n else torch.ones(())
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), float(weight))
+        torch._foreach_lerp_(
+            list(self.module.parameters()), list(model.parameters()), float(weight)
+        )
         for mine, new in zip(self.module.buffers(), model.buffers(), strict=True):
             mine.copy_(new)
         self.n_averaged += 1
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Let the next step of an optimiser have this rate, times the `share` of a group of parameters."""
+    """Let the next step of an optimiser have this rate, times the `share` of a group of
+    parameters."""
     for group in optimizer.param_groups:
         value = rate * group.get("share", 1.0)
         if isinstance(group["lr"], Tensor):
@@ -65,27 +70,32 @@ class Batches:
         self._shuffled = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> Tensor:
-        return self.context.tensor(torch.randperm(self.n, generator=generator_for(self.seed, "epoch", epoch)))
+        return self.context.tensor(
+            torch.randperm(self.n, generator=generator_for(self.seed, "epoch", epoch))
+        )
 
     def __call__(self, i: int) -> Tensor:
         low, high, parts = i * self.size, (i + 1) * self.size, []
         while low < high:
             epoch, offset = divmod(low, self.n)
             take = min(self.n - offset, high - low)
-            parts.append(self._shuffled(epoch)[offset: offset + take])
+            parts.append(self._shuffled(epoch)[offset : offset + take])
             low += take
         return torch.cat(parts)
 
 
 def cosine(i: int, n_steps: int, rise: float = 0.05) -> float:
-    """Factor of the learning rate at step i: a linear rise over the first 5 %, then half a cosine down to 0."""
+    """Factor of the learning rate at step i: a linear rise over the first 5 %, then half a cosine
+    down to 0."""
     first = max(1, round(rise * n_steps))
     if i < first:
         return (i + 1) / first
     return 0.5 * (1 + np.cos(np.pi * (i - first) / max(1, n_steps - first)))
 
 
-def train(state: Mapping[str, Any], step: Callable[[int], None], n_steps: int, context: Context) -> None:
+def train(
+    state: Mapping[str, Any], step: Callable[[int], None], n_steps: int, context: Context
+) -> None:
     """Call step(i) for every i, resuming after the last checkpoint of this fit.
 
     state     modules and optimisers by name: everything that step changes
@@ -106,7 +116,10 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for name, part in state.items():
         if isinstance(part, torch.optim.Optimizer):
             for index, slots in part.state_dict()["state"].items():
-                yield from ((f"{name}/{index}/{slot}", torch.as_tensor(value)) for slot, value in slots.items())
+                yield from (
+                    (f"{name}/{index}/{slot}", torch.as_tensor(value))
+                    for slot, value in slots.items()
+                )
         else:
             yield from ((f"{name}/{key}", value) for key, value in part.state_dict().items())
 
@@ -141,13 +154,19 @@ def _restore(state: Mapping[str, Any], context: Context) -> int:
         return 0
     tensors = load_tensors(stored[32:])
     for name, part in state.items():
-        mine = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+        mine = {
+            key.removeprefix(f"{name}/"): value
+            for key, value in tensors.items()
+            if key.startswith(f"{name}/")
+        }
         if isinstance(part, torch.optim.Optimizer):
             slots: dict[int, dict[str, Tensor]] = {}
             for key, value in mine.items():
                 index, slot = key.split("/")
                 slots.setdefault(int(index), {})[slot] = value
-            part.load_state_dict({"state": slots, "param_groups": part.state_dict()["param_groups"]})
+            part.load_state_dict(
+                {"state": slots, "param_groups": part.state_dict()["param_groups"]}
+            )
         else:
             part.load_state_dict(mine)
     return int(tensors["step"])

@@ -1,15 +1,18 @@
-"""Where things are: results, data and figures, by environment variable, checkout or user's cache."""
+"""Where things are: results, data and figures, by environment variable, checkout or user's
+cache."""
 
 import os
 from pathlib import Path
 
-# ---- Where things are ------------------------------------------------------------------------------------------------
+# ---- Where things are ----------------------------------------------------------------------------
+
 
 def home(variable: str, name: str) -> Path:
-    """Folder named by an environment variable, else `name` in the enclosing checkout, else in the user's cache.
+    """Folder named by an environment variable, else `name` in the enclosing checkout, else in the
+    user's cache.
 
-    A checkout is the nearest folder, from the working directory or this package upwards, whose pyproject.toml is this
-    project's.
+    A checkout is the nearest folder, from the working directory or this package upwards, whose
+    pyproject.toml is this project's.
     """
     if os.environ.get(variable):
         return Path(os.environ[variable]).expanduser()

@@ -1,4 +1,5 @@
-"""Where a number was made: versions, commit, processor, memory; nothing about whose machine it is."""
+"""Where a number was made: versions, commit, processor, memory; nothing about whose machine it
+is."""
 
 import contextlib
 import functools
@@ -9,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# ---- Provenance ------------------------------------------------------------------------------------------------------
+# ---- Provenance ----------------------------------------------------------------------------------
+
 
 def peak_memory_mb() -> int:
     """Largest resident memory of this process so far, in MB."""
@@ -19,8 +21,10 @@ def peak_memory_mb() -> int:
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Versions, commit and processor: enough to say where a number was made, and nothing about whose machine it is."""
+    """Versions, commit and processor: enough to say where a number was made, and nothing about
+    whose machine it is."""
     from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version(), "processor": _processor()}
     for name in ("biasstudy", "torch", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
@@ -38,15 +42,23 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Commit of the checkout that this package runs from, with '+' where code differs from it; '' outside one.
+    """Commit of the checkout that this package runs from, with '+' where code differs from it; ''
+    outside one.
 
     Stored results that lie beside the code are none.
     """
     import subprocess
+
     here = Path(__file__).resolve().parents[1]
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".", ":!reference") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", ".", ":!reference") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -1,4 +1,5 @@
-"""Functions recorded as CUDA graphs: a small network does not wait for its kernels to be launched one by one."""
+"""Functions recorded as CUDA graphs: a small network does not wait for its kernels to be launched
+one by one."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,16 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WARM = 3     # calls of a function before it is recorded: libraries choose their kernels in them, optimisers begin their state
+# calls of a function before it is recorded: libraries choose their kernels in them, optimisers
+# begin their state
+WARM = 3
 
 
 class Recorded:
-    """A function of tensors that runs on a CUDA device as one graph, recorded after WARM calls and replayed from then on.
+    """A function of tensors that runs on a CUDA device as one graph, recorded after WARM calls and
+    replayed from then on.
 
-    A small network waits for its kernels to be launched one by one; a graph is launched at once. What the function does
-    beside its inputs (weights, images of the pool) must stay where it is; whatever is random must come in as an input.
+    A small network waits for its kernels to be launched one by one; a graph is launched at once.
+    What the function does beside its inputs (weights, images of the pool) must stay where it is;
+    whatever is random must come in as an input.
 
-    *inputs  tensors on the device; other values are part of what is recorded: a graph for each, and for each shape
+    *inputs  tensors on the device; other values are part of what is recorded: a graph for each, and
+             for each shape
     returns  what the function returns, copied
     """
 
@@ -39,7 +45,8 @@ class Recorded:
         return out.clone() if isinstance(out, Tensor) else out
 
     def _aside(self, inputs: Sequence[Any]) -> Any:
-        """Called as it is, but on a stream of its own, as recording demands of the calls before it."""
+        """Called as it is, but on a stream of its own, as recording demands of the calls before
+        it."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

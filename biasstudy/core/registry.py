@@ -1,6 +1,7 @@
 """How things are found: registries of data sets, generators, classifiers, filters and metrics.
 
-To add one of a kind, decorate it with its registry (`@GENERATORS.register("name", version=1)`); nothing else has to be edited.
+To add one of a kind, decorate it with its registry (`@GENERATORS.register("name", version=1)`);
+nothing else has to be edited.
 """
 
 import functools
@@ -27,8 +28,8 @@ class Entry:
 
     @property
     def identity(self) -> str:
-        """Version as it enters stage keys; code outside this package adds the hash of its source, so that editing it
-        never meets results of the older text."""
+        """Version as it enters stage keys; code outside this package adds the hash of its source,
+        so that editing it never meets results of the older text."""
         if self.target.__module__.split(".")[0] == __package__.split(".")[0]:
             return str(self.version)
         try:
@@ -41,16 +42,26 @@ class Entry:
         """Options with their default values, in the order of the signature."""
         parameters = inspect.signature(self.target).parameters.values()
         found = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        made = {f.name: f.default_factory for f in getattr(self.target, "__dataclass_fields__", {}).values()}
-        return {name: made[name]() if callable(made.get(name)) else value for name, value in found.items()}
+        made = {
+            f.name: f.default_factory
+            for f in getattr(self.target, "__dataclass_fields__", {}).values()
+        }
+        return {
+            name: made[name]() if callable(made.get(name)) else value
+            for name, value in found.items()
+        }
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in; ValueError names an unknown key or a wrong type."""
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
-                raise ValueError(f"unknown option {key!r} of {self.kind} {self.name!r}; known: {listed(known)}")
-            known[key] = checked(f"option {key!r} of {self.kind} {self.name!r}", value, type(known[key]))
+                raise ValueError(
+                    f"unknown option {key!r} of {self.kind} {self.name!r}; known: {listed(known)}"
+                )
+            known[key] = checked(
+                f"option {key!r} of {self.kind} {self.name!r}", value, type(known[key])
+            )
         return known
 
 
@@ -64,16 +75,25 @@ class Registry(Mapping[str, Entry]):
         """Decorator that adds a class or function under a name.
 
         name     str    lower case, hyphens
-        version  int    raise it when results change: stored stages of the older version are then not used
-        traits          what the package must know without building one (design of a metric, for example)
+        version  int    raise it when results change: stored stages of the older version are then
+                 not used
+        traits          what the package must know without building one (design of a metric, for
+                        example)
         raises   ValueError   if another thing has that name
         """
+
         def add(target: Any) -> Any:
             old = self._entries.get(name)
-            if old and (old.target.__module__, old.target.__qualname__) != (target.__module__, target.__qualname__):
-                raise ValueError(f"the {self.kind} name {name!r} is taken by {old.target.__module__}")
+            if old and (old.target.__module__, old.target.__qualname__) != (
+                target.__module__,
+                target.__qualname__,
+            ):
+                raise ValueError(
+                    f"the {self.kind} name {name!r} is taken by {old.target.__module__}"
+                )
             self._entries[name] = Entry(self.kind, name, version, target, traits)
             return target
+
         return add
 
     @functools.cached_property

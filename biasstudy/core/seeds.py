@@ -6,7 +6,8 @@ from typing import Any
 
 
 def digest(value: Any, length: int = 20) -> str:
-    """Hexadecimal sha256 of the canonical JSON of a value (keys sorted, no spaces, floats by repr)."""
+    """Hexadecimal sha256 of the canonical JSON of a value (keys sorted, no spaces, floats by
+    repr)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -1,12 +1,15 @@
-"""Stages and results on disk: what was computed once is never computed again, and nothing half-written is ever read.
+"""Stages and results on disk: what was computed once is never computed again, and nothing
+half-written is ever read.
 
-A stage is one step of the loop (fit, sample, predict, ...). Its key is the sha256 of what determines its result: its
-kind, the names and versions of the registry entries in it, its inputs (numbers, options, ids of other stages) and the
-numerics. Its value is a dictionary of arrays. A stage is lazy: its id is known at once, its value is read or computed when
-somebody needs it. So resuming is running again, and experiments with a common beginning compute it once.
+A stage is one step of the loop (fit, sample, predict, ...). Its key is the sha256 of what
+determines its result: its kind, the names and versions of the registry entries in it, its inputs
+(numbers, options, ids of other stages) and the numerics. Its value is a dictionary of arrays. A
+stage is lazy: its id is known at once, its value is read or computed when somebody needs it. So
+resuming is running again, and experiments with a common beginning compute it once.
 
-Correctness never depends on a lock: a stage is written into a folder of its own, synced, and renamed into place; whoever
-comes second throws its own copy away. The lock only saves work. This module knows nothing of what stages compute.
+Correctness never depends on a lock: a stage is written into a folder of its own, synced, and
+renamed into place; whoever comes second throws its own copy away. The lock only saves work. This
+module knows nothing of what stages compute.
 """
 
 import contextlib
@@ -37,7 +40,8 @@ _ARRAYS = "arrays.safetensors"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of stage: the function that computes it, and whether its value is kept when the experiment is done.
+    """A kind of stage: the function that computes it, and whether its value is kept when the
+    experiment is done.
 
     version   raise it when the function's results change
     keep      False: scratch (weights, batches), deleted when done and computed again if ever needed
@@ -51,7 +55,13 @@ class Kind:
     decode: Callable[[Arrays], Any]
 
 
-def kind(name: str, *, version: int = 1, keep: bool, decode: Callable[[Arrays], Any] = lambda arrays: arrays) -> Any:
+def kind(
+    name: str,
+    *,
+    version: int = 1,
+    keep: bool,
+    decode: Callable[[Arrays], Any] = lambda arrays: arrays,
+) -> Any:
     """Decorator that makes a function(context, **inputs) -> arrays a kind of stage."""
     return lambda function: Kind(name, function, version, keep, decode)
 
@@ -88,7 +98,8 @@ class Stage:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Seconds, peak memory, versions and hardware of the computation; empty if it is not on disk."""
+        """Seconds, peak memory, versions and hardware of the computation; empty if it is not on
+        disk."""
         found = _read_json(self.folder / "stage.json").get("provenance")
         return found if isinstance(found, dict) else {}
 
@@ -103,7 +114,9 @@ class Store:
     counts         Counter of ("computed" or "found", kind)
     """
 
-    def __init__(self, root: Path, numerics: dict[str, Any], context: Callable[[Path], Any]) -> None:
+    def __init__(
+        self, root: Path, numerics: dict[str, Any], context: Callable[[Path], Any]
+    ) -> None:
         self.root, self.numerics, self.context = Path(root), numerics, context
         self.counts: Counter[tuple[str, str]] = Counter()
         self.computed: list[Stage] = []
@@ -118,15 +131,23 @@ class Store:
         """OSError with one sentence unless the disk has about this much space left."""
         free = shutil.disk_usage(self.root).free
         if free < n_bytes:
-            raise OSError(f"cannot write results to {self.root}: {free / 1e6:.0f} MB are free and about "
-                          f"{n_bytes / 1e6:.0f} MB are needed; free space there, or set BIASSTUDY_RUNS")
+            raise OSError(
+                f"cannot write results to {self.root}: {free / 1e6:.0f} MB are free and about "
+                f"{n_bytes / 1e6:.0f} MB are needed; free space there, or set BIASSTUDY_RUNS"
+            )
 
     # -- stages
 
     def stage(self, kind: Kind, **inputs: Any) -> Stage:
-        """The stage of this kind with these inputs: JSON values, registry entries' identities, or things with an id."""
+        """The stage of this kind with these inputs: JSON values, registry entries' identities, or
+        things with an id."""
         seen = {name: _identity(value) for name, value in inputs.items()}
-        described = {"kind": kind.name, "version": kind.version, "inputs": seen, "numerics": self.numerics}
+        described = {
+            "kind": kind.name,
+            "version": kind.version,
+            "inputs": seen,
+            "numerics": self.numerics,
+        }
         text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._stages.setdefault(key, Stage(self, kind, key, described, inputs))
@@ -149,13 +170,20 @@ class Store:
         return stage.file.exists()
 
     def _compute(self, stage: Stage) -> Arrays:
-        inputs = {name: value.load() if hasattr(value, "load") else value for name, value in stage.inputs.items()}
+        inputs = {
+            name: value.load() if hasattr(value, "load") else value
+            for name, value in stage.inputs.items()
+        }
         checkpoints = self.root / "checkpoints" / stage.id
         started = time.perf_counter()
         arrays = stage.kind.function(self.context(checkpoints), **inputs)
         seconds = time.perf_counter() - started
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        provenance = {"seconds": round(seconds, 3), "peak_memory_mb": peak_memory_mb(), **environment()}
+        provenance = {
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            **environment(),
+        }
         with _explained(self.root):
             self._write(stage, arrays, provenance)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -169,8 +197,12 @@ class Store:
         try:
             data = save_arrays(arrays)
             _write(partial / _ARRAYS, data)
-            record = {**stage.described, "keep": stage.kind.keep, "provenance": provenance,
-                      "sha256": hashlib.sha256(data).hexdigest()}
+            record = {
+                **stage.described,
+                "keep": stage.kind.keep,
+                "provenance": provenance,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
             _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
             _sync_folder(partial)
             stage.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +219,8 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _read(self, stage: Stage) -> Arrays | None:
-        """Arrays of a finished stage; None if there is none, or its file is damaged (it is then removed)."""
+        """Arrays of a finished stage; None if there is none, or its file is damaged (it is then
+        removed)."""
         try:
             data = stage.file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -214,7 +247,8 @@ class Store:
             shutil.rmtree(grave, ignore_errors=True)
 
     def prune(self, needed: Container[str] = ()) -> None:
-        """Delete the values of scratch stages that this store computed, except those still needed; provenance stays."""
+        """Delete the values of scratch stages that this store computed, except those still needed;
+        provenance stays."""
         kept = []
         for stage in self.computed:
             if stage.kind.keep or stage.id in needed:
@@ -225,8 +259,8 @@ class Store:
         self.computed = kept
 
     def close(self) -> None:
-        """Forget all stages: they and the store refer to each other, which would keep their values until a garbage
-        collection."""
+        """Forget all stages: they and the store refer to each other, which would keep their values
+        until a garbage collection."""
         self._stages.clear()
         self.computed.clear()
 
@@ -254,11 +288,17 @@ def _identity(value: Any) -> Any:
 
 
 def prune_all(root: Path, delete: bool) -> int:
-    """Bytes of a store that can go without losing a result: unfinished writes, checkpoints, values of scratch stages.
+    """Bytes of a store that can go without losing a result: unfinished writes, checkpoints, values
+    of scratch stages.
 
     delete   whether to delete them; another process that is computing then only loses time
     """
-    paths = [path for name in ("tmp", "checkpoints", "locks") for path in (root / name).rglob("*") if path.is_file()]
+    paths = [
+        path
+        for name in ("tmp", "checkpoints", "locks")
+        for path in (root / name).rglob("*")
+        if path.is_file()
+    ]
     for path in (root / "stages").glob(f"*/*/{_ARRAYS}"):
         paths += [] if _read_json(path.with_name("stage.json")).get("keep") else [path]
     size = sum(path.stat().st_size for path in paths)
@@ -267,7 +307,8 @@ def prune_all(root: Path, delete: bool) -> int:
     return size
 
 
-# ---- Files -----------------------------------------------------------------------------------------------------------
+# ---- Files ---------------------------------------------------------------------------------------
+
 
 def _write(path: Path, data: bytes) -> None:
     with open(path, "wb") as file:
@@ -302,4 +343,6 @@ def _explained(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"cannot write results to {root}: {reason}; free space there, or set BIASSTUDY_RUNS") from error
+        raise OSError(
+            f"cannot write results to {root}: {reason}; free space there, or set BIASSTUDY_RUNS"
+        ) from error

@@ -1,7 +1,8 @@
 """Images with their labels and groups: what passes between all parts of the loop.
 
-A data set is a function that returns a `Source`. Letters: N images, C channels, H W pixels. Not here: loaders (`datasets/`),
-how an experiment draws its real data (`real.py`), training sets (`pools.py`).
+A data set is a function that returns a `Source`. Letters: N images, C channels, H W pixels. Not
+here: loaders (`datasets/`), how an experiment draws its real data (`real.py`), training sets
+(`pools.py`).
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-REAL = -1     # origin of a real image; a generated one has the generation whose generator made it
+REAL = -1  # origin of a real image; a generated one has the generation whose generator made it
 UNKNOWN = -1  # group of an image that nobody told
 DESIGNS = ("crossed", "nested", "grouped")
 
@@ -24,7 +25,8 @@ class LabeledImages:
     label    (N,) int              training label, 0..n_classes - 1
     group    (N,) int              0..n_groups - 1, or UNKNOWN
     origin   (N,) int              REAL, or the generation whose generator made the image
-    unit     (N,) int              images made from the same photograph share it (the unit that statistics resample)
+    unit     (N,) int              images made from the same photograph share it (the unit that
+             statistics resample)
     mask     (N, H, W) bool        object pixels, where the data set has them
     raises   ValueError            if lengths, types or ranges do not fit
     """
@@ -33,19 +35,24 @@ class LabeledImages:
     label: np.ndarray
     group: np.ndarray
     origin: np.ndarray = None  # type: ignore[assignment]   # default: REAL
-    unit: np.ndarray = None    # type: ignore[assignment]   # default: every image its own
+    unit: np.ndarray = None  # type: ignore[assignment]   # default: every image its own
     mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise ValueError(f"images must be uint8 (N, C, H, W); got {self.images.dtype} {self.images.shape}")
+            raise ValueError(
+                f"images must be uint8 (N, C, H, W); got {self.images.dtype} {self.images.shape}"
+            )
         fill = {"origin": np.full(n, REAL), "unit": np.arange(n)}
         for name in ("label", "group", "origin", "unit"):
             given = getattr(self, name)
             value = np.asarray(fill[name] if given is None else given)
             if value.shape != (n,) or value.dtype.kind not in "iu":
-                raise ValueError(f"{name} must be {n} whole numbers, one per image; got {value.dtype} {value.shape}")
+                raise ValueError(
+                    f"{name} must be {n} whole numbers, one per image; got {value.dtype} "
+                    f"{value.shape}"
+                )
             object.__setattr__(self, name, value.astype(np.int64))
         if n and self.label.min() < 0:
             raise ValueError(f"labels start at 0; got {self.label.min()}")
@@ -58,16 +65,26 @@ class LabeledImages:
     def __getitem__(self, index: Any) -> "LabeledImages":
         """The images at these positions (slice, index array or boolean mask)."""
         mask = None if self.mask is None else self.mask[index]
-        return LabeledImages(self.images[index], self.label[index], self.group[index], self.origin[index], self.unit[index],
-                             mask)
+        return LabeledImages(
+            self.images[index],
+            self.label[index],
+            self.group[index],
+            self.origin[index],
+            self.unit[index],
+            mask,
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as named arrays, for the store."""
-        found = {name: getattr(self, name) for name in ("images", "label", "group", "origin", "unit", "mask")}
+        found = {
+            name: getattr(self, name)
+            for name in ("images", "label", "group", "origin", "unit", "mask")
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def counts(self, n_classes: int, n_groups: int) -> np.ndarray:
-        """Images per class and group, (n_classes, n_groups) int64; images of unknown group are not counted."""
+        """Images per class and group, (n_classes, n_groups) int64; images of unknown group are not
+        counted."""
         known = self.group >= 0
         table = np.zeros((n_classes, n_groups), np.int64)
         np.add.at(table, (self.label[known], self.group[known]), 1)
@@ -77,7 +94,9 @@ class LabeledImages:
 def concatenate(parts: list[LabeledImages]) -> LabeledImages:
     """All images of the parts, in order (masks are dropped: generated images have none)."""
     names = ("images", "label", "group", "origin", "unit")
-    return LabeledImages(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return LabeledImages(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )
 
 
 @dataclass(frozen=True)
@@ -88,19 +107,23 @@ class Source:
     test       LabeledImages   measured on, never trained on
     classes    n_classes names, in the order of the labels
     groups     n_groups names, in the order of the group numbers
-    design     "crossed" (every group meets every class), "nested" (a group belongs to one class) or "grouped"
+    design     "crossed" (every group meets every class), "nested" (a group belongs to one class) or
+               "grouped"
     checksum   names the raw content; two sources with one checksum hold the same images
-    paint      None where nature fixes the group. Else paint(images, group, unit, seed) -> images gives images (N, C, H, W)
-               the looks of a group; the look of photograph `unit` depends on (unit, seed) alone
-    probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group (N,) int, UNKNOWN where
-               unclear), exact
+    paint      None where nature fixes the group. Else paint(images, group, unit, seed) -> images
+               gives images (N, C, H, W) the looks of a group; the look of photograph `unit` depends
+               on (unit, seed) alone
+    probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group
+               (N,) int, UNKNOWN where unclear), exact
     n_instruments   images set aside from `train` for the measuring devices
     presets    starts by name: the groups that such a start thins, whatever the seed
-    majority   of a crossed design: the group that a biased start favours in every class; None: one per class, drawn per seed
-    set_aside  None, or positions in `train` of the images that became instruments when the groups were made: the instruments
-               are drawn from them, and nothing else is
+    majority   of a crossed design: the group that a biased start favours in every class; None: one
+               per class, drawn per seed
+    set_aside  None, or positions in `train` of the images that became instruments when the groups
+               were made: the instruments are drawn from them, and nothing else is
     caption    what every figure must say about these data, beside their name
-    report     sentences about how the groups were made and what was left out, for the first output of a notebook
+    report     sentences about how the groups were made and what was left out, for the first output
+               of a notebook
     """
 
     train: LabeledImages
@@ -122,7 +145,9 @@ class Source:
         if self.design not in DESIGNS:
             raise ValueError(f"unknown design {self.design!r}; known: {', '.join(DESIGNS)}")
         for part in (self.train, self.test):
-            if len(part) and (part.label.max() >= len(self.classes) or part.group.max() >= len(self.groups)):
+            if len(part) and (
+                part.label.max() >= len(self.classes) or part.group.max() >= len(self.groups)
+            ):
                 raise ValueError("a label or group has no name in `classes` or `groups`")
 
     @property
@@ -142,5 +167,6 @@ class Source:
 
 
 def condition_of(images: LabeledImages, condition: str, n_groups: int) -> np.ndarray:
-    """What a generator is told about each image: its class, or under condition `group` its cell class * n_groups + group."""
+    """What a generator is told about each image: its class, or under condition `group` its cell
+    class * n_groups + group."""
     return images.label if condition == "class" else images.label * n_groups + images.group

@@ -1,4 +1,5 @@
-"""Training sets by how they were made: parts of the real data, pools of parts; named before anything is loaded."""
+"""Training sets by how they were made: parts of the real data, pools of parts; named before
+anything is loaded."""
 
 import functools
 from collections.abc import Callable
@@ -40,18 +41,33 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Training set of one generation: parts in order, each whole or at given positions, which may be known only later. Its id
-    hashes that list."""
+    """Training set of one generation: parts in order, each whole or at given positions, which may
+    be known only later. Its id hashes that list."""
 
-    parts: tuple[tuple[Lazy, Any], ...]         # index: (n,) int, something that loads as such, or None for all
+    # index: (n,) int, something that loads as such, or None for all
+    parts: tuple[tuple[Lazy, Any], ...]
 
     @property
     def id(self) -> str:
-        return digest([[part.id, None if index is None else index.id if hasattr(index, "id") else digest(index.tolist())]
-                       for part, index in self.parts])
+        return digest(
+            [
+                [
+                    part.id,
+                    None
+                    if index is None
+                    else index.id
+                    if hasattr(index, "id")
+                    else digest(index.tolist()),
+                ]
+                for part, index in self.parts
+            ]
+        )
 
     def load(self) -> LabeledImages:
-        loaded = [part.load() if index is None else part.load()[positions(index)] for part, index in self.parts]
+        loaded = [
+            part.load() if index is None else part.load()[positions(index)]
+            for part, index in self.parts
+        ]
         return loaded[0] if len(loaded) == 1 else concatenate(loaded)
 
 
@@ -62,13 +78,17 @@ def positions(index: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Group of each image of several parts, one after another: as its data say or, where there is one, as a probe says."""
+    """Group of each image of several parts, one after another: as its data say or, where there is
+    one, as a probe says."""
 
-    parts: tuple[tuple[Lazy, Lazy | None], ...]     # images, and what the probe said of them: "told"
+    # images, and what the probe said of them: "told"
+    parts: tuple[tuple[Lazy, Lazy | None], ...]
 
     @property
     def id(self) -> str:
         return digest([[images.id, said and said.id] for images, said in self.parts])
 
     def load(self) -> np.ndarray:
-        return np.concatenate([said.load()["told"] if said else images.load().group for images, said in self.parts])
+        return np.concatenate(
+            [said.load()["told"] if said else images.load().group for images, said in self.parts]
+        )

@@ -1,6 +1,8 @@
-"""How an experiment draws its real data: start, reserve, instruments and test, in the same way for every data set.
+"""How an experiment draws its real data: start, reserve, instruments and test, in the same way for
+every data set.
 
-All parts are disjoint index sets of a `Source`, with exact counts by largest remainder, checked before any training.
+All parts are disjoint index sets of a `Source`, with exact counts by largest remainder, checked
+before any training.
 """
 
 import functools
@@ -26,22 +28,28 @@ def _source(name: str, options: tuple[tuple[str, Any], ...]) -> Source:
 
 def source_of(experiment: Experiment) -> Source:
     """The data set of an experiment, loaded once per process."""
-    return _source(experiment.dataset, tuple(sorted(experiment.dataset_entry.resolve(experiment.dataset_options).items())))
+    return _source(
+        experiment.dataset,
+        tuple(sorted(experiment.dataset_entry.resolve(experiment.dataset_options).items())),
+    )
 
 
-# ---- Starts ----------------------------------------------------------------------------------------------------------
+# ---- Starts --------------------------------------------------------------------------------------
 
-def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinned: int = 2) -> tuple[np.ndarray, np.ndarray]:
+
+def shares_of_start(
+    source: Source, start: str, bias: float, seed: int, n_thinned: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Share of each group in its class in the real training set, and which cells the start favours.
 
-    Crossed: P(group = majority | class) = bias + (1 - bias) / n_groups, the others equal; the majority group of class k
-    is pi(k mod n_groups), pi drawn per seed, or the one that the data set names for all classes. Nested: inside a class
-    weights 1 and 1 - bias; n_thinned of its groups, drawn per seed or named by the data set, are thinned. Unbiased: all
-    groups of a class equal.
+    Crossed: P(group = majority | class) = bias + (1 - bias) / n_groups, the others equal; the
+    majority group of class k is pi(k mod n_groups), pi drawn per seed, or the one that the data set
+    names for all classes. Nested: inside a class weights 1 and 1 - bias; n_thinned of its groups,
+    drawn per seed or named by the data set, are thinned. Unbiased: all groups of a class equal.
 
     returns  shares (n_classes, n_groups) float, rows sum to 1;
-             favoured (n_classes, n_groups) int: 1 favoured, -1 not, 0 where the start favours nothing or the group does
-             not occur
+             favoured (n_classes, n_groups) int: 1 favoured, -1 not, 0 where the start favours
+             nothing or the group does not occur
     raises   ValueError   if the groups of this data set cannot be thinned in this way
     source   ours
     """
@@ -54,7 +62,9 @@ def shares_of_start(source: Source, start: str, bias: float, seed: int, n_thinne
         if source.majority is not None:
             majority = np.full(source.n_classes, source.majority)
         favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
-        weights = np.where(favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups)
+        weights = np.where(
+            favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups
+        )
     elif start != "unbiased":
         for k in range(source.n_classes):
             groups = np.flatnonzero(occurs[k])
@@ -68,28 +78,45 @@ def _check_start(source: Source, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
     fewest = int(source.occurs.sum(1).min())
     if start not in ("unbiased", "biased", *source.presets):
-        raise ValueError(f"this data set has no start {start!r}; known: {listed(['unbiased', 'biased', *source.presets])}")
+        raise ValueError(
+            f"this data set has no start {start!r}; known: "
+            f"{listed(['unbiased', 'biased', *source.presets])}"
+        )
     if source.design == "grouped" and start != "unbiased":
-        raise ValueError(f"start {start!r} moves groups inside a class, but classes of this data set have one group; "
-                         "use unbiased")
+        raise ValueError(
+            f"start {start!r} moves groups inside a class, but classes of this data set have one "
+            "group; "
+            "use unbiased"
+        )
     if source.design == "crossed" and n_thinned != 2:
-        raise ValueError(f"n_thinned is for groups that have one class, and those of this data set meet every class; "
-                         f"got {n_thinned}")
+        raise ValueError(
+            "n_thinned is for groups that have one class, and those of this data set meet every "
+            "class; "
+            f"got {n_thinned}"
+        )
     if source.design == "nested" and start == "biased" and n_thinned >= fewest:
-        raise ValueError(f"n_thinned must leave a group of each class as it is; got {n_thinned} of {fewest}")
+        raise ValueError(
+            f"n_thinned must leave a group of each class as it is; got {n_thinned} of {fewest}"
+        )
 
 
-# ---- Drawing -----------------------------------------------------------------------------------------------------------
+# ---- Drawing -------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Draw:
-    """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve slices, all disjoint.
+    """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve
+    slices, all disjoint.
 
     counts     (n_classes, n_groups) int     images of the start
-    told       (q,) int                      condition of each image of a batch, in order; exact counts, the start's shares
-    reserve    t -> Part                     fresh real images of generation t in told order, as many as a batch has (and the
-                                             first SPARE of them once more if a filter will reject some)
-    shelf      t -> Part                     real images to choose from in generation t: its slice of the reserve, then others
+    told       (q,) int                      condition of each image of a batch, in order; exact
+               counts, the start's shares
+    reserve    t -> Part                     fresh real images of generation t in told order, as
+               many as a batch has (and the
+                                             first SPARE of them once more if a filter will reject
+                                             some)
+    shelf      t -> Part                     real images to choose from in generation t: its slice
+               of the reserve, then others
     favoured   (n_classes, n_groups) int     see shares_of_start
     sizes      images per class: available, in start, in the whole reserve, in instruments
     """
@@ -108,7 +135,7 @@ class Draw:
 
 SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
 
-SHELF = 2    # times a batch: more painted images to choose from; each takes time to paint
+SHELF = 2  # times a batch: more painted images to choose from; each takes time to paint
 
 # what each share of the instruments is for; the model that filters never measures
 _PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
@@ -118,101 +145,164 @@ _PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor"
 def draw(experiment: Experiment) -> Draw:
     """Draw start, reserve, instruments and test of an experiment.
 
-    Instruments do not depend on the seed and are balanced over class x group. The rest of each class is shuffled by the
-    seed; the start takes the first images, the reserve the next ones, so the start is the same in every arm.
+    Instruments do not depend on the seed and are balanced over class x group. The rest of each
+    class is shuffled by the seed; the start takes the first images, the reserve the next ones, so
+    the start is the same in every arm.
 
-    raises   ValueError   if a class (and group) has too few images, saying how many it has and needs
+    raises   ValueError   if a class (and group) has too few images, saying how many it has and
+             needs
     """
     e, source = experiment, source_of(experiment)
     shares, favoured = shares_of_start(source, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(source.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
-    told = spread(largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch))
+    told = spread(
+        largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch)
+    )
     stock = _Stock(e, source)
     reserve = _Reserve(e, stock, counts, told)
     stock.check(counts, reserve.total)
     _check_test(source, e.n_test)
 
-    name = {"dataset": e.dataset, "version": e.dataset_entry.identity, "checksum": source.checksum,
-            "options": e.dataset_entry.resolve(e.dataset_options)}
+    name = {
+        "dataset": e.dataset,
+        "version": e.dataset_entry.identity,
+        "checksum": source.checksum,
+        "options": e.dataset_entry.resolve(e.dataset_options),
+    }
     drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
 
     return Draw(
-        source=source, counts=counts, told=told, favoured=favoured,
-        reserve=lambda t: Part({**drawn, "part": "reserve", **reserve.described(t)}, functools.partial(reserve.images, t)),
-        shelf=lambda t: Part({**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
-                             functools.partial(reserve.shelf, t)),
+        source=source,
+        counts=counts,
+        told=told,
+        favoured=favoured,
+        reserve=lambda t: Part(
+            {**drawn, "part": "reserve", **reserve.described(t)},
+            functools.partial(reserve.images, t),
+        ),
+        shelf=lambda t: Part(
+            {**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
+            functools.partial(reserve.shelf, t),
+        ),
         start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
-        test=Part({**name, "part": "test", "n_test": e.n_test}, functools.partial(_test_images, source, e.n_test)),
-        instruments={purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
-                     for purpose in stock.purposes},
-        sizes=stock.sizes(counts, reserve.total))
+        test=Part(
+            {**name, "part": "test", "n_test": e.n_test},
+            functools.partial(_test_images, source, e.n_test),
+        ),
+        instruments={
+            purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
+            for purpose in stock.purposes
+        },
+        sizes=stock.sizes(counts, reserve.total),
+    )
 
 
 class _Reserve:
-    """Slices of fresh real images, one per generation, laid out after the start: first the whole slices of every stream,
-    then the spare images. So the slices are the same with and without a filter, and two streams share no image."""
+    """Slices of fresh real images, one per generation, laid out after the start: first the whole
+    slices of every stream, then the spare images. So the slices are the same with and without a
+    filter, and two streams share no image."""
 
-    def __init__(self, e: Experiment, stock: "_Stock", counts: np.ndarray, told: np.ndarray) -> None:
+    def __init__(
+        self, e: Experiment, stock: "_Stock", counts: np.ndarray, told: np.ndarray
+    ) -> None:
         self.e, self.stock, self.counts = e, stock, counts
         self.stream = e.resolved("generator").get("stream", 0) if e.generator == "reserve" else 0
         self.told = [told, told[: round(SPARE * len(told))]] if e.arm == FILTERED else [told]
         self.slices = [self._cells(told) for told in self.told]
-        used = e.arm in ("real", FILTERED, *IMITATING) or (PROTOCOLS[e.protocol].fresh and e.n_batch > 0)
+        used = e.arm in ("real", FILTERED, *IMITATING) or (
+            PROTOCOLS[e.protocol].fresh and e.n_batch > 0
+        )
         whole, spare = self.slices[0], sum(self.slices[1:], np.zeros_like(counts))
         self.total = ((self.stream + 1) * whole + spare) * e.n_generations * used
 
     def _cells(self, told: np.ndarray) -> np.ndarray:
-        """Images per class and group that are told these conditions; groups in the shares that they have in the start."""
-        asked = np.bincount(told, minlength=len(self.counts) if self.e.condition == "class" else self.counts.size)
+        """Images per class and group that are told these conditions; groups in the shares that they
+        have in the start."""
+        asked = np.bincount(
+            told, minlength=len(self.counts) if self.e.condition == "class" else self.counts.size
+        )
         if self.e.condition == "group":
             return asked.reshape(self.counts.shape)
-        return np.stack([largest_remainder(row, n) if n else np.zeros_like(row)
-                         for row, n in zip(self.counts, asked, strict=True)])
+        return np.stack(
+            [
+                largest_remainder(row, n) if n else np.zeros_like(row)
+                for row, n in zip(self.counts, asked, strict=True)
+            ]
+        )
 
     def described(self, t: int) -> dict[str, Any]:
-        return {"t": t, "slices": digest([cells.tolist() for cells in self.slices]), "condition": self.e.condition,
-                "stream": self.stream}
+        return {
+            "t": t,
+            "slices": digest([cells.tolist() for cells in self.slices]),
+            "condition": self.e.condition,
+            "stream": self.stream,
+        }
 
     def images(self, t: int) -> LabeledImages:
-        """The slice of generation t, in the order in which a generator would be told it; then its spare images."""
+        """The slice of generation t, in the order in which a generator would be told it; then its
+        spare images."""
         T, whole = self.e.n_generations, self.slices[0]
         first = [self.counts + (self.stream * T + t) * whole]
-        first += [self.counts + (self.stream + 1) * T * whole + t * spare for spare in self.slices[1:]]
-        return concatenate([
-            in_told_order(self.stock.take(cells, offset), told, self.e.condition, self.stock.source.n_groups,
-                          seed_for(self.e.seed, "reserve", self.stream, t, i))
-            for i, (cells, offset, told) in enumerate(zip(self.slices, first, self.told, strict=True))])
+        first += [
+            self.counts + (self.stream + 1) * T * whole + t * spare for spare in self.slices[1:]
+        ]
+        return concatenate(
+            [
+                in_told_order(
+                    self.stock.take(cells, offset),
+                    told,
+                    self.e.condition,
+                    self.stock.source.n_groups,
+                    seed_for(self.e.seed, "reserve", self.stream, t, i),
+                )
+                for i, (cells, offset, told) in enumerate(
+                    zip(self.slices, first, self.told, strict=True)
+                )
+            ]
+        )
 
     def shelf(self, t: int) -> LabeledImages:
-        """The slice of generation t, then the images that neither start nor any slice uses, every T-th first, so that two
-        generations take one image only where a batch needs more than its part; painted ones, at most SHELF times as many
-        as the slice has, in every group."""
+        """The slice of generation t, then the images that neither start nor any slice uses, every
+        T-th first, so that two generations take one image only where a batch needs more than its
+        part; painted ones, at most SHELF times as many as the slice has, in every group."""
         stock, T, whole = self.stock, self.e.n_generations, self.slices[0]
         return stock.lay_out(self.counts + t * whole, whole, self.counts + T * whole, t, T)
 
 
 class _Stock:
-    """Real training images in lanes (one per class where groups are painted, else one per class x group): first the
-    instruments, fixed for the data set, then the rest in the order of the seed."""
+    """Real training images in lanes (one per class where groups are painted, else one per class x
+    group): first the instruments, fixed for the data set, then the rest in the order of the
+    seed."""
 
     def __init__(self, e: Experiment, source: Source) -> None:
         self.source, self.seed = source, e.seed
         self.purposes = _PURPOSES if source.probe else _PURPOSES_WITH_PROBE
-        lanes = source.train.label if source.paint else source.train.label * source.n_groups + source.train.group
-        fixed = np.random.default_rng(seed_for("instruments", source.checksum)).permutation(len(lanes))
-        kept = np.ones(len(lanes), bool)                   # for start and reserve
+        lanes = (
+            source.train.label
+            if source.paint
+            else source.train.label * source.n_groups + source.train.group
+        )
+        fixed = np.random.default_rng(seed_for("instruments", source.checksum)).permutation(
+            len(lanes)
+        )
+        kept = np.ones(len(lanes), bool)  # for start and reserve
         if source.set_aside is not None:
             kept[source.set_aside] = False
             fixed = fixed[np.argsort(kept[fixed], kind="stable")]
         members = {lane: fixed[lanes[fixed] == lane] for lane in np.unique(lanes)}
         self.n_set_aside = source.n_instruments // len(members)
         if source.set_aside is not None:
-            self.n_set_aside = min(self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values()))
+            self.n_set_aside = min(
+                self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values())
+            )
         self.set_aside = {lane: index[: self.n_set_aside] for lane, index in members.items()}
         rng = np.random.default_rng(seed_for(e.seed, "real", "order"))
         order = rng.permutation(len(lanes))
-        free = {lane: np.isin(order, index[self.n_set_aside:]) & kept[order] for lane, index in members.items()}
+        free = {
+            lane: np.isin(order, index[self.n_set_aside :]) & kept[order]
+            for lane, index in members.items()
+        }
         self.free = {lane: order[keep] for lane, keep in free.items()}
 
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
@@ -222,58 +312,84 @@ class _Stock:
             have = len(self.free.get(lane, ()))
             if wanted > have:
                 k, g = (lane, None) if self.source.paint else divmod(lane, self.source.n_groups)
-                what = f"class {self.source.classes[k]!r}" + ("" if g is None else f", group {self.source.groups[g]!r}")
+                what = f"class {self.source.classes[k]!r}" + (
+                    "" if g is None else f", group {self.source.groups[g]!r}"
+                )
                 parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
                 if reserve.any():
-                    parts += f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve"
+                    parts += (
+                        f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve"
+                    )
                 raise ValueError(
-                    f"not enough real images: {what} has {have + self.n_set_aside}, {self.n_set_aside} of them instruments, "
-                    f"and needs {parts}; lower n_real, ratio or n_generations")
+                    f"not enough real images: {what} has {have + self.n_set_aside}, "
+                    f"{self.n_set_aside} of them instruments, "
+                    f"and needs {parts}; lower n_real, ratio or n_generations"
+                )
 
     def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:
         per_class = np.bincount(self.source.train.label, minlength=self.source.n_classes)
-        return {"available": int(per_class.min()), "start": int(counts.sum(1).max()), "reserve": int(reserve.sum(1).max()),
-                "instruments": int(self.n_set_aside * len(self.set_aside) // self.source.n_classes)}
+        return {
+            "available": int(per_class.min()),
+            "start": int(counts.sum(1).max()),
+            "reserve": int(reserve.sum(1).max()),
+            "instruments": int(self.n_set_aside * len(self.set_aside) // self.source.n_classes),
+        }
 
     def take(self, counts: np.ndarray, offset: np.ndarray) -> LabeledImages:
-        """counts[k, g] images of each cell, after the first offset[k, g] of them; class by class."""
+        """counts[k, g] images of each cell, after the first offset[k, g] of them; class by
+        class."""
         index, group = [], []
         for k in range(self.source.n_classes):
             if self.source.paint:
                 first = offset[k].sum()
-                index.append(self.free[k][first: first + counts[k].sum()])
+                index.append(self.free[k][first : first + counts[k].sum()])
                 group.append(spread(counts[k]))
                 continue
             for g in np.flatnonzero(counts[k]):
                 lane = self.free[k * self.source.n_groups + g]
-                index.append(lane[offset[k, g]: offset[k, g] + counts[k, g]])
+                index.append(lane[offset[k, g] : offset[k, g] + counts[k, g]])
                 group.append(np.full(counts[k, g], g))
-        return _painted(self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed)
+        return _painted(
+            self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed
+        )
 
-    def lay_out(self, offset: np.ndarray, counts: np.ndarray, used: np.ndarray, t: int, T: int) -> LabeledImages:
-        """counts[k, g] images of each cell after the first offset[k, g], then those after the first used[k, g], every T-th
-        first."""
-        first, size, rest = (x.sum(1) if self.source.paint else x.ravel() for x in (offset, counts, used))
+    def lay_out(
+        self, offset: np.ndarray, counts: np.ndarray, used: np.ndarray, t: int, T: int
+    ) -> LabeledImages:
+        """counts[k, g] images of each cell after the first offset[k, g], then those after the first
+        used[k, g], every T-th first."""
+        first, size, rest = (
+            x.sum(1) if self.source.paint else x.ravel() for x in (offset, counts, used)
+        )
         index = []
         for lane, free in self.free.items():
-            more = np.concatenate([free[rest[lane]:][(t + i) % T:: T] for i in range(T)])
-            index += [free[first[lane]: first[lane] + size[lane]], more[: SHELF * size[lane]] if self.source.paint else more]
+            more = np.concatenate([free[rest[lane] :][(t + i) % T :: T] for i in range(T)])
+            index += [
+                free[first[lane] : first[lane] + size[lane]],
+                more[: SHELF * size[lane]] if self.source.paint else more,
+            ]
         images = self.source.train[np.concatenate(index)]
         return _in_every_group(self.source, images, self.seed) if self.source.paint else images
 
     def instruments(self, purpose: str) -> LabeledImages:
-        """The instruments of one purpose; where groups are painted, every photograph in every group."""
+        """The instruments of one purpose; where groups are painted, every photograph in every
+        group."""
         edges = np.cumsum([0.0, *self.purposes.values()])
         position = list(self.purposes).index(purpose)
-        low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position: position + 2])
-        chosen = self.source.train[np.concatenate([index[low:high] for index in self.set_aside.values()])]
+        low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position : position + 2])
+        chosen = self.source.train[
+            np.concatenate([index[low:high] for index in self.set_aside.values()])
+        ]
         if not self.source.paint:
             return chosen
         return _in_every_group(self.source, chosen, "instruments")
 
 
-def in_told_order(images: LabeledImages, told: np.ndarray, condition: str, n_groups: int, seed: int) -> LabeledImages:
-    """The images in the order in which a generator is told their conditions, groups mixed within a condition.
+def in_told_order(
+    images: LabeledImages, told: np.ndarray, condition: str, n_groups: int, seed: int
+) -> LabeledImages:
+    """The images in the order in which a generator is told their conditions, groups mixed within a
+    condition.
 
     told     (N,) int   each condition as often as the images have it
     """
@@ -285,10 +401,14 @@ def in_told_order(images: LabeledImages, told: np.ndarray, condition: str, n_gro
     return images[order]
 
 
-def _painted(source: Source, images: LabeledImages, group: np.ndarray, seed: int | str) -> LabeledImages:
+def _painted(
+    source: Source, images: LabeledImages, group: np.ndarray, seed: int | str
+) -> LabeledImages:
     if source.paint is None:
         return images
-    return replace(images, images=source.paint(images.images, group, images.unit, seed), group=group)
+    return replace(
+        images, images=source.paint(images.images, group, images.unit, seed), group=group
+    )
 
 
 def _in_every_group(source: Source, images: LabeledImages, seed: int | str) -> LabeledImages:
@@ -297,8 +417,9 @@ def _in_every_group(source: Source, images: LabeledImages, seed: int | str) -> L
 
 
 def _test_images(source: Source, n_test: int) -> LabeledImages:
-    """n_test test photographs, balanced over classes (and groups); painted ones are shown in every group, with looks that
-    depend on the photograph alone, so that gaps between groups are paired."""
+    """n_test test photographs, balanced over classes (and groups); painted ones are shown in every
+    group, with looks that depend on the photograph alone, so that gaps between groups are
+    paired."""
     test = source.test
     lanes = test.label if source.paint else test.label * source.n_groups + test.group
     names = np.unique(lanes)
@@ -311,7 +432,14 @@ def _test_images(source: Source, n_test: int) -> LabeledImages:
 
 def _check_test(source: Source, n_test: int) -> None:
     """ValueError unless the test set has n_test images, balanced over classes (and groups)."""
-    lanes = source.test.label if source.paint else source.test.label * source.n_groups + source.test.group
+    lanes = (
+        source.test.label
+        if source.paint
+        else source.test.label * source.n_groups + source.test.group
+    )
     _, have = np.unique(lanes, return_counts=True)
     if -(-n_test // len(have)) > have.min():
-        raise ValueError(f"n_test is {n_test}, but the balanced test set has at most {have.min() * len(have)} images")
+        raise ValueError(
+            f"n_test is {n_test}, but the balanced test set has at most {have.min() * len(have)} "
+            "images"
+        )

@@ -1,7 +1,7 @@
 """What may be concluded: contrasts between arms, their interval, and a verdict in words.
 
-`contrasts` estimates, `intervals` has the uncertainty of plain arrays, `verdicts` the words; `dynamics` and `conjecture` ask
-where bias is going.
+`contrasts` estimates, `intervals` has the uncertainty of plain arrays, `verdicts` the words;
+`dynamics` and `conjecture` ask where bias is going.
 """
 
 from .contrasts import CONTRASTS as CONTRASTS

@@ -1,8 +1,10 @@
-"""Which hypothesis about the dynamics of bias? Ours, its rivals, and how each is claimed or refuted.
+"""Which hypothesis about the dynamics of bias? Ours, its rivals, and how each is claimed or
+refuted.
 
-The wording of the paper's conjecture is not known to us. The hypothesis under test is ours, and so are its rivals. The
-evidence are changes at several assigned levels of bias (`dynamics`). By symmetry an assigned level of 0 favours nobody in the
-mean, whatever a generator does, so only levels above 0 are used.
+The wording of the paper's conjecture is not known to us. The hypothesis under test is ours, and so
+are its rivals. The evidence are changes at several assigned levels of bias (`dynamics`). By
+symmetry an assigned level of 0 favours nobody in the mean, whatever a generator does, so only
+levels above 0 are used.
 """
 
 from collections.abc import Mapping
@@ -18,17 +20,19 @@ from .intervals import LEVEL, Estimate, two_way_interval
 from .verdicts import MARGIN, SEEDS_FOR_VERDICT
 
 HYPOTHESES = {
-    "drift": "bias drifts toward the level of the generator and the filter, so that low assigned bias rises and high "
-             "assigned bias falls",
+    "drift": "bias drifts toward the level of the generator and the filter, so that low assigned "
+    "bias rises and high "
+    "assigned bias falls",
     "growth": "bias grows from every assigned level",
     "no change": f"no assigned level changes by more than {MARGIN}",
 }
 LEVELS_FOR_JUDGEMENT = 3
 
+
 @dataclass(frozen=True)
 class Judgement:
-    """word: a key of HYPOTHESES, `none of the three` or `cannot tell`; refuted: keys of HYPOTHESES; because: the evidence in
-    words; levels: bias -> Estimate."""
+    """word: a key of HYPOTHESES, `none of the three` or `cannot tell`; refuted: keys of HYPOTHESES;
+    because: the evidence in words; levels: bias -> Estimate."""
 
     word: str
     refuted: tuple[str, ...]
@@ -43,61 +47,104 @@ class Judgement:
 def judge(levels: Mapping[float, Estimate]) -> Judgement:
     """Which of the hypotheses the changes at the assigned levels above 0 support.
 
-    What claims a hypothesis was stated before any result was seen; what refutes one was added after the first look at the
-    transfer maps that ship with the package, so that their refutations are exploratory until new data confirm them.
+    What claims a hypothesis was stated before any result was seen; what refutes one was added after
+    the first look at the transfer maps that ship with the package, so that their refutations are
+    exploratory until new data confirm them.
 
-    A hypothesis is *claimed* if all its parts are shown, and *refuted* if one part is shown to be false:
+    A hypothesis is *claimed* if all its parts are shown, and *refuted* if one part is shown to be
+    false:
 
-    drift      claimed: the lowest level rises and the highest falls;  refuted: the lowest falls or the highest rises
+    drift      claimed: the lowest level rises and the highest falls;  refuted: the lowest falls or
+               the highest rises
     growth     claimed: every level rises;                             refuted: one falls
-    no change  claimed: every 90 % interval lies within +-0.02;        refuted: one interval lies outside +-0.02
+    no change  claimed: every 90 % interval lies within +-0.02;        refuted: one interval lies
+               outside +-0.02
 
-    rises, falls: the 95 % interval is above, below 0; to refute, the interval of level 1 - 0.05/L (Bonferroni over L levels).
-    All three refuted: none of the three. None claimed, with fewer than three levels or six seeds: cannot tell. A claim asks
-    that *all* its tests agree, so it needs no correction: a false one is made in at most 2.5 % of studies for each part that
-    is false (no change: 5 %); a true hypothesis is refuted in at most 5 %.
+    rises, falls: the 95 % interval is above, below 0; to refute, the interval of level 1 - 0.05/L
+    (Bonferroni over L levels). All three refuted: none of the three. None claimed, with fewer than
+    three levels or six seeds: cannot tell. A claim asks that *all* its tests agree, so it needs no
+    correction: a false one is made in at most 2.5 % of studies for each part that is false (no
+    change: 5 %); a true hypothesis is refuted in at most 5 %.
 
     levels   bias -> Estimate of the change, generated against its control; a level of 0 is left out
-    source   Berger 1982, Technometrics 24, 295-300 (intersection-union tests); error rates simulated in the tests
+    source   Berger 1982, Technometrics 24, 295-300 (intersection-union tests); error rates
+             simulated in the tests
     """
     used = {level: e for level, e in sorted(levels.items()) if level > 0}
     if len(used) < LEVELS_FOR_JUDGEMENT:
-        return Judgement("cannot tell", (), f"needs {LEVELS_FOR_JUDGEMENT} assigned levels above 0; got {list(used)}", used)
+        return Judgement(
+            "cannot tell",
+            (),
+            f"needs {LEVELS_FOR_JUDGEMENT} assigned levels above 0; got {list(used)}",
+            used,
+        )
     if (n := min(e.n for e in used.values())) < SEEDS_FOR_VERDICT:
         return Judgement("cannot tell", (), f"needs {SEEDS_FOR_VERDICT} seeds; got {n}", used)
     lowest, *_, highest = used
     rises = [level for level, e in used.items() if e.low > 0]
     falls = [level for level, e in used.items() if e.high < 0]
-    inside = [level for level, e in used.items() if e.interval(0.90)[0] > -MARGIN and e.interval(0.90)[1] < MARGIN]
-    claimed = {"growth": len(rises) == len(used), "drift": lowest in rises and highest in falls,
-               "no change": len(inside) == len(used)}
+    inside = [
+        level
+        for level, e in used.items()
+        if e.interval(0.90)[0] > -MARGIN and e.interval(0.90)[1] < MARGIN
+    ]
+    claimed = {
+        "growth": len(rises) == len(used),
+        "drift": lowest in rises and highest in falls,
+        "no change": len(inside) == len(used),
+    }
     wide = {level: e.interval(1 - (1 - LEVEL) / len(used)) for level, e in used.items()}
-    refuted = tuple(name for name, shown in {
-        "drift": wide[lowest][1] < 0 or wide[highest][0] > 0,
-        "growth": any(high < 0 for _, high in wide.values()),
-        "no change": any(low > MARGIN or high < -MARGIN for low, high in wide.values())}.items() if shown)
-    word = next((name for name, shown in claimed.items() if shown),
-                "none of the three" if len(refuted) == len(HYPOTHESES) else "cannot tell")
-    because = "; ".join(f"{what} {', '.join(map(str, which)) or 'none'}" for what, which in
-                        (("rises at", rises), ("falls at", falls), (f"within {MARGIN} at", inside))) + f"; n = {n} seeds"
+    refuted = tuple(
+        name
+        for name, shown in {
+            "drift": wide[lowest][1] < 0 or wide[highest][0] > 0,
+            "growth": any(high < 0 for _, high in wide.values()),
+            "no change": any(low > MARGIN or high < -MARGIN for low, high in wide.values()),
+        }.items()
+        if shown
+    )
+    word = next(
+        (name for name, shown in claimed.items() if shown),
+        "none of the three" if len(refuted) == len(HYPOTHESES) else "cannot tell",
+    )
+    because = (
+        "; ".join(
+            f"{what} {', '.join(map(str, which)) or 'none'}"
+            for what, which in (
+                ("rises at", rises),
+                ("falls at", falls),
+                (f"within {MARGIN} at", inside),
+            )
+        )
+        + f"; n = {n} seeds"
+    )
     return Judgement(word, refuted, because, used)
 
 
 def judgements(parts: Mapping[str, Any]) -> dict[tuple[str, str], Judgement]:
-    """The judgement of every setting: (setting, "contrast") on A of the last generation, the headline; and (setting, "share")
-    on what the first generator makes of the start, among images with a clear group (secondary)."""
+    """The judgement of every setting: (setting, "contrast") on A of the last generation, the
+    headline; and (setting, "share") on what the first generator makes of the start, among images
+    with a clear group (secondary)."""
     found = {}
     for setting, levels in by_level(parts).items():
-        table = transfer_table({f"{setting}, bias {level}": results for level, results in levels.items()})
+        table = transfer_table(
+            {f"{setting}, bias {level}": results for level, results in levels.items()}
+        )
         if all(results.of("none") for results in levels.values()):
-            found[setting, "contrast"] = judge({level: contrast(results, "A") for level, results in levels.items()})
+            found[setting, "contrast"] = judge(
+                {level: contrast(results, "A") for level, results in levels.items()}
+            )
         steps = (table.share_after - table.share_before).groupby(table.assigned)
-        found[setting, "share"] = judge({float(level): two_way_interval(d.to_numpy()[:, None], np.zeros(1, int))
-                                         for level, d in steps})
+        found[setting, "share"] = judge(
+            {
+                float(level): two_way_interval(d.to_numpy()[:, None], np.zeros(1, int))
+                for level, d in steps
+            }
+        )
     return found
 
 
-# ---- What we do not do -----------------------------------------------------------------------------------------------
+# ---- What we do not do ---------------------------------------------------------------------------
 
 SERIES = {  # truth without noise, t = 0, 1, ...: bias in units of the noise of one generation
     "no change": lambda t: 10.0 + 0 * t,
@@ -107,7 +154,8 @@ SERIES = {  # truth without noise, t = 0, 1, ...: bias in units of the noise of 
 
 
 def naive_fit(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares of M_{t+1} = a + b M_t within one series, as it is often done; here to show what it finds.
+    """Least squares of M_{t+1} = a + b M_t within one series, as it is often done; here to show
+    what it finds.
 
     series   (..., T + 1) float
     returns  a, b (...)   b < 1 is read as an equilibrium at a / (1 - b); nan for a constant series
@@ -120,12 +168,23 @@ def naive_fit(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def naive_study(replicates: int = 2000, T: int = 8, seed: int = 0) -> pd.DataFrame:
-    """The naive fit on simulated series of which none has an equilibrium; noise of each generation has sd 1.
+    """The naive fit on simulated series of which none has an equilibrium; noise of each generation
+    has sd 1.
 
     returns  series, replicate, a, b, equilibrium (b < 1)
     """
     rng, t, tables = np.random.default_rng(seed), np.arange(T + 1.0), []
     for name, truth in SERIES.items():
         a, b = naive_fit(truth(t) + rng.standard_normal((replicates, T + 1)))
-        tables.append(pd.DataFrame({"series": name, "replicate": np.arange(replicates), "a": a, "b": b, "equilibrium": b < 1}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "series": name,
+                    "replicate": np.arange(replicates),
+                    "a": a,
+                    "b": b,
+                    "equilibrium": b < 1,
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)

@@ -1,9 +1,12 @@
-"""Where is bias going? The transfer map, its level of rest, what it predicts, and convergence across starts.
+"""Where is bias going? The transfer map, its level of rest, what it predicts, and convergence
+across starts.
 
-Evidence are one-step experiments at several *assigned* levels of bias, because an assigned level has no noise; what is
-concluded from them is in `conjecture`, with what is not done (a regression of a series on its own past).
+Evidence are one-step experiments at several *assigned* levels of bias, because an assigned level
+has no noise; what is concluded from them is in `conjecture`, with what is not done (a regression of
+a series on its own past).
 
-Letters: L assigned levels, n seeds, T generations; x the bias of a training set, d what one generation adds to it.
+Letters: L assigned levels, n seeds, T generations; x the bias of a training set, d what one
+generation adds to it.
 """
 
 import dataclasses
@@ -19,17 +22,31 @@ from ..experiment import PROTOCOLS
 from .contrasts import estimate_of, headline, headline_weights, right_of
 from .intervals import LEVEL, Estimate, two_way_interval
 
-_OF_THE_MAP = ("dataset", "dataset_options", "n_real", "n_thinned", "generator", "condition", "filter", "filter_options",
-               "labels", "warm_start")
+_OF_THE_MAP = (
+    "dataset",
+    "dataset_options",
+    "n_real",
+    "n_thinned",
+    "generator",
+    "condition",
+    "filter",
+    "filter_options",
+    "labels",
+    "warm_start",
+)
 
 
-# ---- Experiments at several assigned levels --------------------------------------------------------------------------
+# ---- Experiments at several assigned levels ------------------------------------------------------
+
 
 def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
-    """Variants that differ in the assigned bias only, together: name of the setting -> bias -> Results, by rising bias.
+    """Variants that differ in the assigned bias only, together: name of the setting -> bias ->
+    Results, by rising bias.
 
-    parts    name -> Results, as of `Study.split`; variants that are not `start: biased`, or lack an arm `generated`, are left
-    returns  the settings with at least two levels; a name is what distinguishes its variants from others, or its generator
+    parts    name -> Results, as of `Study.split`; variants that are not `start: biased`, or lack an
+             arm `generated`, are left
+    returns  the settings with at least two levels; a name is what distinguishes its variants from
+             others, or its generator
     """
     found: dict[str, tuple[str, dict[float, Any]]] = {}
     for name, results in parts.items():
@@ -37,9 +54,15 @@ def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
         if not outcomes or outcomes[0].experiment.start != "biased":
             continue
         e = outcomes[0].experiment
-        setting = str({key: value for key, value in e.fields().items() if key not in ("bias", "seed")})
-        words = [word for word in name.split(", ") if word and not word.startswith(("bias ", "start "))]
-        found.setdefault(setting, (", ".join(words) or f"generator {e.generator}", {}))[1][e.bias] = results
+        setting = str(
+            {key: value for key, value in e.fields().items() if key not in ("bias", "seed")}
+        )
+        words = [
+            word for word in name.split(", ") if word and not word.startswith(("bias ", "start "))
+        ]
+        found.setdefault(setting, (", ".join(words) or f"generator {e.generator}", {}))[1][
+            e.bias
+        ] = results
     named: dict[str, dict[float, Any]] = {}
     for name, levels in found.values():
         if len(levels) > 1:
@@ -49,11 +72,12 @@ def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
 
 
 def transfer_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and after one generation.
+    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and
+    after one generation.
 
-    returns  setting, assigned (bias), seed, share_before (in the start), share_after (in the batch of generation 0, among
-             images with a clear group; nan if there is none), clear (share of those images), contrast_before (generation 0),
-             contrast_after (generation 1)
+    returns  setting, assigned (bias), seed, share_before (in the start), share_after (in the batch
+             of generation 0, among images with a clear group; nan if there is none), clear (share
+             of those images), contrast_before (generation 0), contrast_after (generation 1)
     """
     rows = []
     for setting, levels in by_level(parts).items():
@@ -62,9 +86,31 @@ def transfer_table(parts: Mapping[str, Any]) -> pd.DataFrame:
             for o, line in zip(outcomes, headline(outcomes), strict=True):
                 after = favoured_shares(o)[0]
                 clear = np.mean(o.batches[0]["group"] >= 0)
-                rows.append((setting, level, o.experiment.seed, _start_share(o), after, clear, line[0], line[1]))
-    return pd.DataFrame(rows, columns=["setting", "assigned", "seed", "share_before", "share_after", "clear",
-                                       "contrast_before", "contrast_after"])
+                rows.append(
+                    (
+                        setting,
+                        level,
+                        o.experiment.seed,
+                        _start_share(o),
+                        after,
+                        clear,
+                        line[0],
+                        line[1],
+                    )
+                )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "setting",
+            "assigned",
+            "seed",
+            "share_before",
+            "share_after",
+            "clear",
+            "contrast_before",
+            "contrast_after",
+        ],
+    )
 
 
 def _start_share(o: Any) -> float:
@@ -72,7 +118,8 @@ def _start_share(o: Any) -> float:
 
 
 def favoured_shares(o: Any) -> np.ndarray:
-    """Share of the favoured cells in every batch, among images with a clear group; (T,), nan where there is none."""
+    """Share of the favoured cells in every batch, among images with a clear group; (T,), nan where
+    there is none."""
     shares = []
     for batch in o.batches:
         clear = batch["group"] >= 0
@@ -81,11 +128,13 @@ def favoured_shares(o: Any) -> np.ndarray:
     return np.array(shares, float)
 
 
-# ---- The transfer map ------------------------------------------------------------------------------------------------
+# ---- The transfer map ----------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class TransferMap:
-    """What one generation makes of the bias of a training set, straight between the assigned levels.
+    """What one generation makes of the bias of a training set, straight between the assigned
+    levels.
 
     before  (L,) float    bias of the training set at each level, rising; mean over seeds
     step    (n, L) float  bias after one generation minus before, per seed
@@ -97,9 +146,11 @@ class TransferMap:
     clear: np.ndarray
 
     def after(self, x: np.ndarray) -> np.ndarray:
-        """Bias after one generation from x; (n,) one per seed to (n,), nan outside the assigned levels."""
+        """Bias after one generation from x; (n,) one per seed to (n,), nan outside the assigned
+        levels."""
         moved = np.array([np.interp(a, self.before, d) for a, d in zip(x, self.step, strict=True)])
-        inside = (x >= self.before[0] - 1e-9) & (x <= self.before[-1] + 1e-9)  # levels are means over seeds: rounded
+        # levels are means over seeds: rounded
+        inside = (x >= self.before[0] - 1e-9) & (x <= self.before[-1] + 1e-9)
         return np.where(inside, x + moved, np.nan)
 
     def visible(self, x: np.ndarray) -> np.ndarray:
@@ -116,7 +167,9 @@ def transfer_map(table: pd.DataFrame, what: str = "share") -> TransferMap:
     """
     if what not in ("share", "contrast"):
         raise ValueError(f"a transfer map is of 'share' or 'contrast'; got {what!r}")
-    wide = table.pivot(index="seed", columns="assigned", values=[f"{what}_before", f"{what}_after", "clear"])
+    wide = table.pivot(
+        index="seed", columns="assigned", values=[f"{what}_before", f"{what}_after", "clear"]
+    )
     if wide.isna().any(axis=None):
         raise ValueError("a transfer map needs every seed at every assigned level")
     before, after = wide[f"{what}_before"].to_numpy(), wide[f"{what}_after"].to_numpy()
@@ -130,7 +183,8 @@ class FixedPoint:
     """Where bias would come to rest: the map crosses the diagonal from above.
 
     value      nan where the mean map does not cross from above between the assigned levels
-    low, high  95 % interval; infinite where it is not bounded by the levels that were assigned; nan with value
+    low, high  95 % interval; infinite where it is not bounded by the levels that were assigned; nan
+               with value
     n          seeds
     """
 
@@ -142,22 +196,31 @@ class FixedPoint:
     def __str__(self) -> str:
         if np.isnan(self.value):
             return f"no level of rest between the assigned levels (n = {self.n} seeds)"
-        ends = [f"{end:.2f}" if np.isfinite(end) else "beyond the levels" for end in (self.low, self.high)]
+        ends = [
+            f"{end:.2f}" if np.isfinite(end) else "beyond the levels"
+            for end in (self.low, self.high)
+        ]
         return f"{self.value:.2f} [{ends[0]}, {ends[1]}] (n = {self.n} seeds)"
 
 
 def fixed_point(found: TransferMap) -> FixedPoint:
-    """The level of rest of a map, with the set of levels at which a t test over seeds does not see it move.
+    """The level of rest of a map, with the set of levels at which a t test over seeds does not see
+    it move.
 
-    d(x) = 0 falling;  interval: the x around it with |mean_s d_s(x)| <= t(n - 1) sd_s d_s(x) / sqrt(n)
+    d(x) = 0 falling;  interval: the x around it with |mean_s d_s(x)| <= t(n - 1) sd_s d_s(x) /
+                       sqrt(n)
 
-    The test is inverted level by level, so the interval needs no standard error of a crossing and may be open.
+    The test is inverted level by level, so the interval needs no standard error of a crossing and
+    may be open.
 
     returns  FixedPoint   of several crossings the lowest; without an interval (nan) below two seeds
-    source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185 (inverting a t test); coverage in the tests
+    source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185 (inverting a t
+             test); coverage in the tests
     """
     n, nan = len(found.step), float("nan")
-    x = np.unique(np.concatenate([found.before, np.linspace(found.before[0], found.before[-1], 2001)]))
+    x = np.unique(
+        np.concatenate([found.before, np.linspace(found.before[0], found.before[-1], 2001)])
+    )
     d = np.array([np.interp(x, found.before, row) for row in found.step])
     mean = d.mean(0)
     falls = np.flatnonzero((mean[:-1] >= 0) & (mean[1:] < 0))
@@ -169,11 +232,17 @@ def fixed_point(found: TransferMap) -> FixedPoint:
         return FixedPoint(value, nan, nan, n)
     moves = np.abs(mean) > stats.t.ppf(0.5 + LEVEL / 2, n - 1) * d.std(0, ddof=1) / np.sqrt(n)
     below, above = np.flatnonzero(moves & (x < value)), np.flatnonzero(moves & (x > value))
-    return FixedPoint(value, float(x[below[-1]]) if len(below) else -np.inf, float(x[above[0]]) if len(above) else np.inf, n)
+    return FixedPoint(
+        value,
+        float(x[below[-1]]) if len(below) else -np.inf,
+        float(x[above[0]]) if len(above) else np.inf,
+        n,
+    )
 
 
 def fixed_points(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """The level of rest of shares and of contrasts in every setting: setting, of, value, low, high, n, says."""
+    """The level of rest of shares and of contrasts in every setting: setting, of, value, low, high,
+    n, says."""
     rows = []
     for setting, table in transfer_table(parts).groupby("setting", sort=False):
         for what in ("share", "contrast"):
@@ -182,21 +251,28 @@ def fixed_points(parts: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["setting", "of", "value", "low", "high", "n", "says"])
 
 
-# ---- What the map predicts -------------------------------------------------------------------------------------------
+# ---- What the map predicts -----------------------------------------------------------------------
 
-def predicted_shares(found: TransferMap, start: np.ndarray, e: Any, generations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of later training sets and batches, if every generation does to its pool what one did to the start.
 
-    s_t the share of the favoured cells in pool t, b_t = f(s_t) that in batch t, c_t its share of images with a clear group,
-    q images in a batch, of them r fresh real ones. The protocol says which parts are in the pool; their images are counted:
+def predicted_shares(
+    found: TransferMap, start: np.ndarray, e: Any, generations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of later training sets and batches, if every generation does to its pool what one did
+    to the start.
+
+    s_t the share of the favoured cells in pool t, b_t = f(s_t) that in batch t, c_t its share of
+    images with a clear group, q images in a batch, of them r fresh real ones. The protocol says
+    which parts are in the pool; their images are counted:
 
         s_{t+1} = (n s_0 + sum_i [(q - r) c_i b_i + r s_0]) / (n + sum_i [(q - r) c_i + r])
 
-    with the start where it stays and i over all batches or the newest. A uniform draw of it (`subsample`) keeps the mean.
+    with the start where it stays and i over all batches or the newest. A uniform draw of it
+    (`subsample`) keeps the mean.
 
     start    (n_seeds,) float   share in the start of each seed
     e        Experiment         its protocol, n_real, n_batch, n_fresh
-    returns  pools (n_seeds, generations + 1), batches (n_seeds, generations); nan from where a pool leaves the assigned levels
+    returns  pools (n_seeds, generations + 1), batches (n_seeds, generations); nan from where a pool
+             leaves the assigned levels
     """
     protocol, fresh = PROTOCOLS[e.protocol], float(e.n_fresh)
     pools, batches, parts = [start], [], []
@@ -205,26 +281,36 @@ def predicted_shares(found: TransferMap, start: np.ndarray, e: Any, generations:
         images = (e.n_batch - fresh) * found.visible(pools[-1])
         batches.append(made)
         parts.append((images * made + fresh * start, images + fresh))
-        kept = ([(e.n_real * start, np.full_like(start, e.n_real))] if protocol.start else [])
+        kept = [(e.n_real * start, np.full_like(start, e.n_real))] if protocol.start else []
         kept += parts if protocol.batches == "all" else parts[-1:]
         pools.append(sum(hits for hits, _ in kept) / sum(size for _, size in kept))
     return np.stack(pools, 1), np.stack(batches, 1).reshape(len(start), generations)
 
 
 def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
-    """Shares of batches after generation 0, measured and as the one-step maps predict them; the map has not seen them.
+    """Shares of batches after generation 0, measured and as the one-step maps predict them; the map
+    has not seen them.
 
     parts    variants at several levels, see `by_level`; their generation 0 makes the maps
-    others   Results whose experiments have the same data, sizes and generator, later generations and any protocol
-             but `balanced`, which sets the shares of its pools itself
-    returns  setting, protocol, ratio, bias, seed, generation (from 1), start, predicted, unchanged (the share that generation
-             0 made: what no further change predicts), measured; each seed by its own map
+    others   Results whose experiments have the same data, sizes and generator, later generations
+             and any protocol but `balanced`, which sets the shares of its pools itself
+    returns  setting, protocol, ratio, bias, seed, generation (from 1), start, predicted, unchanged
+             (the share that generation 0 made: what no further change predicts), measured; each
+             seed by its own map
     """
     rows: list[tuple] = []
-    outcomes = [o for results in others for o in results.of("generated")
-                if o.experiment.start == "biased" and len(o.batches) > 1 and not PROTOCOLS[o.experiment.protocol].balanced]
+    outcomes = [
+        o
+        for results in others
+        for o in results.of("generated")
+        if o.experiment.start == "biased"
+        and len(o.batches) > 1
+        and not PROTOCOLS[o.experiment.protocol].balanced
+    ]
     for setting, levels in by_level(parts).items():
-        table = transfer_table({f"{setting}, bias {level}": results for level, results in levels.items()})
+        table = transfer_table(
+            {f"{setting}, bias {level}": results for level, results in levels.items()}
+        )
         found = transfer_map(table)
         seeds = sorted(table.seed.unique())
         wanted, seen = _of_the_map(next(iter(levels.values())).of("generated")[0].experiment), set()
@@ -234,13 +320,39 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
                 continue
             seen.add(other.id)
             i = seeds.index(other.seed)
-            own = TransferMap(found.before, found.step[i:i + 1], found.clear)
+            own = TransferMap(found.before, found.step[i : i + 1], found.clear)
             _, batches = predicted_shares(own, np.array([_start_share(o)]), other, len(o.batches))
             measured = favoured_shares(o)
-            rows += [(setting, other.protocol, other.ratio, other.bias, other.seed, t, _start_share(o), batches[0, t],
-                      measured[0], measured[t]) for t in range(1, len(measured))]
-    return pd.DataFrame(rows, columns=["setting", "protocol", "ratio", "bias", "seed", "generation", "start", "predicted",
-                                       "unchanged", "measured"])
+            rows += [
+                (
+                    setting,
+                    other.protocol,
+                    other.ratio,
+                    other.bias,
+                    other.seed,
+                    t,
+                    _start_share(o),
+                    batches[0, t],
+                    measured[0],
+                    measured[t],
+                )
+                for t in range(1, len(measured))
+            ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "setting",
+            "protocol",
+            "ratio",
+            "bias",
+            "seed",
+            "generation",
+            "start",
+            "predicted",
+            "unchanged",
+            "measured",
+        ],
+    )
 
 
 def _of_the_map(e: Any) -> dict[str, Any]:
@@ -249,31 +361,50 @@ def _of_the_map(e: Any) -> dict[str, Any]:
 
 
 def prediction_errors(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of measured minus predicted share, with its 95 % t interval, in every held-out generation.
+    """Mean over seeds of measured minus predicted share, with its 95 % t interval, in every
+    held-out generation.
 
     table    of `held_out`
-    returns  setting, protocol, ratio, bias, generation, n, measured, predicted, error, low, high, error_unchanged (of the
-             prediction that nothing changes after generation 0); nan intervals with one seed
+    returns  setting, protocol, ratio, bias, generation, n, measured, predicted, error, low, high,
+             error_unchanged (of the prediction that nothing changes after generation 0); nan
+             intervals with one seed
     """
     keys = ["setting", "protocol", "ratio", "bias", "generation"]
     rows = []
     for where, part in table.groupby(keys, sort=False):
         e = two_way_interval((part.measured - part.predicted).to_numpy()[:, None], np.zeros(1, int))
-        rows.append((*where, e.n, part.measured.mean(), part.predicted.mean(), e.mean, e.low, e.high,
-                     (part.measured - part.unchanged).mean()))
-    return pd.DataFrame(rows, columns=[*keys, "n", "measured", "predicted", "error", "low", "high", "error_unchanged"])
+        rows.append(
+            (
+                *where,
+                e.n,
+                part.measured.mean(),
+                part.predicted.mean(),
+                e.mean,
+                e.low,
+                e.high,
+                (part.measured - part.unchanged).mean(),
+            )
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[*keys, "n", "measured", "predicted", "error", "low", "high", "error_unchanged"],
+    )
 
 
-# ---- Convergence across starts ---------------------------------------------------------------------------------------
+# ---- Convergence across starts -------------------------------------------------------------------
+
 
 def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, Estimate]:
-    """Do starts of different bias come together? The slope of M_T on M_0, with the assigned level z as instrument.
+    """Do starts of different bias come together? The slope of M_T on M_0, with the assigned level z
+    as instrument.
 
-    slope(arm) = sum_s cov_l(z_l, M_T) / sum_s cov_l(z_l, M_0);   difference = slope(generated) - slope(none)
+    slope(arm) = sum_s cov_l(z_l, M_T) / sum_s cov_l(z_l, M_0);   difference = slope(generated) -
+    slope(none)
 
-    Regressing M_T on a noisy M_0 gives slopes below 1 where nothing happens; the assigned level has no noise, and retraining
-    alone (arm none) shares M_0 and the rest of the bias. difference < 0: starts come together; > 0: they part. Intervals are
-    for new seeds and new test images (delta method, `two_way_interval`).
+    Regressing M_T on a noisy M_0 gives slopes below 1 where nothing happens; the assigned level has
+    no noise, and retraining alone (arm none) shares M_0 and the rest of the bias. difference < 0:
+    starts come together; > 0: they part. Intervals are for new seeds and new test images (delta
+    method, `two_way_interval`).
 
     levels   bias -> Results with the arms generated and none, the same seeds at each
     returns  generated, none, difference -> Estimate
@@ -282,14 +413,28 @@ def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, 
     if len(levels) < 2:
         raise ValueError(f"convergence needs at least two assigned levels; got {sorted(levels)}")
     z = np.array(list(levels)) - np.mean(list(levels))
-    seeds = {(level, arm): [o.experiment.seed for o in results.of(arm)] for level, results in levels.items()
-             for arm in ("generated", "none")}
+    seeds = {
+        (level, arm): [o.experiment.seed for o in results.of(arm)]
+        for level, results in levels.items()
+        for arm in ("generated", "none")
+    }
     if len({tuple(s) for s in seeds.values()}) > 1 or not next(iter(seeds.values())):
-        raise ValueError(f"convergence needs the arms generated and none with the same seeds at every level; got {seeds}")
+        raise ValueError(
+            "convergence needs the arms generated and none with the same seeds at every level; "
+            f"got {seeds}"
+        )
 
     def moved(arm: str, t: int) -> np.ndarray:
-        return np.sum([zl * headline_weights(results.of(arm)) * np.stack([right_of(o, t) for o in results.of(arm)])
-                       for zl, results in zip(z, levels.values(), strict=True)], axis=0)
+        return np.sum(
+            [
+                zl
+                * headline_weights(results.of(arm))
+                * np.stack([right_of(o, t) for o in results.of(arm)])
+                for zl, results in zip(z, levels.values(), strict=True)
+            ],
+            axis=0,
+        )
+
     before = moved("none", 0)
     after = {arm: moved(arm, generation) for arm in ("generated", "none")}
     after["difference"] = after["generated"] - after["none"]
@@ -298,17 +443,30 @@ def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, 
 
 
 def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """`convergence` of every setting with the arm none: setting, slope (of the arms generated, none, their difference), value,
-    low, high, p, n."""
-    rows = [(setting, name, e.mean, e.low, e.high, e.p, e.n) for setting, levels in by_level(parts).items()
-            if all(results.of("none") for results in levels.values()) for name, e in convergence(levels).items()]
+    """`convergence` of every setting with the arm none: setting, slope (of the arms generated,
+    none, their difference), value, low, high, p, n."""
+    rows = [
+        (setting, name, e.mean, e.low, e.high, e.p, e.n)
+        for setting, levels in by_level(parts).items()
+        if all(results.of("none") for results in levels.values())
+        for name, e in convergence(levels).items()
+    ]
     return pd.DataFrame(rows, columns=["setting", "slope", "value", "low", "high", "p", "n"])
 
 
 def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:
-    """Estimate of mean(sum of top) / mean(sum of bottom), both (n_seeds, N) contributions of test images."""
+    """Estimate of mean(sum of top) / mean(sum of bottom), both (n_seeds, N) contributions of test
+    images."""
     size = bottom.sum(1).mean()
     b = top.sum(1).mean() / size
     e = estimate_of(o, (top - b * bottom) / size)
-    p = float(2 * stats.t.sf(abs(b) / e.se, e.df)) if e.se > 0 else float("nan") if np.isnan(e.se) else float(b == 0)
-    return dataclasses.replace(e, mean=float(b), low=e.low + b, high=e.high + b, p=p, per_seed=e.per_seed + b)
+    p = (
+        float(2 * stats.t.sf(abs(b) / e.se, e.df))
+        if e.se > 0
+        else float("nan")
+        if np.isnan(e.se)
+        else float(b == 0)
+    )
+    return dataclasses.replace(
+        e, mean=float(b), low=e.low + b, high=e.high + b, p=p, per_seed=e.per_seed + b
+    )

@@ -1,4 +1,5 @@
-"""Estimates and their uncertainty from plain arrays: the two-way interval, Holm, sign flips, prediction bands.
+"""Estimates and their uncertainty from plain arrays: the two-way interval, Holm, sign flips,
+prediction bands.
 
 numpy and scipy only. What is estimated is in `inference`.
 """
@@ -44,17 +45,20 @@ class Estimate:
 
 
 def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds of a linear statistic, its standard error for new seeds and new test images, and degrees of freedom.
+    """Mean over seeds of a linear statistic, its standard error for new seeds and new test images,
+    and degrees of freedom.
 
     D_s = sum_u x_su;  se^2 = a + b,  a = var(D)/n,  b = n/(n - 1) max(0, v_common - v_indep)
     df = (n - 1) (1 + (n - 3)/(n - 1) b/a)^2   (n - 1 below four seeds)
 
-    v_common is the variance of mean D when one resample of test units within strata is shared by all seeds, v_indep the
-    same with a fresh resample per seed; both in closed form, sum over strata of n_h var_h, since D is a sum over units.
-    n/(n - 1) makes b unbiased: v_common holds 1/n of the noise of v_indep, which holds 1/n of the images' variance. df is
-    Satterthwaite's, with the bias of 1/a removed: E[1/a] is (n - 1)/(n - 3) times too large.
+    v_common is the variance of mean D when one resample of test units within strata is shared by
+    all seeds, v_indep the same with a fresh resample per seed; both in closed form, sum over strata
+    of n_h var_h, since D is a sum over units. n/(n - 1) makes b unbiased: v_common holds 1/n of the
+    noise of v_indep, which holds 1/n of the images' variance. df is Satterthwaite's, with the bias
+    of 1/a removed: E[1/a] is (n - 1)/(n - 3) times too large.
 
-    per_unit  (..., n_seeds, n_units) float   contribution of each test unit to D_s; at least two seeds
+    per_unit  (..., n_seeds, n_units) float   contribution of each test unit to D_s; at least two
+              seeds
     stratum   (n_units,) int                  units are resampled within strata
     returns   mean, se, df   (...) each; df is inf where var(D) is 0 and n > 3
     source    ours; coverage simulated in the tests
@@ -89,7 +93,8 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
 
 
 def _variance_of_sum(x: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """Variance of sum(x) when units are drawn anew within strata, sum_h n_h var_h; (..., n_units) to (...)."""
+    """Variance of sum(x) when units are drawn anew within strata, sum_h n_h var_h; (..., n_units)
+    to (...)."""
     order = np.argsort(stratum, kind="stable")
     first = np.flatnonzero(np.diff(stratum[order], prepend=-1))
     n, x = np.diff(first, append=len(order)), x[..., order]
@@ -99,7 +104,8 @@ def _variance_of_sum(x: np.ndarray, stratum: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Any) -> np.ndarray:
-    """Holm's step-down adjustment: rejecting where it is below 0.05 keeps the family-wise error at 5 %.
+    """Holm's step-down adjustment: rejecting where it is below 0.05 keeps the family-wise error at
+    5 %.
 
     p~_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),  p_(1) <= ... <= p_(m)
 
@@ -115,9 +121,11 @@ def holm(p_values: Any) -> np.ndarray:
 
 
 def sign_flip(d: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p-value of mean 0 if the sign of every difference is a coin toss: a robustness check without a t.
+    """Two-sided p-value of mean 0 if the sign of every difference is a coin toss: a robustness
+    check without a t.
 
-    p = P(|mean of +-d| >= |mean d|), over all 2^n signs up to n = 12, above over 2^12 random ones and the observed
+    p = P(|mean of +-d| >= |mean d|), over all 2^n signs up to n = 12, above over 2^12 random ones
+    and the observed
 
     d        (n,) float   differences of two arms, one per seed
     returns  float        at least 2^(1 - n); nan with a nan in d
@@ -135,7 +143,8 @@ def sign_flip(d: np.ndarray, seed: int = 0) -> float:
 
 @dataclass(frozen=True)
 class Band:
-    """A mean, a 95 % band around it, the standard deviation between seeds and the number of seeds."""
+    """A mean, a 95 % band around it, the standard deviation between seeds and the number of
+    seeds."""
 
     mean: float
     low: float

@@ -1,10 +1,11 @@
-"""Instruments: what tells the group and the class of an image. They measure; what they say decides about a pool only through
-the filters `expert` and `random-cell`.
+"""Instruments: what tells the group and the class of an image. They measure; what they say decides
+about a pool only through the filters `expert` and `random-cell`.
 
-The *probe* tells groups: exactly from the pixels where nature allows (`Source.probe`), else by a classifier fitted to
-instruments, whose confusion with the true groups on test images is kept beside every share. The *oracle* tells classes,
-to see whether a generated image shows what it was told; the *extractor* gives the features in which quality is measured.
-All are fitted once per data set, whatever the seed, on disjoint instruments. The *expert* filters, and measures nothing.
+The *probe* tells groups: exactly from the pixels where nature allows (`Source.probe`), else by a
+classifier fitted to instruments, whose confusion with the true groups on test images is kept beside
+every share. The *oracle* tells classes, to see whether a generated image shows what it was told;
+the *extractor* gives the features in which quality is measured. All are fitted once per data set,
+whatever the seed, on disjoint instruments. The *expert* filters, and measures nothing.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,16 @@ from .stages import tensors
 
 
 @kind("instrument", keep=True)
-def fit_instrument(context: Context, *, model: Any, options: dict, images: LabeledImages, tells: str, n: int,
-                   seed: int) -> dict:
+def fit_instrument(
+    context: Context,
+    *,
+    model: Any,
+    options: dict,
+    images: LabeledImages,
+    tells: str,
+    n: int,
+    seed: int,
+) -> dict:
     """A fixed classifier of `tells` ("label" or "group"), fitted to instruments."""
     target = LabeledImages(images.images, getattr(images, tells), images.group)
     state = model.target(**options).fit(target, n, seed=seed, context=context)
@@ -54,27 +63,50 @@ def features_of(context: Context, *, by: Any, images: LabeledImages) -> dict:
 
 
 @kind("quality", keep=True)
-def measure_quality(context: Context, *, real: np.ndarray, test: LabeledImages, fake: np.ndarray, batch: LabeledImages,
-                    probed: dict, train: np.ndarray, counts: list) -> dict:
-    """The values of `quality` as arrays: metric (position in NAMES), value, n, label and group (-1: all)."""
-    found = quality(Sample(real, test.label, test.group, test.unit), Sample(fake, batch.label, probed["told"]), train,
-                    counts=np.array(counts))
+def measure_quality(
+    context: Context,
+    *,
+    real: np.ndarray,
+    test: LabeledImages,
+    fake: np.ndarray,
+    batch: LabeledImages,
+    probed: dict,
+    train: np.ndarray,
+    counts: list,
+) -> dict:
+    """The values of `quality` as arrays: metric (position in NAMES), value, n, label and group (-1:
+    all)."""
+    found = quality(
+        Sample(real, test.label, test.group, test.unit),
+        Sample(fake, batch.label, probed["told"]),
+        train,
+        counts=np.array(counts),
+    )
     where = [[-1 if x is None else x for x in (v.label, v.group)] for _, v in found]
-    return {"metric": np.array([NAMES.index(name) for name, _ in found]), "value": np.array([v.value for _, v in found]),
-            "n": np.array([v.n for _, v in found]), "where": np.array(where)}
+    return {
+        "metric": np.array([NAMES.index(name) for name, _ in found]),
+        "value": np.array([v.value for _, v in found]),
+        "n": np.array([v.n for _, v in found]),
+        "where": np.array(where),
+    }
 
 
 @kind("acceptance", keep=True)
 def acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int]) -> dict:
-    """How often a filter accepted images of each class and probed group; (n_classes, n_groups + 1)."""
-    return {"rates": acceptance_rates(decided["label"], groups["told"], decided["accepted"], *shape)}
+    """How often a filter accepted images of each class and probed group; (n_classes, n_groups +
+    1)."""
+    return {
+        "rates": acceptance_rates(decided["label"], groups["told"], decided["accepted"], *shape)
+    }
 
 
-# ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context, images) -------------
+# ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context,
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted classifier; loads as (context, images (N, C, H, W) uint8, ...) -> probabilities (N, n)."""
+    """A fitted classifier; loads as (context, images (N, C, H, W) uint8, ...) -> probabilities (N,
+    n)."""
 
     model: Entry
     options: dict[str, Any]
@@ -95,7 +127,8 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """Features of a fitted classifier, divided by a scale; loads as (context, images) -> (N, d) float32."""
+    """Features of a fitted classifier, divided by a scale; loads as (context, images) -> (N, d)
+    float32."""
 
     fitted: Fitted
     scale: Stage | None = None
@@ -109,14 +142,18 @@ class Extractor:
         return digest(["features", self.fitted.id, self.scale and self.scale.id])
 
     def load(self) -> Callable[..., np.ndarray]:
-        model, state = self.fitted.model.target(**self.fitted.options), tensors(self.fitted.state.load())
+        model, state = (
+            self.fitted.model.target(**self.fitted.options),
+            tensors(self.fitted.state.load()),
+        )
         scale = np.float32(self.scale.load()["scale"] if self.scale else 1)
         return lambda context, images: model.features(state, images, context=context) / scale
 
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The exact probe of a data set; loads as (context, images) -> group (N,) int, UNKNOWN where unclear."""
+    """The exact probe of a data set; loads as (context, images) -> group (N,) int, UNKNOWN where
+    unclear."""
 
     dataset: Entry
     options: dict[str, Any]
@@ -132,7 +169,8 @@ class Exact:
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """Rates by class and probed group at which to keep images; loads as (context, images, label) -> rate (N,)."""
+    """Rates by class and probed group at which to keep images; loads as (context, images, label) ->
+    rate (N,)."""
 
     rates: Stage
     probe: Any
@@ -151,6 +189,7 @@ class Rates:
         def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
             said = probe(context, images)
             return rates[label, said if said.ndim == 1 else said.argmax(1)]
+
         return of
 
 
@@ -162,17 +201,33 @@ class Instruments:
         self.model, self.options = CLASSIFIERS[e.instrument], e.prepared("instrument")
 
     def fitted(self, purpose: str) -> Fitted:
-        """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted to its instruments."""
-        tells, n = ("group", self.source.n_groups) if purpose == "probe" else ("label", self.source.n_classes)
-        state = self.store.stage(fit_instrument, model=self.model, options=self.options, tells=tells, n=n,
-                                 images=self.real.instruments[purpose], seed=seed_for("instrument", purpose))
+        """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted
+        to its instruments."""
+        tells, n = (
+            ("group", self.source.n_groups)
+            if purpose == "probe"
+            else ("label", self.source.n_classes)
+        )
+        state = self.store.stage(
+            fit_instrument,
+            model=self.model,
+            options=self.options,
+            tells=tells,
+            n=n,
+            images=self.real.instruments[purpose],
+            seed=seed_for("instrument", purpose),
+        )
         return Fitted(self.model, self.options, state)
 
     @property
     def prober(self) -> Exact | Fitted:
         """Who tells groups."""
         if self.source.probe:
-            return Exact(self.e.dataset_entry, self.e.dataset_entry.resolve(self.e.dataset_options), self.source.probe)
+            return Exact(
+                self.e.dataset_entry,
+                self.e.dataset_entry.resolve(self.e.dataset_options),
+                self.source.probe,
+            )
         return self.fitted("probe")
 
     def oracle(self, images: Any) -> Stage:
@@ -189,12 +244,26 @@ class Instruments:
         return None if self.source.probe else self.probe(self.real.test)
 
     def quality(self, batch: Stage, probed: Stage, pool: Any) -> Stage | None:
-        """Quality of a batch against real test images, and against the pool for copies; None if the instrument is a model
-        without features."""
+        """Quality of a batch against real test images, and against the pool for copies; None if the
+        instrument is a model without features."""
         if not self.model.traits.get("features"):
             return None
         raw = Extractor(self.fitted("extractor"))
-        by = Extractor(raw.fitted, self.store.stage(scale_of_features, by=raw, images=self.real.instruments["extractor"]))
-        real, fake, train = (self.store.stage(features_of, by=by, images=images) for images in (self.real.test, batch, pool))
-        return self.store.stage(measure_quality, real=real, test=self.real.test, fake=fake, batch=batch, probed=probed,
-                                train=train, counts=self.real.counts.tolist())
+        by = Extractor(
+            raw.fitted,
+            self.store.stage(scale_of_features, by=raw, images=self.real.instruments["extractor"]),
+        )
+        real, fake, train = (
+            self.store.stage(features_of, by=by, images=images)
+            for images in (self.real.test, batch, pool)
+        )
+        return self.store.stage(
+            measure_quality,
+            real=real,
+            test=self.real.test,
+            fake=fake,
+            batch=batch,
+            probed=probed,
+            train=train,
+            counts=self.real.counts.tolist(),
+        )

@@ -1,4 +1,5 @@
-"""One line of progress on stderr, in a terminal and in JupyterLab; never under papermill, nbval or in a log file.
+"""One line of progress on stderr, in a terminal and in JupyterLab; never under papermill, nbval or
+in a log file.
 
 A sweep takes hours and says a line in a log as well, now and then.
 """
@@ -30,6 +31,7 @@ class Progress:
             yield
             return
         from tqdm.auto import tqdm
+
         with tqdm(total=len(stages), unit="stage", leave=False) as self._bar:
             yield
         self._bar = None
@@ -47,7 +49,8 @@ class Progress:
 
 
 class Line:
-    """One line that changes in a terminal; elsewhere a line at most every `every` seconds, and the last."""
+    """One line that changes in a terminal; elsewhere a line at most every `every` seconds, and the
+    last."""
 
     def __init__(self, every: float = 60.0) -> None:
         self.every, self._text, self._shown, self._time = every, "", "", float("-inf")

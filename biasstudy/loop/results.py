@@ -1,7 +1,8 @@
 """What is kept of finished experiments, and the one tidy table made from it.
 
-Predictions are kept, metrics are computed from them when asked for, so a new metric needs no retraining. The table is
-long: one row per experiment, generation, metric, class and group. Columns are in `COLUMNS`; undefined is NaN with n = 0.
+Predictions are kept, metrics are computed from them when asked for, so a new metric needs no
+retraining. The table is long: one row per experiment, generation, metric, class and group. Columns
+are in `COLUMNS`; undefined is NaN with n = 0.
 """
 
 import functools
@@ -18,10 +19,37 @@ from ..measures.metrics import Value, applicable, cells, measure
 from ..measures.quality import NAMES
 from ..measures.spurious import values as spurious_values
 
-COLUMNS = ("experiment", "pair", "scale", "numerics", "dataset", "start", "bias", "n_real", "generator", "condition",
-           "classifier", "labels", "ratio", "protocol", "filter", "arm", "prior", "seed", "replicate", "generation",
-           "measured_on", "split", "metric", "label", "group", "value", "n")
-CONFIDENCE_STEPS = 85  # results keep confidences as multiples of 1 / 85: one byte in references; ECE moves < 0.003
+COLUMNS = (
+    "experiment",
+    "pair",
+    "scale",
+    "numerics",
+    "dataset",
+    "start",
+    "bias",
+    "n_real",
+    "generator",
+    "condition",
+    "classifier",
+    "labels",
+    "ratio",
+    "protocol",
+    "filter",
+    "arm",
+    "prior",
+    "seed",
+    "replicate",
+    "generation",
+    "measured_on",
+    "split",
+    "metric",
+    "label",
+    "group",
+    "value",
+    "n",
+)
+# results keep confidences as multiples of 1 / 85: one byte in references; ECE moves < 0.003
+CONFIDENCE_STEPS = 85
 
 
 def in_steps(confidence: np.ndarray) -> np.ndarray:
@@ -31,7 +59,8 @@ def in_steps(confidence: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is kept of one experiment. T + 1 generations, R classifiers per generation, N test images, q in a batch."""
+    """What is kept of one experiment. T + 1 generations, R classifiers per generation, N test
+    images, q in a batch."""
 
     experiment: Experiment
     numerics: str
@@ -39,36 +68,52 @@ class Outcome:
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     design: str
-    occurs: np.ndarray          # (n_classes, n_groups) bool
-    favoured: np.ndarray        # (n_classes, n_groups) int
-    counts: np.ndarray          # (n_classes, n_groups) int: images of the start
-    sizes: dict[str, int]       # images per class
-    label: np.ndarray           # (N,) of the test images
-    group: np.ndarray           # (N,)
-    unit: np.ndarray            # (N,) photograph
-    paired: bool                # every photograph is shown in every group
-    predicted: np.ndarray       # (T + 1, R, N)
-    confidence: np.ndarray      # (T + 1, R, N) probability of the predicted class
-    batches: list[dict[str, np.ndarray]]    # per generation, of each image: label (told), oracle (its class), group (probed),
-                                            # trained (training label); of each candidate of a filter: candidate_label,
-                                            # candidate_group, accepted
-    quality: list[dict[str, np.ndarray]]    # per generation: metric (position in quality.NAMES), value, n, where (label,
-                                            # group); empty if the instrument has no features
-    spurious: dict[str, np.ndarray]         # (T + 1, R, N, ...): see `spurious.responses`; empty if the images have no masks
-    pools: np.ndarray           # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
-    grids: list[np.ndarray]     # per generation: sample grid (n, 3, H, W) uint8, empty for controls
-    confusion: np.ndarray | None    # probe on test images: true group x told group; None if the probe is exact
+    occurs: np.ndarray  # (n_classes, n_groups) bool
+    favoured: np.ndarray  # (n_classes, n_groups) int
+    counts: np.ndarray  # (n_classes, n_groups) int: images of the start
+    sizes: dict[str, int]  # images per class
+    label: np.ndarray  # (N,) of the test images
+    group: np.ndarray  # (N,)
+    unit: np.ndarray  # (N,) photograph
+    paired: bool  # every photograph is shown in every group
+    predicted: np.ndarray  # (T + 1, R, N)
+    confidence: np.ndarray  # (T + 1, R, N) probability of the predicted class
+    # per generation, of each image: label (told), oracle (its class), group (probed),
+    batches: list[dict[str, np.ndarray]]
+    # trained (training label); of each candidate of a
+    # filter: candidate_label,
+    # candidate_group, accepted
+    # per generation: metric (position in quality.NAMES), value, n, where (label,
+    quality: list[dict[str, np.ndarray]]
+    # group); empty if the instrument has no features
+    # (T + 1, R, N, ...): see `spurious.responses`; empty if the images have no masks
+    spurious: dict[str, np.ndarray]
+    # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
+    pools: np.ndarray
+    grids: list[np.ndarray]  # per generation: sample grid (n, 3, H, W) uint8, empty for controls
+    # probe on test images: true group x told group; None if the probe is exact
+    confusion: np.ndarray | None
     stages: dict[str, list[str]]
     cost: dict[str, Any]
-    made_with: dict[str, str]   # versions of registry entries, by kind and name
-    caption: str = ""           # what figures must say of the data, beside their name
+    made_with: dict[str, str]  # versions of registry entries, by kind and name
+    caption: str = ""  # what figures must say of the data, beside their name
 
     @property
     def record(self) -> dict[str, Any]:
         """JSON that says what was run and where its values are."""
         e = self.experiment
-        return {"experiment": e.id, "pair": e.pair, "arm": e.arm, "scale": self.scale, "numerics": self.numerics,
-                "fields": e.fields(), "entries": self.made_with, "sizes": self.sizes, "stages": self.stages, "cost": self.cost}
+        return {
+            "experiment": e.id,
+            "pair": e.pair,
+            "arm": e.arm,
+            "scale": self.scale,
+            "numerics": self.numerics,
+            "fields": e.fields(),
+            "entries": self.made_with,
+            "sizes": self.sizes,
+            "stages": self.stages,
+            "cost": self.cost,
+        }
 
     @property
     def biased(self) -> bool:
@@ -79,8 +124,11 @@ class Outcome:
         return self.predicted == self.label
 
     def cell_accuracy(self, t: int) -> np.ndarray:
-        """Accuracy of each cell in generation t, mean over classifiers; (n_classes, n_groups), nan where no image."""
-        return np.mean([cells(self.label, p, self.group, self.occurs)[0] for p in self.predicted[t]], axis=0)
+        """Accuracy of each cell in generation t, mean over classifiers; (n_classes, n_groups), nan
+        where no image."""
+        return np.mean(
+            [cells(self.label, p, self.group, self.occurs)[0] for p in self.predicted[t]], axis=0
+        )
 
     def measure(self, metric: str) -> pd.DataFrame:
         """Rows of one metric; ValueError with the reason if the design forbids it."""
@@ -92,47 +140,84 @@ class Outcome:
         yield from self._of_batches()
 
     def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
-        fixed = {"occurs": self.occurs, "favoured": self.favoured, "unit": self.unit, "start_counts": self.counts}
+        fixed = {
+            "occurs": self.occurs,
+            "favoured": self.favoured,
+            "unit": self.unit,
+            "start_counts": self.counts,
+        }
         for t, replicates in enumerate(self.predicted):
             for r, predicted in enumerate(replicates):
-                known = {**fixed, "confidence": self.confidence[t, r], "pool_counts": self.pools[t, :, :-1]}
+                known = {
+                    **fixed,
+                    "confidence": self.confidence[t, r],
+                    "pool_counts": self.pools[t, :, :-1],
+                }
                 for metric in metrics:
-                    for value in measure(metric, self.label, predicted, self.group, design=self.design, biased=self.biased,
-                                         paired=self.paired, known=known):
+                    for value in measure(
+                        metric,
+                        self.label,
+                        predicted,
+                        self.group,
+                        design=self.design,
+                        biased=self.biased,
+                        paired=self.paired,
+                        known=known,
+                    ):
                         yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_masks(self) -> Iterator[dict[str, Any]]:
         for t, r in np.ndindex(self.predicted.shape[:2] if self.spurious else (0, 0)):
-            for metric, value in spurious_values({name: found[t, r] for name, found in self.spurious.items()}, self.label):
+            for metric, value in spurious_values(
+                {name: found[t, r] for name, found in self.spurious.items()}, self.label
+            ):
                 yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_batches(self) -> Iterator[dict[str, Any]]:
         n_real = int(self.counts.sum())
         for g, n in enumerate(self.counts.sum(0)):
-            yield self._row(0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g))
+            yield self._row(
+                0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g)
+            )
         if self.biased:
             favoured = self.counts[self.favoured > 0].sum() / n_real
-            yield self._row(0, 0, "start", "train", "favoured-share", Value(float(favoured), n_real))
+            yield self._row(
+                0, 0, "start", "train", "favoured-share", Value(float(favoured), n_real)
+            )
         for t, batch in enumerate(self.batches):
             for metric, value in batch_values(batch, self.favoured):
                 yield self._row(t, 0, "batch", "generated", metric, value)
             if self.quality:
-                yield from (self._row(t, 0, "batch", "generated", name, v) for name, v in quality_values(self.quality[t]))
+                yield from (
+                    self._row(t, 0, "batch", "generated", name, v)
+                    for name, v in quality_values(self.quality[t])
+                )
             if "accepted" in batch:
                 for metric, value in candidate_values(batch, self.favoured.shape, self.experiment):
                     yield self._row(t, 0, "candidates", "generated", metric, value)
 
-    def _row(self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value) -> dict[str, Any]:
-        return {"replicate": replicate, "generation": t, "measured_on": measured_on, "split": split, "metric": metric,
-                "label": None if v.label is None else self.classes[v.label],
-                "group": None if v.group is None else self.groups[v.group], "value": v.value, "n": v.n}
+    def _row(
+        self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value
+    ) -> dict[str, Any]:
+        return {
+            "replicate": replicate,
+            "generation": t,
+            "measured_on": measured_on,
+            "split": split,
+            "metric": metric,
+            "label": None if v.label is None else self.classes[v.label],
+            "group": None if v.group is None else self.groups[v.group],
+            "value": v.value,
+            "n": v.n,
+        }
 
 
 def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator[tuple[str, Value]]:
     """Shares and label agreement of one batch; favoured (n_classes, n_groups) as in `metrics`.
 
     group-share      P(probed group = g), among images with a clear group; nan if there is none
-    favoured-share   P(probed group is one that the biased start favours in the told class), among the same images
+    favoured-share   P(probed group is one that the biased start favours in the told class), among
+                     the same images
     clear-share      P(the group is clear)
     relabelled       P(training label in later pools is not the told class)
     label-agreement  P(oracle's class = told class), of all, per class, and per probed group
@@ -152,17 +237,29 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
 
 def entries_of(e: Experiment) -> dict[str, str]:
     """Versions of the registry entries that an experiment rests on, by kind and name."""
-    entries = [e.dataset_entry, *(e.entry(kind) for kind in ("generator", "classifier", "instrument")), FILTERS[e.filter]]
+    entries = [
+        e.dataset_entry,
+        *(e.entry(kind) for kind in ("generator", "classifier", "instrument")),
+        FILTERS[e.filter],
+    ]
     return {f"{entry.kind} {entry.name}": entry.identity for entry in entries}
 
 
 def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:
-    """Values of one batch as `quality` gave them, measured with the features of the experiment's instrument."""
-    for metric, value, n, (y, g) in zip(found["metric"], found["value"], found["n"], found["where"], strict=True):
-        yield NAMES[metric], Value(float(value), int(n), None if y < 0 else int(y), None if g < 0 else int(g))
+    """Values of one batch as `quality` gave them, measured with the features of the experiment's
+    instrument."""
+    for metric, value, n, (y, g) in zip(
+        found["metric"], found["value"], found["n"], found["where"], strict=True
+    ):
+        yield (
+            NAMES[metric],
+            Value(float(value), int(n), None if y < 0 else int(y), None if g < 0 else int(g)),
+        )
 
 
-def candidate_values(batch: dict[str, np.ndarray], shape: tuple[int, ...], e: Experiment) -> Iterator[tuple[str, Value]]:
+def candidate_values(
+    batch: dict[str, np.ndarray], shape: tuple[int, ...], e: Experiment
+) -> Iterator[tuple[str, Value]]:
     """What a filter did to one batch.
 
     acceptance   P(accepted), of all candidates, per told class, and per probed group
@@ -172,15 +269,18 @@ def candidate_values(batch: dict[str, np.ndarray], shape: tuple[int, ...], e: Ex
     asked = e.n_batch - e.n_fresh
     yield "tries", Value(len(batch["accepted"]) / asked, asked)
     yield "shortfall", Value(1 - len(batch["label"]) / asked, asked)
-    yield from _by_class_and_group("acceptance", batch["accepted"], batch["candidate_label"], batch["candidate_group"], shape)
+    yield from _by_class_and_group(
+        "acceptance", batch["accepted"], batch["candidate_label"], batch["candidate_group"], shape
+    )
 
 
 def _rate(hit: np.ndarray, **where: int) -> Value:
     return Value(float(np.mean(hit)) if len(hit) else float("nan"), len(hit), **where)
 
 
-def _by_class_and_group(name: str, hit: np.ndarray, label: np.ndarray, group: np.ndarray,
-                        shape: tuple[int, ...]) -> Iterator[tuple[str, Value]]:
+def _by_class_and_group(
+    name: str, hit: np.ndarray, label: np.ndarray, group: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[str, Value]]:
     """Share of hits among all, per class and per group; images of unclear group are in no group."""
     yield name, _rate(hit)
     for y in range(shape[0]):
@@ -191,8 +291,14 @@ def _by_class_and_group(name: str, hit: np.ndarray, label: np.ndarray, group: np
 
 def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
     e, table = outcome.experiment, pd.DataFrame(rows)
-    same = {"experiment": e.id, "pair": e.pair, "scale": outcome.scale, "numerics": outcome.numerics,
-            "arm": e.arm, "prior": e.prior}
+    same = {
+        "experiment": e.id,
+        "pair": e.pair,
+        "scale": outcome.scale,
+        "numerics": outcome.numerics,
+        "arm": e.arm,
+        "prior": e.prior,
+    }
     same |= {name: getattr(e, name) for name in COLUMNS if hasattr(e, name) and name not in same}
     return table.assign(**same)[list(COLUMNS)]
 
@@ -204,7 +310,12 @@ class Results:
     counts    how many stages of each kind this call computed and found
     """
 
-    def __init__(self, outcomes: list[Outcome], counts: dict[tuple[str, str], int] | None = None, note: str = "") -> None:
+    def __init__(
+        self,
+        outcomes: list[Outcome],
+        counts: dict[tuple[str, str], int] | None = None,
+        note: str = "",
+    ) -> None:
         if not outcomes:
             raise ValueError("there are no results: no experiment was given")
         self.outcomes, self.counts, self.note = outcomes, counts or {}, note
@@ -214,13 +325,16 @@ class Results:
         return pd.concat([_frame(o, o.rows()) for o in self.outcomes], ignore_index=True)
 
     def measure(self, metric: str) -> pd.DataFrame:
-        """Rows of one metric; ValueError if it is unknown or the design forbids it, with the reason."""
+        """Rows of one metric; ValueError if it is unknown or the design forbids it, with the
+        reason."""
         METRICS[metric]
         return pd.concat([o.measure(metric) for o in self.outcomes], ignore_index=True)
 
     def of(self, arm: str) -> list[Outcome]:
         """Outcomes of one arm, by seed."""
-        return sorted((o for o in self.outcomes if o.experiment.arm == arm), key=lambda o: o.experiment.seed)
+        return sorted(
+            (o for o in self.outcomes if o.experiment.arm == arm), key=lambda o: o.experiment.seed
+        )
 
     def __repr__(self) -> str:
         arms = sorted({o.experiment.arm for o in self.outcomes})

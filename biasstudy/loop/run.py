@@ -1,4 +1,5 @@
-"""Running experiments: ask for the stages whose values are kept, and gather what is kept of them."""
+"""Running experiments: ask for the stages whose values are kept, and gather what is kept of
+them."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,23 +20,37 @@ from .instruments import Instruments
 from .progress import Progress
 from .results import Outcome, Results, entries_of, in_steps
 
-# ---- Running it ------------------------------------------------------------------------------------------------------
+# ---- Running it ----------------------------------------------------------------------------------
 
-def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | None = None, where: str | Path | None = None,
-        scale: str = "custom", keep: str = "results", progress: bool | None = None) -> Results:
+
+def run(
+    experiments: Experiment | Iterable[Experiment],
+    *,
+    numerics: Numerics | None = None,
+    where: str | Path | None = None,
+    scale: str = "custom",
+    keep: str = "results",
+    progress: bool | None = None,
+) -> Results:
     """Run experiments, or read what an earlier run left, and return their results.
 
     experiments  one or many; all are checked before any is trained
     numerics     default: float32 on the CPU, one thread
-    where        folder of the store; default BIASSTUDY_RUNS, else runs/ of the checkout, else the user's cache
+    where        folder of the store; default BIASSTUDY_RUNS, else runs/ of the checkout, else the
+                 user's cache
     scale        a word for tables and figures: smoke, offline, laptop, paper, custom
-    keep         "results": weights and batches are deleted when no experiment of this call needs them; "all": kept
+    keep         "results": weights and batches are deleted when no experiment of this call needs
+                 them; "all": kept
     progress     a line on stderr; default: in a terminal and in JupyterLab
     raises       ValueError, FileNotFoundError or OSError with one sentence, before any training
     """
     if keep not in ("results", "all"):
         raise ValueError(f"unknown keep {keep!r}; known: results, all")
-    listed = list({e.id: e for e in ([experiments] if isinstance(experiments, Experiment) else experiments)}.values())
+    listed = list(
+        {
+            e.id: e for e in ([experiments] if isinstance(experiments, Experiment) else experiments)
+        }.values()
+    )
     numerics = numerics or Numerics()
     numerics.apply()
     drawn = [draw(e) for e in listed]
@@ -49,12 +64,15 @@ def run(experiments: Experiment | Iterable[Experiment], *, numerics: Numerics | 
         for i, (e, real, plan) in enumerate(zip(listed, drawn, plans, strict=True)):
             for turn in plan:
                 for stage in turn.results():
-                    bar.now(f"experiment {i + 1} of {len(listed)} ({e.arm}), generation {turn.t}: {stage.kind.name}")
+                    bar.now(
+                        f"experiment {i + 1} of {len(listed)} ({e.arm}), generation {turn.t}: "
+                        f"{stage.kind.name}"
+                    )
                     stage.load()
             outcomes.append(outcome_of(e, real, plan, numerics, scale, store))
             store.save_record(record_name(e, numerics.name), outcomes[-1].record)
             if keep == "results":
-                store.prune(set(needed_by(plans[i + 1:])))
+                store.prune(set(needed_by(plans[i + 1 :])))
     store.close()
     return Results(outcomes, dict(store.counts))
 
@@ -64,23 +82,36 @@ def record_name(e: Experiment, numerics: str) -> str:
     return f"{e.id}.{numerics}"
 
 
-def open_store(where: str | Path | None, numerics: Numerics, bar: Progress | None = None, kind: type[Store] = Store) -> Store:
+def open_store(
+    where: str | Path | None,
+    numerics: Numerics,
+    bar: Progress | None = None,
+    kind: type[Store] = Store,
+) -> Store:
     """The store in a folder, for these numerics."""
-    described = {name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")}
+    described = {
+        name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")
+    }
     progress = bar.steps if bar else None
-    return kind(Path(where) if where else runs_folder(), described,
-                lambda folder: Context(numerics, folder, progress=progress))
+    return kind(
+        Path(where) if where else runs_folder(),
+        described,
+        lambda folder: Context(numerics, folder, progress=progress),
+    )
 
 
 def space_of(e: Experiment, real: Draw) -> int:
-    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator that may hold its pool; with
-    a filter its candidates as well; and 60 MB for weights, predictions and checkpoints."""
+    """Bytes that an experiment may fill while it runs: each generation its batch, and a generator
+    that may hold its pool; with a filter its candidates as well; and 60 MB for weights, predictions
+    and checkpoints."""
     image = 3 * int(np.prod(real.source.train.images.shape[2:]))
     made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
     return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
 
 
-def needed_by(plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
+def needed_by(
+    plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda stage: True
+) -> dict[str, Stage]:
     """All stages on which these plans rest, by id.
 
     beyond   of a stage: whether to go on to it and to what it rests on
@@ -112,9 +143,12 @@ def needed_by(plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda 
     return found
 
 
-# ---- What is kept of it ----------------------------------------------------------------------------------------------
+# ---- What is kept of it --------------------------------------------------------------------------
 
-def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, scale: str, store: Store) -> Outcome:
+
+def outcome_of(
+    e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, scale: str, store: Store
+) -> Outcome:
     """Everything that is kept of a finished experiment, gathered from its stages."""
     test, source = real.test.load(), real.source
     stacked = [[stage.load() for stage in turn.predictions] for turn in plan]
@@ -127,24 +161,48 @@ def outcome_of(e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, 
     stages = {f"{turn.t}": [stage.id for stage in turn.results()] for turn in plan}
     provenance = {stage.id: stage.provenance for stage in needed_by([plan]).values()}
     made = list(provenance.values())
-    cost = {"seconds": {id[:8]: p.get("seconds", 0) for id, p in provenance.items()},
-            "peak_memory_mb": max(p.get("peak_memory_mb", 0) for p in made),
-            "processor": made[0].get("processor", ""), "commits": sorted({p.get("commit", "") for p in made}),
-            "versions": {name: made[0].get(name, "") for name in ("biasstudy", "python", "torch", "numpy")}}
+    cost = {
+        "seconds": {id[:8]: p.get("seconds", 0) for id, p in provenance.items()},
+        "peak_memory_mb": max(p.get("peak_memory_mb", 0) for p in made),
+        "processor": made[0].get("processor", ""),
+        "commits": sorted({p.get("commit", "") for p in made}),
+        "versions": {
+            name: made[0].get(name, "") for name in ("biasstudy", "python", "torch", "numpy")
+        },
+    }
     return Outcome(
-        experiment=e, numerics=numerics.name, scale=scale, classes=source.classes, groups=source.groups, design=source.design,
-        occurs=source.occurs, favoured=real.favoured, counts=real.counts, sizes=real.sizes,
-        label=test.label, group=test.group, unit=test.unit, paired=source.paint is not None, caption=source.caption,
+        experiment=e,
+        numerics=numerics.name,
+        scale=scale,
+        classes=source.classes,
+        groups=source.groups,
+        design=source.design,
+        occurs=source.occurs,
+        favoured=real.favoured,
+        counts=real.counts,
+        sizes=real.sizes,
+        label=test.label,
+        group=test.group,
+        unit=test.unit,
+        paired=source.paint is not None,
+        caption=source.caption,
         predicted=np.array([[p["predicted"] for p in row] for row in stacked]),
         confidence=in_steps(np.array([[p["confidence"] for p in row] for row in stacked])),
-        batches=list(batches.values()), quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
+        batches=list(batches.values()),
+        quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
         spurious=spurious_of(plan),
         pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
-        grids=grids, confusion=confusion, stages=stages, cost=cost, made_with=entries_of(e))
+        grids=grids,
+        confusion=confusion,
+        stages=stages,
+        cost=cost,
+        made_with=entries_of(e),
+    )
 
 
 def spurious_of(plan: list[Turn]) -> dict[str, np.ndarray]:
-    """What `spurious.responses` found, by generation and classifier; empty where test images have no masks."""
+    """What `spurious.responses` found, by generation and classifier; empty where test images have
+    no masks."""
     found = [[stage.load() for stage in turn.spurious] for turn in plan]
     names = found[0][0] if found[0] else ()
     stacked = {name: np.array([[one[name] for one in row] for row in found]) for name in names}
@@ -152,33 +210,51 @@ def spurious_of(plan: list[Turn]) -> dict[str, np.ndarray]:
 
 
 def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:
-    """What is known of the images of one batch: label (told), oracle, group (probed), trained (label in later pools); and of
-    all candidates, where there is a filter: candidate_label, candidate_group, accepted."""
-    told = real.told[e.n_fresh:] if e.condition == "class" else real.told[e.n_fresh:] // real.source.n_groups
-    known = {"label": told, "oracle": turn.kept["oracle"].load()["told"], "group": turn.kept["probe"].load()["told"]}
+    """What is known of the images of one batch: label (told), oracle, group (probed), trained
+    (label in later pools); and of all candidates, where there is a filter: candidate_label,
+    candidate_group, accepted."""
+    told = (
+        real.told[e.n_fresh :]
+        if e.condition == "class"
+        else real.told[e.n_fresh :] // real.source.n_groups
+    )
+    known = {
+        "label": told,
+        "oracle": turn.kept["oracle"].load()["told"],
+        "group": turn.kept["probe"].load()["told"],
+    }
     if "decisions" in turn.kept:
         decided = turn.kept["decisions"].load()
-        known |= {"label": decided["batch"], "candidate_label": decided["label"], "accepted": decided["accepted"],
-                  "candidate_group": turn.kept["groups"].load()["told"]}
+        known |= {
+            "label": decided["batch"],
+            "candidate_label": decided["label"],
+            "accepted": decided["accepted"],
+            "candidate_group": turn.kept["groups"].load()["told"],
+        }
     known["trained"] = turn.kept["seen"].load()["told"] if "seen" in turn.kept else known["label"]
     return {name: value.astype(np.int64) for name, value in known.items()}
 
 
 def composition(pool: Pool, real: Draw, batches: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
-    """Images of a pool by training label and group, the probed one of generated images; (n_classes, n_groups + 1), the last
-    column: group unclear."""
+    """Images of a pool by training label and group, the probed one of generated images; (n_classes,
+    n_groups + 1), the last column: group unclear."""
     table = np.zeros((real.source.n_classes, real.source.n_groups + 1), np.int64)
-    np.add.at(table, membership(pool, batches), 1)                                     # UNKNOWN is -1: the last column
+    # UNKNOWN is -1: the last column
+    np.add.at(table, membership(pool, batches), 1)
     return table
 
 
 def membership(thing: Any, batches: dict[str, dict[str, np.ndarray]]) -> tuple[np.ndarray, ...]:
     """Training label and group of every image of a pool or part."""
     if isinstance(thing, Pool):
-        found = [[values[positions(index)] for values in membership(part, batches)] for part, index in thing.parts]
+        found = [
+            [values[positions(index)] for values in membership(part, batches)]
+            for part, index in thing.parts
+        ]
         return tuple(np.concatenate(values) for values in zip(*found, strict=True))
     if isinstance(thing, Stage):
-        batch = batches[thing.inputs.get("batch", thing).id]                           # a relabelled batch, or the batch
+        # a relabelled batch, or the batch
+        batch = batches[thing.inputs.get("batch", thing).id]
         return batch["trained"], batch["group"]
     images = thing.load()
     return images.label, images.group

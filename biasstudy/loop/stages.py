@@ -1,4 +1,5 @@
-"""What the loop is made of: one function per kind of stage. Each receives exactly what enters its key, and a context."""
+"""What the loop is made of: one function per kind of stage. Each receives exactly what enters its
+key, and a context."""
 
 import functools
 from dataclasses import dataclass
@@ -29,19 +30,34 @@ def _warm(previous: dict | None) -> dict[str, Any]:
     return {} if previous is None else {"previous": tensors(previous)}
 
 
-# ---- Generators and their images -------------------------------------------------------------------------------------
+# ---- Generators and their images -----------------------------------------------------------------
+
 
 @kind("generator", keep=False)
-def fit_generator(context: Context, *, model: Any, options: dict, pool: LabeledImages, condition: str, n_groups: int,
-                  reserve: LabeledImages | None, previous: dict | None, seed: int) -> dict:
+def fit_generator(
+    context: Context,
+    *,
+    model: Any,
+    options: dict,
+    pool: LabeledImages,
+    condition: str,
+    n_groups: int,
+    reserve: LabeledImages | None,
+    previous: dict | None,
+    seed: int,
+) -> dict:
     told = condition_of(pool, condition, n_groups)
-    return _numpy(model.target(**options).fit(pool, told, reserve, seed=seed, context=context, **_warm(previous)))
+    return _numpy(
+        model.target(**options).fit(
+            pool, told, reserve, seed=seed, context=context, **_warm(previous)
+        )
+    )
 
 
 @dataclass(frozen=True)
 class Told:
-    """Which conditions a generator is told: `counts` of each, spread evenly; the first `first` are not asked for, because
-    the reserve gives those images."""
+    """Which conditions a generator is told: `counts` of each, spread evenly; the first `first` are
+    not asked for, because the reserve gives those images."""
 
     counts: tuple[int, ...]
     first: int
@@ -65,35 +81,61 @@ class Told:
 
 
 @kind("batch", keep=False, decode=lambda arrays: LabeledImages(**arrays))
-def sample_batch(context: Context, *, model: Any, options: dict, state: dict, told: Told, origin: int, seed: int) -> dict:
-    asked = told.whole[told.first:]
-    images = model.target(**options).sample(tensors(state), asked, told.first, seed=seed, context=context)
+def sample_batch(
+    context: Context, *, model: Any, options: dict, state: dict, told: Told, origin: int, seed: int
+) -> dict:
+    asked = told.whole[told.first :]
+    images = model.target(**options).sample(
+        tensors(state), asked, told.first, seed=seed, context=context
+    )
     return told.labeled(images, asked, origin).arrays()
 
 
 @kind("grid", keep=True)
-def sample_grid(context: Context, *, model: Any, options: dict, state: dict, told: list[int], seed: int) -> dict:
-    return {"images": model.target(**options).sample(tensors(state), np.array(told), 0, seed=seed, context=context)}
+def sample_grid(
+    context: Context, *, model: Any, options: dict, state: dict, told: list[int], seed: int
+) -> dict:
+    return {
+        "images": model.target(**options).sample(
+            tensors(state), np.array(told), 0, seed=seed, context=context
+        )
+    }
 
 
-# ---- Filtering -------------------------------------------------------------------------------------------------------
+# ---- Filtering -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a generator made until every told condition had its quota of accepted images, and what the filter said."""
+    """What a generator made until every told condition had its quota of accepted images, and what
+    the filter said."""
 
-    images: np.ndarray      # (N, C, H, W) uint8, in the order in which they were made
-    told: np.ndarray        # (N,) condition
-    accepted: np.ndarray    # (N,) bool
+    images: np.ndarray  # (N, C, H, W) uint8, in the order in which they were made
+    told: np.ndarray  # (N,) condition
+    accepted: np.ndarray  # (N,) bool
 
 
 @kind("candidates", keep=False, decode=lambda arrays: Candidates(**arrays))
-def sample_candidates(context: Context, *, model: Any, options: dict, state: dict, told: Told, filter: Any,
-                      filter_options: dict, judge: Any, tries: float, shortfall: str, origin: int, seed: int) -> dict:
-    """Sample in pieces until the quota is met, at most `tries` times as many as the quota; the size of the pieces does not
-    change the result, because candidate i and its acceptance depend on i alone and what lies behind the last is cut off."""
+def sample_candidates(
+    context: Context,
+    *,
+    model: Any,
+    options: dict,
+    state: dict,
+    told: Told,
+    filter: Any,
+    filter_options: dict,
+    judge: Any,
+    tries: float,
+    shortfall: str,
+    origin: int,
+    seed: int,
+) -> dict:
+    """Sample in pieces until the quota is met, at most `tries` times as many as the quota; the size
+    of the pieces does not change the result, because candidate i and its acceptance depend on i
+    alone and what lies behind the last is cut off."""
     generator, whole, q = model.target(**options), told.whole, len(told.whole)
-    quota = np.bincount(whole[told.first:], minlength=len(told.counts))
+    quota = np.bincount(whole[told.first :], minlength=len(told.counts))
     position, limit, piece = told.first, told.first + int(tries * (q - told.first)), q - told.first
     images, asked, accepted = [], np.empty(0, np.int64), np.empty(0, bool)
     while True:
@@ -104,7 +146,9 @@ def sample_candidates(context: Context, *, model: Any, options: dict, state: dic
         chance = uniform_of_images(position, len(now), seed_for(seed, "filter"))
         images.append(made)
         asked = np.concatenate([asked, now])
-        accepted = np.concatenate([accepted, filter.target(made, label, judged, chance, **filter_options).astype(bool)])
+        accepted = np.concatenate(
+            [accepted, filter.target(made, label, judged, chance, **filter_options).astype(bool)]
+        )
         position += len(now)
         seen, kept = (np.bincount(x, minlength=len(quota)) for x in (asked, asked[accepted]))
         missing = np.maximum(quota - kept, 0)
@@ -114,19 +158,32 @@ def sample_candidates(context: Context, *, model: Any, options: dict, state: dic
         piece = int(np.ceil(q * (missing / rate)[missing > 0] / quota[missing > 0]).max()) + 1
     if missing.any() and shortfall == "stop":
         c = int(missing.argmax())
-        raise ValueError(f"filter {filter.name!r} accepted {kept[c]} of {seen[c]} images told condition {c} in generation "
-                         f"{origin}, and {quota[c]} are needed; train the models longer, or set shortfall: keep")
+        raise ValueError(
+            f"filter {filter.name!r} accepted {kept[c]} of {seen[c]} images told condition {c} in "
+            "generation "
+            f"{origin}, and {quota[c]} are needed; train the models longer, or set shortfall: keep"
+        )
     last = len(asked)
     if not missing.any():
-        last = 1 + max(np.flatnonzero(accepted & (asked == c))[n - 1] for c, n in enumerate(quota) if n)
-    return {"images": np.concatenate(images)[:last], "told": asked[:last], "accepted": accepted[:last]}
+        last = 1 + max(
+            np.flatnonzero(accepted & (asked == c))[n - 1] for c, n in enumerate(quota) if n
+        )
+    return {
+        "images": np.concatenate(images)[:last],
+        "told": asked[:last],
+        "accepted": accepted[:last],
+    }
 
 
 @kind("decisions", keep=True)
 def decisions(context: Context, *, candidates: Candidates, told: Told) -> dict:
-    """Of each candidate its told class and whether it was accepted; of each image of the batch, in order, its told class."""
-    return {"label": told.label(candidates.told).astype(np.int16), "accepted": candidates.accepted,
-            "batch": told.label(_in_order(candidates, told)[0]).astype(np.int16)}
+    """Of each candidate its told class and whether it was accepted; of each image of the batch, in
+    order, its told class."""
+    return {
+        "label": told.label(candidates.told).astype(np.int16),
+        "accepted": candidates.accepted,
+        "batch": told.label(_in_order(candidates, told)[0]).astype(np.int16),
+    }
 
 
 @kind("filtered", keep=False, decode=lambda arrays: LabeledImages(**arrays))
@@ -136,12 +193,16 @@ def accepted_batch(context: Context, *, candidates: Candidates, told: Told, orig
 
 
 def _in_order(candidates: Candidates, told: Told) -> tuple[np.ndarray, np.ndarray]:
-    """The batch of the first accepted candidates of each condition, in the order of an unfiltered batch: the told condition
-    of each image, and which candidate it is. A place that no candidate fills is left out."""
-    order = told.whole[told.first:]
+    """The batch of the first accepted candidates of each condition, in the order of an unfiltered
+    batch: the told condition of each image, and which candidate it is. A place that no candidate
+    fills is left out."""
+    order = told.whole[told.first :]
     index = np.full(len(order), -1)
     for c in np.unique(order):
-        places, found = np.flatnonzero(order == c), np.flatnonzero(candidates.accepted & (candidates.told == c))
+        places, found = (
+            np.flatnonzero(order == c),
+            np.flatnonzero(candidates.accepted & (candidates.told == c)),
+        )
         n = min(len(places), len(found))
         index[places[:n]] = found[:n]
     return order[index >= 0], index[index >= 0]
@@ -154,11 +215,18 @@ def relabel(context: Context, *, batch: LabeledImages, seen: dict) -> dict:
 
 
 @kind("balanced", keep=True, decode=lambda arrays: arrays["index"])
-def draw_balanced(context: Context, *, pool: LabeledImages, groups: np.ndarray, counts: list[int], n_groups: int,
-                  seed: int) -> dict:
-    """Positions of counts[y] images of every class y, equally many of each of its groups that there are, in random order
-    without replacement; of a group with too few images each is taken equally often, up to one. Images of unclear group are
-    left out."""
+def draw_balanced(
+    context: Context,
+    *,
+    pool: LabeledImages,
+    groups: np.ndarray,
+    counts: list[int],
+    n_groups: int,
+    seed: int,
+) -> dict:
+    """Positions of counts[y] images of every class y, equally many of each of its groups that there
+    are, in random order without replacement; of a group with too few images each is taken equally
+    often, up to one. Images of unclear group are left out."""
     rng, chosen = np.random.default_rng(seed), []
     for y, n in enumerate(counts):
         members = [np.flatnonzero((pool.label == y) & (groups == g)) for g in range(n_groups)]
@@ -169,24 +237,42 @@ def draw_balanced(context: Context, *, pool: LabeledImages, groups: np.ndarray, 
     return {"index": np.sort(np.concatenate(chosen))}
 
 
-# ---- Classifiers -----------------------------------------------------------------------------------------------------
+# ---- Classifiers ---------------------------------------------------------------------------------
+
 
 @kind("classifier", keep=False)
-def fit_classifier(context: Context, *, model: Any, options: dict, pool: LabeledImages, n_classes: int, previous: dict | None,
-                   seed: int) -> dict:
-    return _numpy(model.target(**options).fit(pool, n_classes, seed=seed, context=context, **_warm(previous)))
+def fit_classifier(
+    context: Context,
+    *,
+    model: Any,
+    options: dict,
+    pool: LabeledImages,
+    n_classes: int,
+    previous: dict | None,
+    seed: int,
+) -> dict:
+    return _numpy(
+        model.target(**options).fit(pool, n_classes, seed=seed, context=context, **_warm(previous))
+    )
 
 
 @kind("prediction", keep=True)
 def predict(context: Context, *, by: Any, images: LabeledImages) -> dict:
     probability = by(context, images.images)
-    confidence = (probability.max(1) * 65535).round() / 65535     # last bits differ between kinds of CPU
-    return {"predicted": probability.argmax(1).astype(np.int16), "confidence": confidence.astype(np.float32)}
+    # last bits differ between kinds of CPU
+    confidence = (probability.max(1) * 65535).round() / 65535
+    return {
+        "predicted": probability.argmax(1).astype(np.int16),
+        "confidence": confidence.astype(np.float32),
+    }
 
 
 @kind("spurious", keep=True)
 def measure_spurious(context: Context, *, by: Any, images: LabeledImages) -> dict:
-    """How a classifier answers noise on and around the masked object, and ablations: see `spurious.responses`."""
+    """How a classifier answers noise on and around the masked object, and ablations: see
+    `spurious.responses`."""
     assert images.mask is not None, "only asked for where test images have masks"
-    found = responses(lambda x: by(context, x), images.images, images.mask, images.label, images.unit)
+    found = responses(
+        lambda x: by(context, x), images.images, images.mask, images.label, images.unit
+    )
     return {**found, "confidence": (found["confidence"] * 65535).round() / np.float32(65535)}

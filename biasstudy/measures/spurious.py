@@ -1,23 +1,27 @@
-"""Spurious metrics: does a classifier look at the object, or at what is around it? For images with a mask of the object.
+"""Spurious metrics: does a classifier look at the object, or at what is around it? For images with
+a mask of the object.
 
-Relative foreground sensitivity (Moayeri et al. 2022, "Hard ImageNet"; their rfs.py): noise on the object (foreground) or on
-all else (background), and which of the two costs more accuracy.
+Relative foreground sensitivity (Moayeri et al. 2022, "Hard ImageNet"; their rfs.py): noise on the
+object (foreground) or on all else (background), and which of the two costs more accuracy.
 
     RFS = (a_bg - a_fg) / (2 min(a, 1 - a)),  a = (a_fg + a_bg) / 2;  0 where a is 0 or 1
 
-a_fg, a_bg are the accuracies with noise on foreground and background: clamp(x + M sigma N(0, 1), 0, 1), each image in TRIALS
-draws, averaged within classes first, then over classes. 1: noise around the object does no harm; -1: noise on it does none.
-Ours is the choice that noisy pixels are rounded to the 256 levels that every classifier here takes, and that all sigmas, arms
-and generations see the same draws, which belong to the image, not to its place in a batch.
+a_fg, a_bg are the accuracies with noise on foreground and background: clamp(x + M sigma N(0, 1), 0,
+1), each image in TRIALS draws, averaged within classes first, then over classes. 1: noise around
+the object does no harm; -1: noise on it does none. Ours is the choice that noisy pixels are rounded
+to the 256 levels that every classifier here takes, and that all sigmas, arms and generations see
+the same draws, which belong to the image, not to its place in a batch.
 
-Ablations (their ablations.py) take the object away; a *small* loss of accuracy is bad. `tile` follows their description: their
-code mixes up rows and columns, and its boxes lack the last row and column of the object, where ours hold all of it.
+Ablations (their ablations.py) take the object away; a *small* loss of accuracy is bad. `tile`
+follows their description: their code mixes up rows and columns, and its boxes lack the last row and
+column of the object, where ours hold all of it.
 
     none         the image as it is
     grey-object  pixels of the object grey
     grey-box     the bounding box of the object grey
-    tile         the box of each connected piece filled with copies of the largest adjacent patch: of the four boxes beside it,
-                 cut off at the edge of the image and at the next object pixel; grey where there is no room on any side
+    tile         the box of each connected piece filled with copies of the largest adjacent patch:
+                 of the four boxes beside it, cut off at the edge of the image and at the next
+                 object pixel; grey where there is no room on any side
 
 Plain numpy; imports nothing else of the package but the metrics' Value.
 """
@@ -30,23 +34,26 @@ import numpy as np
 from ..core.seeds import seed_for
 from .metrics import Value
 
-SIGMAS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)     # of pixels 0..1: the grid of the authors
-SIGMA = 0.25                                        # their default
+SIGMAS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)  # of pixels 0..1: the grid of the authors
+SIGMA = 0.25  # their default
 TRIALS = 3
-SEED = seed_for("spurious")                         # of the noise, in every study
-GREY = 128                                          # 0.5 as one of 256 levels
-AT_ONCE = 2**26                                     # bytes of images that a classifier is given together
+SEED = seed_for("spurious")  # of the noise, in every study
+GREY = 128  # 0.5 as one of 256 levels
+# bytes of images that a classifier is given together
+AT_ONCE = 2**26
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-# ---- What is done to images ------------------------------------------------------------------------------------------
+# ---- What is done to images ----------------------------------------------------------------------
+
 
 def noise_of(unit: int, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
-    """The draws that belong to one image: TRIALS times standard normal numbers, (TRIALS, *shape) float32.
+    """The draws that belong to one image: TRIALS times standard normal numbers, (TRIALS, *shape)
+    float32.
 
-    Each is one of 2^16 equally probable quantiles, looked up: four times as fast as drawing them, and
-    the same on every machine.
+    Each is one of 2^16 equally probable quantiles, looked up: four times as fast as drawing them,
+    and the same on every machine.
     """
     n = TRIALS * int(np.prod(shape))
     drawn = np.frombuffer(np.random.default_rng([seed, unit]).bytes(2 * n), "<u2")
@@ -56,10 +63,13 @@ def noise_of(unit: int, shape: tuple[int, ...], seed: int = SEED) -> np.ndarray:
 @functools.cache
 def _quantiles() -> np.ndarray:
     from scipy.special import ndtri  # slow to import
+
     return ndtri((np.arange(2**16) + 0.5) / 2**16).astype(np.float32)
 
 
-def noisy(image: np.ndarray, mask: np.ndarray, noise: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def noisy(
+    image: np.ndarray, mask: np.ndarray, noise: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """An image with noise on its object and with noise on all else.
 
     image    (C, H, W) uint8
@@ -72,7 +82,8 @@ def noisy(image: np.ndarray, mask: np.ndarray, noise: np.ndarray, sigma: float) 
     everywhere += image + np.float32(0.5)
     np.clip(everywhere, 0.5, 255.5, out=everywhere)
     changed = everywhere.astype(np.uint8)
-    changed ^= image                                                # the bits in which noise changes a pixel
+    # the bits in which noise changes a pixel
+    changed ^= image
     inside = changed & (np.uint8(255) * mask)
     return image ^ inside, image ^ (changed ^ inside)
 
@@ -97,13 +108,18 @@ def box_of(mask: np.ndarray) -> tuple[slice, slice]:
 
 
 def tile(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The bounding box of each connected piece of the object (4-connected, in the order of its rows) filled with copies of the
-    largest adjacent patch; of equally large ones the first of right, left, below, above."""
+    """The bounding box of each connected piece of the object (4-connected, in the order of its
+    rows) filled with copies of the largest adjacent patch; of equally large ones the first of
+    right, left, below, above."""
     from scipy import ndimage  # slow to import
+
     out = image.copy()
     for rows, columns in ndimage.find_objects(ndimage.label(mask)[0]):
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        patches = [_beside(out[:, rows], mask[rows], columns, 2), _beside(out[:, :, columns], mask[:, columns], rows, 1)]
+        patches = [
+            _beside(out[:, rows], mask[rows], columns, 2),
+            _beside(out[:, :, columns], mask[:, columns], rows, 1),
+        ]
         best = max((patch for pair in patches for patch in pair), key=lambda patch: patch[0].size)
         patch, axis, from_end = best
         if not patch.size:
@@ -111,30 +127,48 @@ def tile(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
             continue
         n = width if axis == 2 else height
         copies = np.concatenate([patch] * -(-n // patch.shape[axis]), axis=axis)
-        start = copies.shape[axis] - n if from_end else 0          # whole copies lie next to the patch
+        # whole copies lie next to the patch
+        start = copies.shape[axis] - n if from_end else 0
         out[:, rows, columns] = copies.take(range(start, start + n), axis=axis)
     return out
 
 
-def _beside(strip: np.ndarray, mask: np.ndarray, at: slice, axis: int) -> list[tuple[np.ndarray, int, bool]]:
-    """The patches behind and before a box in a strip of the image as broad as the box; each with the axis along which the
-    strip runs, and whether copies are laid out from the end of the box."""
+def _beside(
+    strip: np.ndarray, mask: np.ndarray, at: slice, axis: int
+) -> list[tuple[np.ndarray, int, bool]]:
+    """The patches behind and before a box in a strip of the image as broad as the box; each with
+    the axis along which the strip runs, and whether copies are laid out from the end of the box."""
     size, taken = at.stop - at.start, np.flatnonzero(mask.any(axis=2 - axis))
     after, before = taken[taken >= at.stop], taken[taken < at.start]
     end = min(at.stop + size, strip.shape[axis], int(after[0]) if len(after) else strip.shape[axis])
     start = max(at.start - size, 0, int(before[-1]) + 1 if len(before) else 0)
-    return [(strip.take(range(at.stop, end), axis=axis), axis, False),
-            (strip.take(range(start, at.start), axis=axis), axis, True)]
+    return [
+        (strip.take(range(at.stop, end), axis=axis), axis, False),
+        (strip.take(range(start, at.start), axis=axis), axis, True),
+    ]
 
 
 ABLATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "none": lambda image, mask: image, "grey-object": grey_object, "grey-box": grey_box, "tile": tile}
+    "none": lambda image, mask: image,
+    "grey-object": grey_object,
+    "grey-box": grey_box,
+    "tile": tile,
+}
 
 
-# ---- What a classifier says to that ----------------------------------------------------------------------------------
+# ---- What a classifier says to that --------------------------------------------------------------
 
-def responses(predict: Predict, images: np.ndarray, mask: np.ndarray, label: np.ndarray, unit: np.ndarray, *,
-              seed: int = SEED, at_once: int = AT_ONCE) -> dict[str, np.ndarray]:
+
+def responses(
+    predict: Predict,
+    images: np.ndarray,
+    mask: np.ndarray,
+    label: np.ndarray,
+    unit: np.ndarray,
+    *,
+    seed: int = SEED,
+    at_once: int = AT_ONCE,
+) -> dict[str, np.ndarray]:
     """How a classifier answers noise and ablations, image by image.
 
     predict  (n, C, H, W) uint8 -> (n, n_classes) probabilities
@@ -143,49 +177,60 @@ def responses(predict: Predict, images: np.ndarray, mask: np.ndarray, label: np.
     label    (N,) int
     unit     (N,) int                      names the noise of each image
     at_once  bytes of images that predict is given together; does not change the result
-    returns  hits (N, len(SIGMAS), 2) uint8      of TRIALS, how often it is right with noise on foreground, background;
-             right (N, len(ABLATIONS)) bool;  confidence (N, len(ABLATIONS)) float32, probability of the true class
+    returns  hits (N, len(SIGMAS), 2) uint8      of TRIALS, how often it is right with noise on
+             foreground, background;
+             right (N, len(ABLATIONS)) bool;  confidence (N, len(ABLATIONS)) float32, probability of
+                                              the true class
     """
     n, s = len(images), len(SIGMAS)
     per_image, shape = s * 2 * TRIALS + len(ABLATIONS), images.shape[1:]
-    found = {"hits": np.zeros((n, s, 2), np.uint8), "right": np.zeros((n, len(ABLATIONS)), bool),
-             "confidence": np.zeros((n, len(ABLATIONS)), np.float32)}
+    found = {
+        "hits": np.zeros((n, s, 2), np.uint8),
+        "right": np.zeros((n, len(ABLATIONS)), bool),
+        "confidence": np.zeros((n, len(ABLATIONS)), np.float32),
+    }
     step = max(1, at_once // (per_image * int(np.prod(shape))))
-    whole = np.empty((min(step, n), per_image, *shape), np.uint8)  # one for all parts: fresh memory costs as much as the noise
+    # one for all parts: fresh memory costs as much as the noise
+    whole = np.empty((min(step, n), per_image, *shape), np.uint8)
     for low in range(0, n, step):
         part = slice(low, min(low + step, n))
-        made = whole[:part.stop - low]
+        made = whole[: part.stop - low]
         for i, out in enumerate(made, start=low):
             _disturb(images[i], mask[i], int(unit[i]), seed, out)
         probability = predict(made.reshape(-1, *shape)).reshape(len(made), per_image, -1)
         right = probability.argmax(2) == label[part, None]
-        found["hits"][part] = right[:, :-len(ABLATIONS)].reshape(-1, s, 2, TRIALS).sum(3)
-        found["right"][part] = right[:, -len(ABLATIONS):]
-        found["confidence"][part] = probability[np.arange(len(made)), -len(ABLATIONS):, label[part]]
+        found["hits"][part] = right[:, : -len(ABLATIONS)].reshape(-1, s, 2, TRIALS).sum(3)
+        found["right"][part] = right[:, -len(ABLATIONS) :]
+        found["confidence"][part] = probability[
+            np.arange(len(made)), -len(ABLATIONS) :, label[part]
+        ]
     return found
 
 
 def _disturb(image: np.ndarray, mask: np.ndarray, unit: int, seed: int, out: np.ndarray) -> None:
-    """All that is made of one image: per sigma TRIALS with noise on the foreground and as many on the background, then the
-    ablations."""
+    """All that is made of one image: per sigma TRIALS with noise on the foreground and as many on
+    the background, then the ablations."""
     noise = noise_of(unit, image.shape, seed)
     for j, sigma in enumerate(SIGMAS):
         k = 2 * TRIALS * j
-        out[k: k + TRIALS], out[k + TRIALS: k + 2 * TRIALS] = noisy(image, mask, noise, sigma)
+        out[k : k + TRIALS], out[k + TRIALS : k + 2 * TRIALS] = noisy(image, mask, noise, sigma)
     for j, ablate in enumerate(ABLATIONS.values(), start=len(out) - len(ABLATIONS)):
         out[j] = ablate(image, mask)
 
 
-# ---- Metrics ---------------------------------------------------------------------------------------------------------
+# ---- Metrics -------------------------------------------------------------------------------------
+
 
 def relative_foreground_sensitivity(a_fg: float, a_bg: float) -> float:
-    """RFS from the accuracies with noise on foreground and background; in [-1, 1], 0 where both are 0 or both 1."""
+    """RFS from the accuracies with noise on foreground and background; in [-1, 1], 0 where both are
+    0 or both 1."""
     total = a_fg + a_bg
     return 0.0 if total in (0, 2) else (a_bg - a_fg) / min(total, 2 - total)
 
 
 def noisy_accuracies(hits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Accuracies with noise on foreground and background, mean over classes of the means within classes.
+    """Accuracies with noise on foreground and background, mean over classes of the means within
+    classes.
 
     hits     (N, len(SIGMAS), 2) int   of TRIALS
     returns  (len(SIGMAS), 2) float    nan if there is no image
@@ -197,9 +242,11 @@ def noisy_accuracies(hits: np.ndarray, label: np.ndarray) -> np.ndarray:
 def values(found: Mapping[str, np.ndarray], label: np.ndarray) -> Iterator[tuple[str, Value]]:
     """Names and values of all spurious metrics of one classifier.
 
-    relative-foreground-sensitivity          at SIGMA; with -0.5, for example, behind it: at that sigma
+    relative-foreground-sensitivity          at SIGMA; with -0.5, for example, behind it: at that
+                                             sigma
     noisy-foreground-, noisy-background-accuracy   its two parts, at SIGMA
-    ablated-accuracy-*, ablated-confidence-*       after each of ABLATIONS: accuracy, and mean probability of the true class,
+    ablated-accuracy-*, ablated-confidence-*       after each of ABLATIONS: accuracy, and mean
+    probability of the true class,
                                                    over all images
 
     found    what `responses` returns
@@ -208,10 +255,16 @@ def values(found: Mapping[str, np.ndarray], label: np.ndarray) -> Iterator[tuple
     n, accuracies = len(label), noisy_accuracies(found["hits"], label)
     for sigma, (a_fg, a_bg) in zip(SIGMAS, accuracies.tolist(), strict=True):
         name = "relative-foreground-sensitivity"
-        yield name if sigma == SIGMA else f"{name}-{sigma}", Value(relative_foreground_sensitivity(a_fg, a_bg), n)
+        yield (
+            name if sigma == SIGMA else f"{name}-{sigma}",
+            Value(relative_foreground_sensitivity(a_fg, a_bg), n),
+        )
         if sigma == SIGMA:
             yield "noisy-foreground-accuracy", Value(a_fg, n)
             yield "noisy-background-accuracy", Value(a_bg, n)
     for j, name in enumerate(ABLATIONS):
         for kind, of in (("accuracy", "right"), ("confidence", "confidence")):
-            yield f"ablated-{kind}-{name}", Value(float(found[of][:, j].mean(dtype=np.float64)) if n else float("nan"), n)
+            yield (
+                f"ablated-{kind}-{name}",
+                Value(float(found[of][:, j].mean(dtype=np.float64)) if n else float("nan"), n),
+            )

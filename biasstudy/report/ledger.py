@@ -1,8 +1,10 @@
-"""The ledger: each claim of the paper's abstract, our hypothesis, the notebook that tests it, and what stored results say.
+"""The ledger: each claim of the paper's abstract, our hypothesis, the notebook that tests it, and
+what stored results say.
 
-Claims are in our words; of the paper only its abstract is known. No number is typed: every result is computed from the
-results that ship with the package, and what they cannot say is said with its reason. README holds the answer and the table
-between marks; `python -m biasstudy ledger --write README.md` renews them, and a test compares.
+Claims are in our words; of the paper only its abstract is known. No number is typed: every result
+is computed from the results that ship with the package, and what they cannot say is said with its
+reason. README holds the answer and the table between marks; `python -m biasstudy ledger --write
+README.md` renews them, and a test compares.
 """
 
 from collections.abc import Callable
@@ -22,8 +24,8 @@ from .summary import Stored, answer
 
 @dataclass(frozen=True)
 class Claim:
-    """claim: of the abstract; hypothesis: ours; notebooks: that test it; result: words from stored results, or why there can
-    be none."""
+    """claim: of the abstract; hypothesis: ours; notebooks: that test it; result: words from stored
+    results, or why there can be none."""
 
     claim: str
     hypothesis: str
@@ -31,8 +33,13 @@ class Claim:
     result: Callable[[Stored], str] | str
 
     def says(self, found: Stored) -> str:
-        """The result in words; a sentence that begins "not stored" where the results are not there."""
-        return f"not testable here: {self.result}" if isinstance(self.result, str) else self.result(found)
+        """The result in words; a sentence that begins "not stored" where the results are not
+        there."""
+        return (
+            f"not testable here: {self.result}"
+            if isinstance(self.result, str)
+            else self.result(found)
+        )
 
 
 def _interval(e: Estimate) -> str:
@@ -48,20 +55,26 @@ def _tally(table: pd.DataFrame) -> str:
     known = ("amplified", "reduced", f"no change beyond {MARGIN}", "cannot tell")
     words = ", ".join(f"{word} in {count[word]}" for word in known if word in count)
     top = table.loc[table.A.abs().idxmax()]
-    return (f"{len(table)} settings: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, {top.A_high:+.3f}] "
-            f"({_named(top)}); n = {table.n.min()} seeds")
+    return (
+        f"{len(table)} settings: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, "
+        f"{top.A_high:+.3f}] "
+        f"({_named(top)}); n = {table.n.min()} seeds"
+    )
 
 
 def _named(row: Any) -> str:
     return f"{row.study}{': ' + row.variant if row.variant else ''}"
 
 
-# ---- Results of each claim -------------------------------------------------------------------------------------------
+# ---- Results of each claim -----------------------------------------------------------------------
+
 
 def _amplifies(found: Stored) -> str:
     table = found.effects
     up = table[table.verdict == "amplified"]
-    return f"{_tally(table)}; R above 0 as well in {int(up.because.sum())} of the {len(up)} amplified"
+    return (
+        f"{_tally(table)}; R above 0 as well in {int(up.because.sum())} of the {len(up)} amplified"
+    )
 
 
 def _beyond_accuracy(found: Stored) -> str:
@@ -69,21 +82,38 @@ def _beyond_accuracy(found: Stored) -> str:
     curves = found.effects[found.effects.E.notna()]
     if curves.empty:
         return "not stored: no study has the arm fewer"
-    lines = [f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] logits"
-             + (f", E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if np.isfinite(row.E) else "")
-             for row in rows.itertuples()]
+    lines = [
+        f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] "
+        "logits"
+        + (
+            f", E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]"
+            if np.isfinite(row.E)
+            else ""
+        )
+        for row in rows.itertuples()
+    ]
     above, below = int((curves.E_low > 0).sum()), int((curves.E_high < 0).sum())
-    return (f"of {len(curves)} settings with an accuracy curve E is above 0 in {above} and below in {below} "
-            f"({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of the amplified settings, "
-            f"{'; '.join(lines) or 'none'}")
+    return (
+        f"of {len(curves)} settings with an accuracy curve E is above 0 in {above} and below in "
+        f"{below} "
+        f"({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of the "
+        "amplified settings, "
+        f"{'; '.join(lines) or 'none'}"
+    )
 
 
 def _together(found: Stored) -> str:
     """Filters against their controls: pairs of variants that differ in the filter only."""
     lines = []
     for study, parts in found.parts.items():
-        by_filter = {r.of("generated")[0].experiment.filter: r for r in parts.values() if r.of("generated")}
-        for one, other in (("classifier", "random-cell"), ("expert", "frozen"), ("classifier", "none")):
+        by_filter = {
+            r.of("generated")[0].experiment.filter: r for r in parts.values() if r.of("generated")
+        }
+        for one, other in (
+            ("classifier", "random-cell"),
+            ("expert", "frozen"),
+            ("classifier", "none"),
+        ):
             if one in by_filter and other in by_filter:
                 e = difference(by_filter[one].of("generated"), by_filter[other].of("generated"))
                 lines.append(f"{one} - {other} = {_interval(e)}, n = {e.n} ({study})")
@@ -94,18 +124,23 @@ def _of_data_set(*names: str) -> Callable[[Stored], str]:
     def result(found: Stored) -> str:
         table = found.effects[found.effects.dataset.isin(names)]
         return _tally(table) if len(table) else f"not stored: no study on {' or '.join(names)}"
+
     return result
 
 
 def _hundreds(found: Stored) -> str:
     outcomes = found.outcomes
     generated = sum(o.experiment.arm == "generated" for o in outcomes)
-    return (f"{len(outcomes)} experiments in {len(found.effects)} settings stored, {generated} of them with a generator, the "
-            f"others controls; {found.cost.process_hours.sum():.0f} process hours")
+    return (
+        f"{len(outcomes)} experiments in {len(found.effects)} settings stored, {generated} of "
+        "them with a generator, the "
+        f"others controls; {found.cost.process_hours.sum():.0f} process hours"
+    )
 
 
 def _metrics(found: Stored) -> str:
-    """Do other metrics say the same? Last generation of the arm generated against none, counted over settings."""
+    """Do other metrics say the same? Last generation of the arm generated against none, counted
+    over settings."""
     lines = []
     for metric in ("accuracy", "accuracy-gap", "equal-opportunity-mean", "worst-group-accuracy"):
         up = down = n = 0
@@ -119,75 +154,154 @@ def _metrics(found: Stored) -> str:
 
 
 def _last(outcomes: list[Any], metric: str) -> np.ndarray:
-    """A metric with one value in the last generation, mean over the classifiers of a seed; (n_seeds,)."""
-    return np.array([np.mean([measure(metric, o.label, predicted, o.group, design=o.design, biased=o.biased, paired=o.paired,
-                                      known={"occurs": o.occurs})[0].value for predicted in o.predicted[-1]])
-                     for o in outcomes])
+    """A metric with one value in the last generation, mean over the classifiers of a seed;
+    (n_seeds,)."""
+    return np.array(
+        [
+            np.mean(
+                [
+                    measure(
+                        metric,
+                        o.label,
+                        predicted,
+                        o.group,
+                        design=o.design,
+                        biased=o.biased,
+                        paired=o.paired,
+                        known={"occurs": o.occurs},
+                    )[0].value
+                    for predicted in o.predicted[-1]
+                ]
+            )
+            for o in outcomes
+        ]
+    )
 
 
 def _conjecture(found: Stored) -> str:
-    lines = [f"{setting} ({study}), {what}: {j}" for (study, setting, what), j in found.judgements.items()]
+    lines = [
+        f"{setting} ({study}), {what}: {j}"
+        for (study, setting, what), j in found.judgements.items()
+    ]
     return "; ".join(lines) or "not stored: no study assigns several levels of bias"
 
 
 def _augmented(found: Stored) -> str:
-    table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & (found.effects.start != "unbiased")]
+    table = found.effects[
+        (found.effects.n >= SEEDS_FOR_VERDICT) & (found.effects.start != "unbiased")
+    ]
     lines = []
     for protocol, part in table.groupby("protocol", sort=True):
         count = part.verdict.value_counts()
-        lines.append(f"{protocol}: {count.get('amplified', 0)} of {len(part)} amplified, "
-                     f"A {part.A.min():+.3f} to {part.A.max():+.3f}")
+        lines.append(
+            f"{protocol}: {count.get('amplified', 0)} of {len(part)} amplified, "
+            f"A {part.A.min():+.3f} to {part.A.max():+.3f}"
+        )
     return f"biased starts, {'; '.join(lines)}; n = {table.n.min()} seeds"
 
 
 LEDGER = (
-    Claim("generated images in training sets may amplify the bias of later classifiers",
-          "A > 0: adding generated images widens the accuracy contrast, against retraining alone; because they are generated: "
-          "R > 0",
-          ("summary", "colorized_mnist", "colorized_mnist_start"), _amplifies),
-    Claim("bias of subgroups is another matter than overall performance",
-          "A > 0 on the logit scale as well, and E > 0: beyond what classifiers of fewer real images show at equal accuracy",
-          ("summary",), _beyond_accuracy),
-    Claim("generator and classifier are trained together, in one loop",
-          "a classifier of the loop that filters generated images moves the contrast beyond what its acceptance rates do",
-          ("colorized_mnist_filter",), _together),
-    Claim("effects are studied on Colorized MNIST", "A differs from 0 on crossed groups that we paint",
-          ("colorized_mnist", "colorized_mnist_start", "colorized_mnist_protocol"),
-          _of_data_set("colorized-mnist", "colorized-mnist-5k")),
-    Claim("effects are studied on CIFAR-20 and CIFAR-100", "A differs from 0 on nested groups (fine in coarse classes)",
-          ("cifar20", "cifar20_condition"), _of_data_set("cifar20", "cifar100")),
-    Claim("effects are studied on Hard ImageNet", "A differs from 0 where classes have spurious cues",
-          ("hard_imagenet", "hard_imagenet_filter"), _of_data_set("hard-imagenet")),
-    Claim("hundreds of experiments", "the study holds hundreds of experiments, controls included", ("summary",), _hundreds),
-    Claim("fairness metrics change across generations",
-          "several metrics differ between the arms generated and none in the last generation", ("summary",), _metrics),
-    Claim("data sets that are augmented again and again", "the way in which generated images enter (protocol) matters",
-          ("colorized_mnist_protocol",), _augmented),
-    Claim("a conjecture about the dynamics of bias",
-          "; rivals: ".join([HYPOTHESES["drift"], f"{HYPOTHESES['growth']}; {HYPOTHESES['no change']}"]),
-          ("conjecture", "colorized_mnist_transfer"), _conjecture),
-    Claim("implications for fairness in real-world applications", "none", (),
-          "groups are painted colours, fine classes and image sources, not people, and models are small"),
+    Claim(
+        "generated images in training sets may amplify the bias of later classifiers",
+        "A > 0: adding generated images widens the accuracy contrast, against retraining alone; "
+        "because they are generated: "
+        "R > 0",
+        ("summary", "colorized_mnist", "colorized_mnist_start"),
+        _amplifies,
+    ),
+    Claim(
+        "bias of subgroups is another matter than overall performance",
+        "A > 0 on the logit scale as well, and E > 0: beyond what classifiers of fewer real "
+        "images show at equal accuracy",
+        ("summary",),
+        _beyond_accuracy,
+    ),
+    Claim(
+        "generator and classifier are trained together, in one loop",
+        "a classifier of the loop that filters generated images moves the contrast beyond what "
+        "its acceptance rates do",
+        ("colorized_mnist_filter",),
+        _together,
+    ),
+    Claim(
+        "effects are studied on Colorized MNIST",
+        "A differs from 0 on crossed groups that we paint",
+        ("colorized_mnist", "colorized_mnist_start", "colorized_mnist_protocol"),
+        _of_data_set("colorized-mnist", "colorized-mnist-5k"),
+    ),
+    Claim(
+        "effects are studied on CIFAR-20 and CIFAR-100",
+        "A differs from 0 on nested groups (fine in coarse classes)",
+        ("cifar20", "cifar20_condition"),
+        _of_data_set("cifar20", "cifar100"),
+    ),
+    Claim(
+        "effects are studied on Hard ImageNet",
+        "A differs from 0 where classes have spurious cues",
+        ("hard_imagenet", "hard_imagenet_filter"),
+        _of_data_set("hard-imagenet"),
+    ),
+    Claim(
+        "hundreds of experiments",
+        "the study holds hundreds of experiments, controls included",
+        ("summary",),
+        _hundreds,
+    ),
+    Claim(
+        "fairness metrics change across generations",
+        "several metrics differ between the arms generated and none in the last generation",
+        ("summary",),
+        _metrics,
+    ),
+    Claim(
+        "data sets that are augmented again and again",
+        "the way in which generated images enter (protocol) matters",
+        ("colorized_mnist_protocol",),
+        _augmented,
+    ),
+    Claim(
+        "a conjecture about the dynamics of bias",
+        "; rivals: ".join(
+            [HYPOTHESES["drift"], f"{HYPOTHESES['growth']}; {HYPOTHESES['no change']}"]
+        ),
+        ("conjecture", "colorized_mnist_transfer"),
+        _conjecture,
+    ),
+    Claim(
+        "implications for fairness in real-world applications",
+        "none",
+        (),
+        "groups are painted colours, fine classes and image sources, not people, and models are "
+        "small",
+    ),
 )
 
 
 def table(found: Stored) -> pd.DataFrame:
     """The ledger with its results: claim, hypothesis, notebooks, result."""
-    return pd.DataFrame([(c.claim, c.hypothesis, ", ".join(c.notebooks), c.says(found)) for c in LEDGER],
-                        columns=["claim", "hypothesis", "notebooks", "result"])
+    return pd.DataFrame(
+        [(c.claim, c.hypothesis, ", ".join(c.notebooks), c.says(found)) for c in LEDGER],
+        columns=["claim", "hypothesis", "notebooks", "result"],
+    )
 
 
 def markdown(found: Stored) -> str:
     """The ledger as a table of README."""
-    lines = ["| claim, in our words | our hypothesis | notebooks | result, from stored results |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| claim, in our words | our hypothesis | notebooks | result, from stored results |",
+        "| --- | --- | --- | --- |",
+    ]
     for row in table(found).itertuples():
         notebooks = ", ".join(f"`{name}`" for name in row.notebooks.split(", ") if name) or "none"
-        lines.append(f"| {row.claim} | {row.hypothesis} | {notebooks} | {row.result.replace('|', '/')} |")
+        lines.append(
+            f"| {row.claim} | {row.hypothesis} | {notebooks} | {row.result.replace('|', '/')} |"
+        )
     return "\n".join(lines)
 
 
 def rewritten(text: str, found: Stored) -> str:
-    """A text with what stands between its marks renewed: <!-- answer --> and <!-- ledger -->, each up to <!-- end -->.
+    """A text with what stands between its marks renewed: <!-- answer --> and <!-- ledger -->, each
+    up to <!-- end -->.
 
     raises   ValueError   if a mark is missing
     """

@@ -1,4 +1,5 @@
-"""Executing notebooks by machine: fresh store, smoke scale, volatile metadata scrubbed, pictures made small."""
+"""Executing notebooks by machine: fresh store, smoke scale, volatile metadata scrubbed, pictures
+made small."""
 
 import base64
 import json
@@ -9,24 +10,35 @@ from typing import Any
 
 from .figures import packed
 
-_COMPARED = ("text/plain", "text/html")  # what nbval compares; pictures differ between font versions
+# what nbval compares; pictures differ between font versions
+_COMPARED = ("text/plain", "text/html")
 
 
 def refresh(path: Path) -> bool:
-    """Execute a notebook in place, in a temporary store; rewritten only if an output that nbval compares has changed.
+    """Execute a notebook in place, in a temporary store; rewritten only if an output that nbval
+    compares has changed.
 
     returns  whether the file was rewritten
     raises   nbclient.CellExecutionError if a cell fails
     """
     import nbformat
     from nbclient import NotebookClient
+
     old = path.read_text()
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         kept = os.environ.get("BIASSTUDY_RUNS"), os.environ.get("BIASSTUDY_STUDY")
-        os.environ["BIASSTUDY_RUNS"], os.environ["BIASSTUDY_STUDY"] = f"{folder}/runs", f"{folder}/study"
+        os.environ["BIASSTUDY_RUNS"], os.environ["BIASSTUDY_STUDY"] = (
+            f"{folder}/runs",
+            f"{folder}/study",
+        )
         try:
-            NotebookClient(notebook, kernel_name="python3", timeout=1200, resources={"metadata": {"path": folder}}).execute()
+            NotebookClient(
+                notebook,
+                kernel_name="python3",
+                timeout=1200,
+                resources={"metadata": {"path": folder}},
+            ).execute()
         finally:
             for name, value in zip(("BIASSTUDY_RUNS", "BIASSTUDY_STUDY"), kept, strict=True):
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -38,10 +50,13 @@ def refresh(path: Path) -> bool:
 
 
 def scrub(notebook: Any) -> None:
-    """Remove what changes from run to run and says nothing (times, widget state, versions of the kernel), and store
-    pictures with 128 colours: a third of the bytes, and nbval does not compare them."""
-    notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                            "language_info": {"name": "python"}}
+    """Remove what changes from run to run and says nothing (times, widget state, versions of the
+    kernel), and store pictures with 128 colours: a third of the bytes, and nbval does not compare
+    them."""
+    notebook["metadata"] = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for i, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{i:02d}"
         for name in ("execution", "papermill"):
@@ -57,7 +72,18 @@ def _compared(notebook: Any) -> list[Any]:
     for cell in notebook["cells"]:
         outputs = []
         for output in cell.get("outputs", []):
-            data = {kind: "".join(text) for kind, text in output.get("data", {}).items() if kind in _COMPARED}
-            outputs.append([output["output_type"], "".join(output.get("text", "")), data, sorted(output.get("data", {}))])
+            data = {
+                kind: "".join(text)
+                for kind, text in output.get("data", {}).items()
+                if kind in _COMPARED
+            }
+            outputs.append(
+                [
+                    output["output_type"],
+                    "".join(output.get("text", "")),
+                    data,
+                    sorted(output.get("data", {})),
+                ]
+            )
         found.append(["".join(cell["source"]), outputs, bool(cell.get("execution_count"))])
     return found

@@ -1,5 +1,6 @@
-"""One self-contained page: the question, the answer with n, figures and tables across studies, the ledger, what it cost; then
-every figure of the own study with its claim, its mark and its files. Nothing is loaded from elsewhere, no script runs."""
+"""One self-contained page: the question, the answer with n, figures and tables across studies, the
+ledger, what it cost; then every figure of the own study with its claim, its mark and its files.
+Nothing is loaded from elsewhere, no script runs."""
 
 import base64
 import html
@@ -18,65 +19,91 @@ from . import figures
 from .ledger import LEDGER
 from .summary import Stored, answer, stored
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>biasstudy</title><link rel="icon" href="data:,"><style>
-body{{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:52rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}}
-h1{{font-size:1.5rem;line-height:1.25}} h2{{font-size:1.15rem;margin-top:2.5rem}} h3{{font-size:1rem;margin:1.2rem 0 .2rem}}
-figure{{margin:1rem 0}} img{{max-width:100%;height:auto}} figcaption,.small{{font-size:.9rem;color:#444}}
-.mark{{display:inline-block;font-size:.8rem;border-radius:3px;padding:.1rem .5rem;background:#e8eef5;color:#234}}
-.reference{{background:#f5eee0;color:#543}} .answer{{border-left:4px solid #D55E00;padding:.3rem 1rem;background:#fbf6f2}}
-.table{{overflow-x:auto}} table{{border-collapse:collapse;font-size:.8rem;overflow-wrap:normal}}
-th,td{{text-align:left;padding:.15rem .5rem;border-bottom:1px solid #ddd;vertical-align:top}} th{{border-color:#777}}
-td{{white-space:nowrap}} td.n{{text-align:right;font-variant-numeric:tabular-nums}} dd{{margin:0 0 .3rem 1rem}}
-footer{{margin-top:3rem;font-size:.8rem;color:#666}}
-@media screen and (max-width:40rem){{.wide img{{width:46rem;max-width:none}}}}
-@media print{{body{{margin:0;max-width:none;font-size:10pt}} .table{{overflow:visible}} table{{font-size:6.5pt}}
-td,th{{padding:.05rem .2rem}} figure,dl>div{{break-inside:avoid}} a{{color:inherit;text-decoration:none}}}}
-</style></head><body>
-<h1>When generated images enter training sets, does the bias of future classifiers grow?</h1>
-{body}
-<footer>biasstudy {version}, commit {commit}, {processor}. Definitions are this study's own; no number is the paper's.</footer>
-</body></html>
-"""
+_PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
-_COLUMNS = {"dataset": "data", "study": "study", "start": "start", "bias": "bias", "generator": "generator",
-            "condition": "told", "classifier": "classifier", "protocol": "protocol", "filter": "filter", "ratio": "ratio",
-            "generation": "T", "n": "n", "A": "A", "A_low": "from", "A_high": "to", "R": "R",
-            "detectable": "detectable", "verdict": "verdict"}
+_COLUMNS = {
+    "dataset": "data",
+    "study": "study",
+    "start": "start",
+    "bias": "bias",
+    "generator": "generator",
+    "condition": "told",
+    "classifier": "classifier",
+    "protocol": "protocol",
+    "filter": "filter",
+    "ratio": "ratio",
+    "generation": "T",
+    "n": "n",
+    "A": "A",
+    "A_low": "from",
+    "A_high": "to",
+    "R": "R",
+    "detectable": "detectable",
+    "verdict": "verdict",
+}
 
 
 def write(folder: Path, found: Stored | None = None) -> Path:
-    """Write folder/index.html from stored results, and from folder/figures/*.json where a study was made there.
+    """Write folder/index.html from stored results, and from folder/figures/*.json where a study was
+    made there.
 
     found   results to sum up; default: all that ships with the package
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = found or stored()
-    body = "".join([f'<p class="answer">{html.escape(answer(found))}</p>', *_across(found), *_dynamics(found), *_ledger(found),
-                    *_cost(found), *_own(folder)])
+    body = "".join(
+        [
+            f'<p class="answer">{html.escape(answer(found))}</p>',
+            *_across(found),
+            *_dynamics(found),
+            *_ledger(found),
+            *_cost(found),
+            *_own(folder),
+        ]
+    )
     page = folder / "index.html"
     known = environment()
-    page.write_text(_PAGE.format(body=body, version=known.get("biasstudy", ""), commit=known["commit"] or "unknown",
-                                 processor=html.escape(known["processor"])))
+    page.write_text(
+        _PAGE.format(
+            body=body,
+            version=known.get("biasstudy", ""),
+            commit=known["commit"] or "unknown",
+            processor=html.escape(known["processor"]),
+        )
+    )
     return page
 
 
-# ---- Sections from stored results ------------------------------------------------------------------------------------
+# ---- Sections from stored results ----------------------------------------------------------------
+
 
 def _across(found: Stored) -> Iterable[str]:
     yield "<h2>Across data sets</h2>"
-    yield _drawn(figures.effects(found.effects, found.mark)[0],
-                 "A, the change of the accuracy contrast that adding generated images makes in the last generation, with its "
-                 "95 % interval for new seeds and new test images, in every setting.", wide=True)
-    yield _drawn(figures.ways(found.parts, found.mark)[0],
-                 "The way of every setting through the plane of accuracy and contrast, generated minus retraining alone.")
-    yield _drawn(figures.dose(found.effects, found.parts, found.mark)[0],
-                 "A against the ratio and against the share of fresh real images, where settings differ in nothing else; "
-                 "points of one value stand side by side.")
-    yield ('<p class="small">A: generated minus none. R: generated minus real. T: generations. n: seeds. detectable: smallest '
-           "change found with 80 % power. Verdicts after Holm's correction within a study.</p>")
-    chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}  # given, not measured
+    yield _drawn(
+        figures.effects(found.effects, found.mark)[0],
+        "A, the change of the accuracy contrast that adding generated images makes in the last "
+        "generation, with its "
+        "95 % interval for new seeds and new test images, in every setting.",
+        wide=True,
+    )
+    yield _drawn(
+        figures.ways(found.parts, found.mark)[0],
+        "The way of every setting through the plane of accuracy and contrast, generated minus "
+        "retraining alone.",
+    )
+    yield _drawn(
+        figures.dose(found.effects, found.parts, found.mark)[0],
+        "A against the ratio and against the share of fresh real images, where settings differ in "
+        "nothing else; "
+        "points of one value stand side by side.",
+    )
+    yield (
+        '<p class="small">A: generated minus none. R: generated minus real. T: generations. n: '
+        "seeds. detectable: smallest "
+        "change found with 80 % power. Verdicts after Holm's correction within a study.</p>"
+    )
+    # given, not measured
+    chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}
     yield _table(found.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS))
 
 
@@ -84,66 +111,108 @@ def _dynamics(found: Stored) -> Iterable[str]:
     if not found.judgements:
         return
     yield "<h2>Dynamics</h2><p>Three hypotheses, all ours:</p><dl>"
-    yield "".join(f"<div><dt><b>{name}</b></dt><dd>{html.escape(says)}</dd></div>" for name, says in HYPOTHESES.items())
-    yield ("</dl><p class='small'>What refutes a hypothesis was defined after the first look at these results: exploratory "
-           "until new data confirm it.</p>")
-    yield _drawn(figures.levels(found.judgements, found.mark)[0],
-                 "Change at each assigned level of bias, with 95 % intervals: of the classifiers' contrast, and of the shares "
-                 "that the first generator makes.")
-    yield "<ul>" + "".join(f"<li>{html.escape(', '.join(key))}: <b>{j.word}</b>. {html.escape(j.because)}."
-                           f"{' Refuted: ' + ', '.join(j.refuted) + '.' if j.refuted else ''}</li>"
-                           for key, j in found.judgements.items()) + "</ul>"
+    yield "".join(
+        f"<div><dt><b>{name}</b></dt><dd>{html.escape(says)}</dd></div>"
+        for name, says in HYPOTHESES.items()
+    )
+    yield (
+        "</dl><p class='small'>What refutes a hypothesis was defined after the first look at "
+        "these results: exploratory "
+        "until new data confirm it.</p>"
+    )
+    yield _drawn(
+        figures.levels(found.judgements, found.mark)[0],
+        "Change at each assigned level of bias, with 95 % intervals: of the classifiers' "
+        "contrast, and of the shares "
+        "that the first generator makes.",
+    )
+    yield (
+        "<ul>"
+        + "".join(
+            f"<li>{html.escape(', '.join(key))}: <b>{j.word}</b>. {html.escape(j.because)}."
+            f"{' Refuted: ' + ', '.join(j.refuted) + '.' if j.refuted else ''}</li>"
+            for key, j in found.judgements.items()
+        )
+        + "</ul>"
+    )
 
 
 def _ledger(found: Stored) -> Iterable[str]:
     yield "<h2>Claims of the paper's abstract, in our words</h2>"
     for claim in LEDGER:
-        yield (f"<h3>{html.escape(claim.claim)}</h3><dl>"
-               f"<div><dt>our hypothesis</dt><dd>{html.escape(claim.hypothesis)}</dd></div>"
-               f"<div><dt>notebooks</dt><dd>{', '.join(claim.notebooks) or 'none'}</dd></div>"
-               f"<div><dt>result</dt><dd>{html.escape(claim.says(found))}</dd></div></dl>")
+        yield (
+            f"<h3>{html.escape(claim.claim)}</h3><dl>"
+            f"<div><dt>our hypothesis</dt><dd>{html.escape(claim.hypothesis)}</dd></div>"
+            f"<div><dt>notebooks</dt><dd>{', '.join(claim.notebooks) or 'none'}</dd></div>"
+            f"<div><dt>result</dt><dd>{html.escape(claim.says(found))}</dd></div></dl>"
+        )
 
 
 def _cost(found: Stored) -> Iterable[str]:
     hours = found.cost.process_hours.sum()
-    yield (f"<h2>Where the results come from, and what they cost</h2><p>{len(found.outcomes)} experiments, {hours:.1f} "
-           "process hours; each stage is counted once in a study.</p>")
+    yield (
+        f"<h2>Where the results come from, and what they cost</h2><p>{len(found.outcomes)} "
+        f"experiments, {hours:.1f} "
+        "process hours; each stage is counted once in a study.</p>"
+    )
     yield _table(found.cost)
 
 
 def _table(table: pd.DataFrame) -> str:
     """A table of a page; numbers with three digits."""
-    cells = [[(f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}", True) if isinstance(x, float) else (str(x), isinstance(x, int))
-              for x in row] for row in table.astype(object).itertuples(index=False)]
+    cells = [
+        [
+            (f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}", True)
+            if isinstance(x, float)
+            else (str(x), isinstance(x, int))
+            for x in row
+        ]
+        for row in table.astype(object).itertuples(index=False)
+    ]
     head = "".join(f"<th>{html.escape(str(name).replace('_', ' '))}</th>" for name in table)
-    body = "".join("<tr>" + "".join(f"<td{' class=n' * number}>{html.escape(text)}</td>" for text, number in row) + "</tr>"
-                   for row in cells)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{' class=n' * number}>{html.escape(text)}</td>" for text, number in row)
+        + "</tr>"
+        for row in cells
+    )
+    head, body = f"<thead><tr>{head}</tr></thead>", f"<tbody>{body}</tbody>"
+    return f'<div class="table"><table>{head}{body}</table></div>'
 
 
 def _drawn(figure: Figure, claim: str, wide: bool = False) -> str:
-    """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone, not shrunk."""
+    """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone,
+    not shrunk."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150)
     shown = _picture(figures.packed(drawn.getvalue()), claim, html.escape(claim))
     if wide:
-        shown = shown.replace("<img", '<div class="table wide"><img', 1).replace("<figcaption>", "</div><figcaption>", 1)
+        shown = shown.replace("<img", '<div class="table wide"><img', 1).replace(
+            "<figcaption>", "</div><figcaption>", 1
+        )
     return shown
 
 
 def _picture(png: bytes, claim: str, caption: str) -> str:
-    return (f'<figure><img alt="{html.escape(claim)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-            f"<figcaption>{caption}</figcaption></figure>")
+    return (
+        f'<figure><img alt="{html.escape(claim)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
-# ---- The own study ---------------------------------------------------------------------------------------------------
+# ---- The own study -------------------------------------------------------------------------------
+
 
 def _own(folder: Path) -> Iterable[str]:
     """Figures that notebooks wrote into the folder, own results first."""
     paths = sorted((folder / "figures").glob("*.json"))
     told: dict[Path, dict[str, Any]] = {path: json.loads(path.read_text()) for path in paths}
     if not told:
-        yield "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a study and draws them.</p>"
+        yield (
+            "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a "
+            "study and draws them.</p>"
+        )
     sections: dict[str, list[str]] = {}
     for path, about in sorted(told.items(), key=lambda item: item[1]["made"] != "trained here"):
         sections.setdefault(about["name"].split("-")[0], []).append(_figure(path, about))
@@ -159,7 +228,13 @@ def _answer(folder: Path, name: str) -> str:
 
 def _figure(path: Path, about: dict[str, str]) -> str:
     made = "" if about["made"] == "trained here" else " reference"
-    files = ", ".join(f'<a href="figures/{path.stem}.{ending}">{ending.upper()}</a>' for ending in ("pdf", "png", "csv"))
-    caption = (f'{html.escape(about["claim"])} <span class="mark{made}">{about["made"]}: {html.escape(about["mark"])}</span> '
-               f"{files}")
+    files = ", ".join(
+        f'<a href="figures/{path.stem}.{ending}">{ending.upper()}</a>'
+        for ending in ("pdf", "png", "csv")
+    )
+    caption = (
+        f'{html.escape(about["claim"])} <span class="mark{made}">{about["made"]}: '
+        f"{html.escape(about['mark'])}</span> "
+        f"{files}"
+    )
     return _picture(path.with_suffix(".png").read_bytes(), about["claim"], caption)

@@ -1,4 +1,5 @@
-"""Results that ship with the package: written as one file a study, read as if they had been run here."""
+"""Results that ship with the package: written as one file a study, read as if they had been run
+here."""
 
 import io
 import json
@@ -13,25 +14,39 @@ from ..experiment import experiment_from
 from ..loop.results import CONFIDENCE_STEPS, Outcome, Results, entries_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
-PICTURES = 6                                     # of each class that figures show
+PICTURES = 6  # of each class that figures show
 
 
 def _shown(grid: np.ndarray, n_classes: int) -> np.ndarray:
     """The pictures of each class that figures show; grids lie class after class."""
-    return grid.reshape(n_classes, -1, *grid.shape[1:])[:, :PICTURES].reshape(-1, *grid.shape[1:]) if len(grid) else grid
+    return (
+        grid.reshape(n_classes, -1, *grid.shape[1:])[:, :PICTURES].reshape(-1, *grid.shape[1:])
+        if len(grid)
+        else grid
+    )
 
 
-def save(results: Results, folder: Path, study: str, command: str, parts: Mapping[str, Results] | None = None,
-         pictures: bool = False, measured: Mapping[str, Any] | None = None) -> None:
-    """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance) and, to be read
-    without the package, <study>.csv.xz: the rows of the table that are of no single class or group.
+def save(
+    results: Results,
+    folder: Path,
+    study: str,
+    command: str,
+    parts: Mapping[str, Results] | None = None,
+    pictures: bool = False,
+    measured: Mapping[str, Any] | None = None,
+) -> None:
+    """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance) and, to be
+    read without the package, <study>.csv.xz: the rows of the table that are of no single class or
+    group.
 
     parts     results of each variant, by its name; default: all are one
     pictures  whether those of the first seed are kept
     measured  of the run that made them, into the provenance: wall time, workers and the like
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plain = results.table.query("label.isna() and group.isna()").drop(columns=["numerics", "prior", "label", "group"])
+    plain = results.table.query("label.isna() and group.isna()").drop(
+        columns=["numerics", "prior", "label", "group"]
+    )
     plain.to_csv(folder / f"{study}.csv.xz", index=False, float_format="%.6g", compression="xz")
     arrays: dict[str, np.ndarray] = {}
     records = []
@@ -39,55 +54,99 @@ def save(results: Results, folder: Path, study: str, command: str, parts: Mappin
         mine: dict[str, np.ndarray] = {
             "predicted": o.predicted.astype(np.uint8),
             "confidence": (o.confidence * CONFIDENCE_STEPS).round().astype(np.uint8),
-            "occurs": o.occurs, "favoured": o.favoured, "counts": o.counts, "pools": o.pools.astype(np.int32)}
-        mine |= {f"batch{t}/{k}": v.astype(np.int16) for t, b in enumerate(o.batches) for k, v in b.items()}
+            "occurs": o.occurs,
+            "favoured": o.favoured,
+            "counts": o.counts,
+            "pools": o.pools.astype(np.int32),
+        }
+        mine |= {
+            f"batch{t}/{k}": v.astype(np.int16)
+            for t, b in enumerate(o.batches)
+            for k, v in b.items()
+        }
         mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
-        if pictures and o.experiment.seed == results.outcomes[0].experiment.seed:  # those of one seed are enough
+        # those of one seed are enough
+        if pictures and o.experiment.seed == results.outcomes[0].experiment.seed:
             mine |= {f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)}
-        if i == 0:                                                 # the test images are those of all
+        # the test images are those of all
+        if i == 0:
             mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
         mine |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
         if o.spurious:
-            mine["spurious/confidence"] = (o.spurious["confidence"] * CONFIDENCE_STEPS).round().astype(np.uint8)
+            mine["spurious/confidence"] = (
+                (o.spurious["confidence"] * CONFIDENCE_STEPS).round().astype(np.uint8)
+            )
         if o.confusion is not None:
             mine["confusion"] = o.confusion
         arrays |= {f"{i}/{name}": value for name, value in mine.items()}
-        records.append({**o.record, "classes": o.classes, "groups": o.groups, "design": o.design, "paired": o.paired,
-                        "caption": o.caption, "n_batches": len(o.batches),
-                        "n_grids": sum(name.startswith("grid") for name in mine)})
-    buffer = io.BytesIO()  # alike arrays beside each other and compressed as one: a third of a compressed npz
+        records.append(
+            {
+                **o.record,
+                "classes": o.classes,
+                "groups": o.groups,
+                "design": o.design,
+                "paired": o.paired,
+                "caption": o.caption,
+                "n_batches": len(o.batches),
+                "n_grids": sum(name.startswith("grid") for name in mine),
+            }
+        )
+    # alike arrays beside each other and compressed as one: a third of a compressed npz
+    buffer = io.BytesIO()
     np.savez(buffer, **dict(sorted(arrays.items(), key=lambda item: item[0].split("/")[::-1])))  # type: ignore[arg-type]
     (folder / f"{study}.npz.xz").write_bytes(lzma.compress(buffer.getvalue(), preset=9))
     ids = [o.experiment.id for o in results.outcomes]
-    variants = [{"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
-                for name, part in (parts or {"": results}).items()]
-    about = {"study": study, "command": command, "outcomes": records, "variants": variants, **(measured or {})}
+    variants = [
+        {"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
+        for name, part in (parts or {"": results}).items()
+    ]
+    about = {
+        "study": study,
+        "command": command,
+        "outcomes": records,
+        "variants": variants,
+        **(measured or {}),
+    }
     _write_about(folder, study, about)
 
 
 def studies(folder: Path | None = None) -> list[str]:
     """Names of the studies whose results ship with the package."""
-    return sorted(path.name.removesuffix(".json.xz") for path in (folder or REFERENCE).glob("*.json.xz"))
+    return sorted(
+        path.name.removesuffix(".json.xz") for path in (folder or REFERENCE).glob("*.json.xz")
+    )
 
 
 def _about(folder: Path, study: str) -> dict[str, Any]:
     if study not in (known := studies(folder)):
-        raise FileNotFoundError(f"no reference results {study!r} ship with the package; known: {', '.join(known) or 'none'}")
+        raise FileNotFoundError(
+            f"no reference results {study!r} ship with the package; known: "
+            f"{', '.join(known) or 'none'}"
+        )
     return json.loads(lzma.decompress((folder / f"{study}.json.xz").read_bytes()))
 
 
 def _write_about(folder: Path, study: str, about: dict[str, Any]) -> None:
-    (folder / f"{study}.json.xz").write_bytes(lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9))
+    (folder / f"{study}.json.xz").write_bytes(
+        lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9)
+    )
 
 
-def save_part(folder: Path, study: str, of: str, variants: Mapping[str, str], arms: tuple[str, ...]) -> None:
-    """Let the results of some arms of some variants of a stored study be those of another study, too: kept once.
+def save_part(
+    folder: Path, study: str, of: str, variants: Mapping[str, str], arms: tuple[str, ...]
+) -> None:
+    """Let the results of some arms of some variants of a stored study be those of another study,
+    too: kept once.
 
     variants   name in the new study -> name in the stored one; KeyError if there is none
     """
     whole = reference_parts(of, folder)
     _ = [whole[name] for name in variants.values()]
-    _write_about(folder, study, {"study": study, "part of": of, "variants": list(variants.items()), "arms": list(arms)})
+    _write_about(
+        folder,
+        study,
+        {"study": study, "part of": of, "variants": list(variants.items()), "arms": list(arms)},
+    )
 
 
 def is_part(study: str, folder: Path | None = None) -> bool:
@@ -100,23 +159,38 @@ def reference(study: str, folder: Path | None = None) -> Results:
     folder = folder or REFERENCE
     about = _about(folder, study)
     if "part of" in about:
-        return _noted(list({o.experiment.id: o for mine in _part(about, folder).values() for o in mine}.values()))
+        return _noted(
+            list(
+                {
+                    o.experiment.id: o for mine in _part(about, folder).values() for o in mine
+                }.values()
+            )
+        )
     with np.load(io.BytesIO(lzma.decompress((folder / f"{study}.npz.xz").read_bytes()))) as file:
         arrays = dict(file)
     return _noted([_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])])
 
 
 def _noted(outcomes: list[Outcome]) -> Results:
-    """Stored outcomes with a note of their machine, cost and commit, and of the entries whose versions have changed since."""
+    """Stored outcomes with a note of their machine, cost and commit, and of the entries whose
+    versions have changed since."""
     cost = outcomes[0].cost
-    older = {f"{name} v{version}" for o in outcomes for name, version in o.made_with.items()
-             if entries_of(o.experiment).get(name) != version}
-    return Results(outcomes, note=f"reference, {cost['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
-                                  f"commit {cost['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}")
+    older = {
+        f"{name} v{version}"
+        for o in outcomes
+        for name, version in o.made_with.items()
+        if entries_of(o.experiment).get(name) != version
+    }
+    return Results(
+        outcomes,
+        note=f"reference, {cost['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
+        f"commit {cost['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}",
+    )
 
 
 def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:
-    """Results of each variant of a study that ships with the package, by the name of the variant."""
+    """Results of each variant of a study that ships with the package, by the name of the
+    variant."""
     folder = folder or REFERENCE
     about = _about(folder, study)
     if "part of" in about:
@@ -124,14 +198,19 @@ def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results
         return {name: Results(mine, note=note) for name, mine in _part(about, folder).items()}
     stored = reference(study, folder)
     variants = about.get("variants", [{"name": "", "outcomes": range(len(stored.outcomes))}])
-    return {v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note) for v in variants}
+    return {
+        v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note)
+        for v in variants
+    }
 
 
 def _part(about: dict[str, Any], folder: Path) -> dict[str, list[Outcome]]:
     """Outcomes of each variant of a study that is a part of another."""
     whole = reference_parts(about["part of"], folder)
-    return {name: [o for o in whole[old].outcomes if o.experiment.arm in about["arms"]]
-            for name, old in about["variants"]}
+    return {
+        name: [o for o in whole[old].outcomes if o.experiment.arm in about["arms"]]
+        for name, old in about["variants"]
+    }
 
 
 def seconds(outcomes: list[Outcome]) -> float:
@@ -140,22 +219,54 @@ def seconds(outcomes: list[Outcome]) -> float:
 
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
-    mine = {name.split("/", 1)[1]: value for name, value in arrays.items() if name.split("/", 1)[0] == str(i)}
+    mine = {
+        name.split("/", 1)[1]: value
+        for name, value in arrays.items()
+        if name.split("/", 1)[0] == str(i)
+    }
+
     def parts(kind: str) -> list[dict[str, np.ndarray]]:
-        found = [{name.split("/")[1]: value for name, value in mine.items() if name.startswith(f"{kind}{t}/")}
-                 for t in range(record["n_batches"])]
+        found = [
+            {
+                name.split("/")[1]: value
+                for name, value in mine.items()
+                if name.startswith(f"{kind}{t}/")
+            }
+            for t in range(record["n_batches"])
+        ]
         return found if any(found) else []
-    spurious = {name.split("/")[1]: value for name, value in mine.items() if name.startswith("spurious/")}
+
+    spurious = {
+        name.split("/")[1]: value for name, value in mine.items() if name.startswith("spurious/")
+    }
     if spurious:
         spurious["confidence"] = (spurious["confidence"] / CONFIDENCE_STEPS).astype(np.float32)
     batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
     return Outcome(
-        experiment=experiment_from(record["fields"]), numerics=record["numerics"], scale=record["scale"],
-        classes=tuple(record["classes"]), groups=tuple(record["groups"]), design=record["design"], occurs=mine["occurs"],
-        favoured=mine["favoured"], counts=mine["counts"], pools=mine["pools"].astype(np.int64),
-        sizes=record["sizes"], paired=record["paired"],
-        label=arrays["0/label"], group=arrays["0/group"], unit=arrays["0/unit"],
-        predicted=mine["predicted"].astype(np.int64), confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
-        batches=batches, quality=parts("quality"), spurious=spurious, caption=record.get("caption", ""),
-        grids=[mine[f"grid{t}"] for t in range(record["n_grids"])], confusion=mine.get("confusion"), stages=record["stages"],
-        cost=record["cost"], made_with=record["entries"])
+        experiment=experiment_from(record["fields"]),
+        numerics=record["numerics"],
+        scale=record["scale"],
+        classes=tuple(record["classes"]),
+        groups=tuple(record["groups"]),
+        design=record["design"],
+        occurs=mine["occurs"],
+        favoured=mine["favoured"],
+        counts=mine["counts"],
+        pools=mine["pools"].astype(np.int64),
+        sizes=record["sizes"],
+        paired=record["paired"],
+        label=arrays["0/label"],
+        group=arrays["0/group"],
+        unit=arrays["0/unit"],
+        predicted=mine["predicted"].astype(np.int64),
+        confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
+        batches=batches,
+        quality=parts("quality"),
+        spurious=spurious,
+        caption=record.get("caption", ""),
+        grids=[mine[f"grid{t}"] for t in range(record["n_grids"])],
+        confusion=mine.get("confusion"),
+        stages=record["stages"],
+        cost=record["cost"],
+        made_with=record["entries"],
+    )

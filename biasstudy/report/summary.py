@@ -1,6 +1,8 @@
-"""All stored results at once: one row per setting, the sentence that answers the question, what it cost.
+"""All stored results at once: one row per setting, the sentence that answers the question, what it
+cost.
 
-Nothing is trained here. A setting is a variant of a stored study; a study that is a part of another is read once.
+Nothing is trained here. A setting is a variant of a stored study; a study that is a part of another
+is read once.
 """
 
 import functools
@@ -21,13 +23,25 @@ from ..inference.intervals import LEVEL, holm
 from ..inference.verdicts import MARGIN, SEEDS_FOR_VERDICT, verdict
 from .shipped import is_part, reference_parts, seconds, studies
 
-SETTING = ("dataset", "start", "bias", "n_real", "generator", "classifier", "condition", "ratio", "protocol", "fresh_share",
-           "filter")
+SETTING = (
+    "dataset",
+    "start",
+    "bias",
+    "n_real",
+    "generator",
+    "classifier",
+    "condition",
+    "ratio",
+    "protocol",
+    "fresh_share",
+    "filter",
+)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Results to be summed up: study -> variant -> Results; each answer is computed when first asked for."""
+    """Results to be summed up: study -> variant -> Results; each answer is computed when first
+    asked for."""
 
     parts: Mapping[str, Mapping[str, Any]]
 
@@ -38,54 +52,108 @@ class Stored:
 
     @functools.cached_property
     def judgements(self) -> dict[tuple[str, str, str], Judgement]:
-        """(study, setting, contrast or share) -> Judgement, of every study with at least two assigned levels of bias."""
-        return {(study, *key): found for study, parts in self.parts.items() if by_level(parts)
-                for key, found in judgements(parts).items()}
+        """(study, setting, contrast or share) -> Judgement, of every study with at least two
+        assigned levels of bias."""
+        return {
+            (study, *key): found
+            for study, parts in self.parts.items()
+            if by_level(parts)
+            for key, found in judgements(parts).items()
+        }
 
     @property
     def outcomes(self) -> list[Any]:
         """Every experiment once."""
-        return list({o.experiment.id: o for parts in self.parts.values() for r in parts.values() for o in r.outcomes}.values())
+        return list(
+            {
+                o.experiment.id: o
+                for parts in self.parts.values()
+                for r in parts.values()
+                for o in r.outcomes
+            }.values()
+        )
 
     @property
     def mark(self) -> str:
         """What stands under a figure of everything."""
         scales = sorted({o.scale for o in self.outcomes})
-        standins = ["stand-in data among them"] * any("stands_for" in o.experiment.dataset_entry.traits for o in self.outcomes)
-        return " · ".join([f"{len(self.parts)} stud{'ies' if len(self.parts) > 1 else 'y'}",
-                           f"{len(self.outcomes)} experiments", f"scale {', '.join(scales)}", *standins])
+        standins = ["stand-in data among them"] * any(
+            "stands_for" in o.experiment.dataset_entry.traits for o in self.outcomes
+        )
+        return " · ".join(
+            [
+                f"{len(self.parts)} stud{'ies' if len(self.parts) > 1 else 'y'}",
+                f"{len(self.outcomes)} experiments",
+                f"scale {', '.join(scales)}",
+                *standins,
+            ]
+        )
 
     @property
     def cost(self) -> pd.DataFrame:
-        """By study: settings, experiments, process hours, processor, commit, notes of older versions."""
+        """By study: settings, experiments, process hours, processor, commit, notes of older
+        versions."""
         rows = []
         for study, parts in self.parts.items():
             mine = list({o.experiment.id: o for r in parts.values() for o in r.outcomes}.values())
             made = mine[0].cost
-            rows.append((study, mine[0].scale, len(parts), len(mine), seconds(mine) / 3600, made["processor"],
-                         made["commits"][0], next(iter(parts.values())).note.partition("made with ")[2] or "current"))
-        return pd.DataFrame(rows, columns=["study", "scale", "settings", "experiments", "process_hours", "processor", "commit",
-                                           "made_with"])
+            rows.append(
+                (
+                    study,
+                    mine[0].scale,
+                    len(parts),
+                    len(mine),
+                    seconds(mine) / 3600,
+                    made["processor"],
+                    made["commits"][0],
+                    next(iter(parts.values())).note.partition("made with ")[2] or "current",
+                )
+            )
+        return pd.DataFrame(
+            rows,
+            columns=[
+                "study",
+                "scale",
+                "settings",
+                "experiments",
+                "process_hours",
+                "processor",
+                "commit",
+                "made_with",
+            ],
+        )
 
 
 def stored(folder: Path | None = None) -> Stored:
     """Everything that ships with the package, or that lies in a folder."""
-    return Stored({study: reference_parts(study, folder) for study in studies(folder) if not is_part(study, folder)})
+    return Stored(
+        {
+            study: reference_parts(study, folder)
+            for study in studies(folder)
+            if not is_part(study, folder)
+        }
+    )
 
 
 def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The answers of all settings: A, S, R, F of the last generation, with two corrections for their number.
+    """The answers of all settings: A, S, R, F of the last generation, with two corrections for
+    their number.
 
-    A_holm    p-value of A after Holm's correction over the settings of the study; the verdict uses it
-    A_all     the same over all settings of all studies: below 0.05 it holds whatever one chose to look at
-    because   of amplified settings: whether R is above 0 as well, that is, because the images are generated
+    A_holm    p-value of A after Holm's correction over the settings of the study; the verdict uses
+              it
+    A_all     the same over all settings of all studies: below 0.05 it holds whatever one chose to
+              look at
+    because   of amplified settings: whether R is above 0 as well, that is, because the images are
+              generated
 
-    A setting that several studies hold has one row: in the study with most seeds, of these in that with most arms.
+    A setting that several studies hold has one row: in the study with most seeds, of these in that
+    with most arms.
 
-    returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 % power), because, A_holm, A_all,
-              then A, A_low, A_high, A_p and so on for S, R, F, nan where an arm was not run; A_logit, A_logit_low,
-              A_logit_high: A where a uniform loss of accuracy near 1 counts as much as near 1/2; E, E_low, E_high: excess
-              over the accuracy curve; no row without A
+    returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 %
+              power), because, A_holm, A_all, then A, A_low, A_high, A_p and so on for S, R, F, nan
+              where an arm was not run; A_logit, A_logit_low, A_logit_high: A where a uniform loss
+              of accuracy near 1 counts as much as near 1/2; E, E_low, E_high: excess over the
+              accuracy curve; no row without A
     """
     rows, estimates, once = [], [], _once(parts)
     for study, variants in parts.items():
@@ -97,18 +165,34 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 continue
             e = variants[name].of("generated")[0].experiment
             word = verdict(c["A"], None if np.isnan(p) else float(p))
-            row = {"study": study, "variant": name, **{field: getattr(e, field) for field in SETTING},
-                   "generation": e.n_generations, "n": c["A"].n, "verdict": word.split(" (")[0],
-                   "detectable": c["A"].detectable, "because": bool("R" in c and c["R"].low > 0), "A_holm": p}
+            row = {
+                "study": study,
+                "variant": name,
+                **{field: getattr(e, field) for field in SETTING},
+                "generation": e.n_generations,
+                "n": c["A"].n,
+                "verdict": word.split(" (")[0],
+                "detectable": c["A"].detectable,
+                "because": bool("R" in c and c["R"].low > 0),
+                "A_holm": p,
+            }
             for key in CONTRASTS:
                 d = c.get(key)
-                row |= {key: d.mean, f"{key}_low": d.low, f"{key}_high": d.high, f"{key}_p": d.p} if d else \
-                    dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_p"), float("nan"))
+                row |= (
+                    {key: d.mean, f"{key}_low": d.low, f"{key}_high": d.high, f"{key}_p": d.p}
+                    if d
+                    else dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_p"), float("nan"))
+                )
             secondary: dict[str, Any] = {"A_logit": logit_contrast(variants[name], "A")}
             secondary["E"] = excess(variants[name]) if variants[name].of("fewer") else None
             for key, d in secondary.items():
-                row |= dict(zip((key, f"{key}_low", f"{key}_high"), (d.mean, d.low, d.high) if d else 3 * [float("nan")],
-                                strict=True))
+                row |= dict(
+                    zip(
+                        (key, f"{key}_low", f"{key}_high"),
+                        (d.mean, d.low, d.high) if d else 3 * [float("nan")],
+                        strict=True,
+                    )
+                )
             rows.append(row)
             estimates.append(c["A"])
     table = pd.DataFrame(rows)
@@ -118,44 +202,61 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Study and variant of every setting; of equal ones that with most seeds, then most arms, the first of several."""
+    """Study and variant of every setting; of equal ones that with most seeds, then most arms, the
+    first of several."""
     chosen: dict[str, tuple[tuple[int, int], str, str]] = {}
     for study, variants in parts.items():
         for name, results in variants.items():
             generated = results.of("generated")
             if not generated:
                 continue
-            same, size = _setting(generated[0].experiment), (len(generated), len({o.experiment.arm for o in results.outcomes}))
+            same, size = (
+                _setting(generated[0].experiment),
+                (len(generated), len({o.experiment.arm for o in results.outcomes})),
+            )
             if same not in chosen or size > chosen[same][0]:
                 chosen[same] = size, study, name
     return {(study, name) for _, study, name in chosen.values()}
 
 
 def _setting(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
-    """What an experiment is but for some fields: a default written out, or a quota without a filter, makes no other."""
+    """What an experiment is but for some fields: a default written out, or a quota without a
+    filter, makes no other."""
     idle = but if e.filter != "none" else (*but, "shortfall")
     fields = {name: value for name, value in e.fields().items() if name not in idle}
     for kind in ("generator", "classifier", "instrument"):
-        fields |= {f"{kind}_{part}": None for part in ("steps", "batch")} | {f"{kind}_options": e.resolved(kind)}
+        fields |= {f"{kind}_{part}": None for part in ("steps", "batch")} | {
+            f"{kind}_options": e.resolved(kind)
+        }
     return str(sorted(fields.items()))
 
 
 def remedies(found: Stored) -> pd.DataFrame:
-    """What a remedy changes: the contrast of the last generation with it minus without it, below 0 it helps.
+    """What a remedy changes: the contrast of the last generation with it minus without it, below 0
+    it helps.
 
-    rebalance   the arm of that name: generated images thinned to the start's shares, against the arm generated
-    balanced    the protocol of that name: pools with as many images of every group, against `subsample`, as many at random
+    rebalance   the arm of that name: generated images thinned to the start's shares, against the
+                arm generated
+    balanced    the protocol of that name: pools with as many images of every group, against
+                `subsample`, as many at random
 
     returns  remedy, study, variant, change, low, high, n: a row per setting that has both sides
     """
     rows: list[tuple] = []
-    plain = {_but_protocol(results): results for variants in found.parts.values() for results in variants.values()
-             if _protocol(results) == "subsample"}
+    plain = {
+        _but_protocol(results): results
+        for variants in found.parts.values()
+        for results in variants.values()
+        if _protocol(results) == "subsample"
+    }
     for study, variants in found.parts.items():
         for name, results in variants.items():
             pairs = {"rebalance": (results.of("rebalance"), results.of("generated"))}
             if _protocol(results) == "balanced" and _but_protocol(results) in plain:
-                pairs["balanced"] = results.of("generated"), plain[_but_protocol(results)].of("generated")
+                pairs["balanced"] = (
+                    results.of("generated"),
+                    plain[_but_protocol(results)].of("generated"),
+                )
             for remedy, (first, second) in pairs.items():
                 if first and second:
                     e = difference(first, second)
@@ -173,21 +274,45 @@ def _but_protocol(results: Any) -> str:
 
 
 def answer(found: Stored) -> str:
-    """The answer to the question in one sentence, with n, from stored results on real data alone."""
-    real = [name for name in found.effects.dataset.unique() if "stands_for" not in DATASETS[name].traits]
+    """The answer to the question in one sentence, with n, from stored results on real data
+    alone."""
+    real = [
+        name for name in found.effects.dataset.unique() if "stands_for" not in DATASETS[name].traits
+    ]
     table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & found.effects.dataset.isin(real)]
     if table.empty:
         return f"No answer: no setting on real data has {SEEDS_FOR_VERDICT} seeds."
     count, up = table.verdict.value_counts(), table[table.verdict == "amplified"]
-    n = f"{table.n.min()}" if table.n.min() == table.n.max() else f"{table.n.min()} to {table.n.max()}"
-    start = "It depends" if 0 < len(up) < len(table) else "Yes, in every setting" if len(up) else "In no setting so far"
-    sources = table.dataset.str.removesuffix("-5k").nunique()   # 5,000 digits are a part of MNIST
+    n = (
+        f"{table.n.min()}"
+        if table.n.min() == table.n.max()
+        else f"{table.n.min()} to {table.n.max()}"
+    )
+    start = (
+        "It depends"
+        if 0 < len(up) < len(table)
+        else "Yes, in every setting"
+        if len(up)
+        else "In no setting so far"
+    )
+    sources = table.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
     asked = Stored({study: found.parts[study] for study in table.study.unique()})
-    known = {word: count.get(word, 0) for word in ("reduced", f"no change beyond {MARGIN}", "cannot tell")}
+    known = {
+        word: count.get(word, 0)
+        for word in ("reduced", f"no change beyond {MARGIN}", "cannot tell")
+    }
     reduced, unchanged, open_ = known.values()
-    return (f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, {len(asked.outcomes)} "
-            f"experiments), adding generated images amplified the bias of later classifiers in {len(up)} "
-            f"({int(up.because.sum())} of them because the images are generated; {int((up.A_all < 1 - LEVEL).sum())} after "
-            f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit scale, too; "
-            f"of the {int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} shown beyond the loss of "
-            f"accuracy), reduced it in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and {open_} cannot be told.")
+    return (
+        f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, "
+        f"{len(asked.outcomes)} "
+        "experiments), adding generated images amplified the bias of later classifiers in "
+        f"{len(up)} "
+        f"({int(up.because.sum())} of them because the images are generated; "
+        f"{int((up.A_all < 1 - LEVEL).sum())} after "
+        f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit "
+        "scale, too; "
+        f"of the {int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} "
+        "shown beyond the loss of "
+        f"accuracy), reduced it in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and "
+        f"{open_} cannot be told."
+    )

@@ -1,11 +1,13 @@
 """One tidy table of everything that is finished, wherever it is kept.
 
-Columns of every table here (`results.COLUMNS`), one row per experiment, generation, metric, class and group:
+Columns of every table here (`results.COLUMNS`), one row per experiment, generation, metric, class
+and group:
 
     experiment, pair     hash of all fields; of those that all arms of a seed share
     scale, numerics      smoke, offline, laptop, paper or custom; precision-device-threads
     dataset ... protocol, filter    fields of the experiment that most studies vary
-    arm, prior           what the batches are made of; data that models have learned from before the start, or none
+    arm, prior           what the batches are made of; data that models have learned from before the
+                         start, or none
     seed, replicate      base of every random stream; which of the classifiers of a generation
     generation           t = 0 (real data only), 1, ...
     measured_on, split   classifier on test; start on train; batch, candidates on generated
@@ -31,13 +33,16 @@ log = logging.getLogger("biasstudy")
 
 
 def load(where: str | Path | None = None) -> pd.DataFrame:
-    """The table of all finished results in a folder of runs, in a table that was written, or of a study that ships.
+    """The table of all finished results in a folder of runs, in a table that was written, or of a
+    study that ships.
 
-    Nothing is computed: an experiment of which values are missing, damaged or of another version is left out, and said so.
+    Nothing is computed: an experiment of which values are missing, damaged or of another version is
+    left out, and said so.
 
-    where    folder; file .csv or .csv.xz; name of a study; default: BIASSTUDY_RUNS, else runs/ of the checkout
-    returns  columns as in the module; of stored tables those of single classes and groups are not there;
-             attrs["note"] says where it was made
+    where    folder; file .csv or .csv.xz; name of a study; default: BIASSTUDY_RUNS, else runs/ of
+             the checkout
+    returns  columns as in the module; of stored tables those of single classes and groups are not
+             there; attrs["note"] says where it was made
     raises   FileNotFoundError   if there is nothing of that name, listing what there is
              ValueError          if a file has other columns
     """
@@ -53,13 +58,17 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
         results = reference(str(where))
         results.table.attrs["note"] = results.note
         return results.table
-    raise FileNotFoundError(f"no folder, file or study {str(where)!r}; studies: {', '.join(studies())}")
+    raise FileNotFoundError(
+        f"no folder, file or study {str(where)!r}; studies: {', '.join(studies())}"
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     if unknown := set(table.columns) - set(COLUMNS):
-        raise ValueError(f"{path} is no table of results: unknown columns {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{path} is no table of results: unknown columns {', '.join(sorted(unknown))}"
+        )
     return table.reindex(columns=list(COLUMNS))
 
 
@@ -73,26 +82,35 @@ class _Reader(Store):
 def _finished(root: Path) -> Iterator[Outcome]:
     """What is kept of every finished experiment in a folder."""
     from ..core.numerics import Numerics
+
     left: list[str] = []
     for file in sorted((root / "experiments").glob("*.json")):
         try:
             record = json.loads(file.read_bytes())
             precision, device, threads, *compiled = record["numerics"].split("-")
-            numerics = Numerics.elsewhere(device, precision=precision, threads=int(threads), compile=bool(compiled))
-            outcome = read_outcome(experiment_from(record["fields"]), numerics, record["scale"], root)
+            numerics = Numerics.elsewhere(
+                device, precision=precision, threads=int(threads), compile=bool(compiled)
+            )
+            outcome = read_outcome(
+                experiment_from(record["fields"]), numerics, record["scale"], root
+            )
         except (ValueError, OSError, ImportError) as error:
             left.append(str(error))
         else:
             yield outcome
     if left:
-        log.warning("%d finished experiments are left out, the first because: %s", len(left), left[0])
+        log.warning(
+            "%d finished experiments are left out, the first because: %s", len(left), left[0]
+        )
 
 
 def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcome:
-    """What is kept of one finished experiment; ValueError if values are missing, damaged or of another version."""
+    """What is kept of one finished experiment; ValueError if values are missing, damaged or of
+    another version."""
     from ..data.real import draw
     from ..loop.generations import turns
     from ..loop.run import open_store, outcome_of
+
     real, store = draw(e), open_store(root, numerics, kind=_Reader)
     outcome = outcome_of(e, real, list(turns(e, real, store)), numerics, scale, store)
     store.close()

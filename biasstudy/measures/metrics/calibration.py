@@ -1,4 +1,5 @@
-"""Calibration: does the confidence of a classifier match its accuracy, overall and in each group?"""
+"""Calibration: does the confidence of a classifier match its accuracy, overall and in each
+group?"""
 
 import numpy as np
 
@@ -9,19 +10,30 @@ BINS = 15
 
 
 def _excess(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Confidence minus correctness of each image, (N,); ValueError if confidences are not N probabilities."""
+    """Confidence minus correctness of each image, (N,); ValueError if confidences are not N
+    probabilities."""
     if np.shape(confidence) != np.shape(label) or not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError(f"confidence must be {len(label)} probabilities in [0, 1]; got shape {np.shape(confidence)}, "
-                         f"values {np.min(confidence, initial=1):.3g} to {np.max(confidence, initial=0):.3g}")
+        raise ValueError(
+            f"confidence must be {len(label)} probabilities in [0, 1]; got shape "
+            f"{np.shape(confidence)}, "
+            f"values {np.min(confidence, initial=1):.3g} to {np.max(confidence, initial=0):.3g}"
+        )
     return np.asarray(confidence, np.float64) - np.equal(label, predicted)
 
 
 @METRICS.register("calibration-error", version=1)
-def calibration_error(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, confidence: np.ndarray,
-                      occurs: np.ndarray | None = None) -> list[Value]:
+def calibration_error(
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    confidence: np.ndarray,
+    occurs: np.ndarray | None = None,
+) -> list[Value]:
     """Expected calibration error with 15 bins of equal width.
 
-    ECE = sum_b (n_b / n) |mean confidence - accuracy in bin b|, bins ((b - 1) / 15, b / 15], 0 in the first
+    ECE = sum_b (n_b / n) |mean confidence - accuracy in bin b|, bins ((b - 1) / 15, b / 15], 0 in
+    the first
 
     Positive by chance alone, the more so the smaller the group; overconfidence has no such floor.
 
@@ -33,7 +45,11 @@ def calibration_error(label: np.ndarray, predicted: np.ndarray, group: np.ndarra
     n_groups = shape_of(label, predicted, group, occurs)[1]
     excess = _excess(label, predicted, confidence)
     # 0.2 in float32 is a little more than 3/15, and belongs to bin 3 all the same
-    bins = np.clip(np.ceil(np.round(np.asarray(confidence, np.float64) * BINS, 6)).astype(np.int64) - 1, 0, BINS - 1)
+    bins = np.clip(
+        np.ceil(np.round(np.asarray(confidence, np.float64) * BINS, 6)).astype(np.int64) - 1,
+        0,
+        BINS - 1,
+    )
     per_bin = np.bincount(group * BINS + bins, excess, n_groups * BINS).reshape(n_groups, BINS)
     n = np.bincount(group, minlength=n_groups)
     overall = rate(np.abs(per_bin.sum(0)).sum(), n.sum())
@@ -41,8 +57,14 @@ def calibration_error(label: np.ndarray, predicted: np.ndarray, group: np.ndarra
 
 
 @METRICS.register("overconfidence", version=1)
-def overconfidence(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, confidence: np.ndarray,
-                   occurs: np.ndarray | None = None) -> list[Value]:
+def overconfidence(
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    confidence: np.ndarray,
+    occurs: np.ndarray | None = None,
+) -> list[Value]:
     """Mean confidence minus accuracy: signed, and 0 on average where a classifier is calibrated.
 
     mean(confidence) - P(yhat = y)
@@ -54,4 +76,7 @@ def overconfidence(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, 
     n_groups = shape_of(label, predicted, group, occurs)[1]
     excess, n = _excess(label, predicted, confidence), np.bincount(group, minlength=n_groups)
     overall = rate(excess.sum(), n.sum())
-    return [Value(float(overall), len(label)), *listed(rate(np.bincount(group, excess, n_groups), n), n, "group")]
+    return [
+        Value(float(overall), len(label)),
+        *listed(rate(np.bincount(group, excess, n_groups), n), n, "group"),
+    ]

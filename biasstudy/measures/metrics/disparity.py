@@ -1,4 +1,5 @@
-"""Variance of accuracy over groups without the part that sampling of test images adds: signed, never clipped."""
+"""Variance of accuracy over groups without the part that sampling of test images adds: signed,
+never clipped."""
 
 import numpy as np
 
@@ -6,13 +7,21 @@ from ...core.registry import METRICS
 from . import Value, listed, per_class, shape_of
 
 
-def _variance(key: np.ndarray, size: int, group: np.ndarray, n_groups: int, correct: np.ndarray,
-              unit: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Variance over groups within each key, less its sampling noise, and the number of images in it.
+def _variance(
+    key: np.ndarray,
+    size: int,
+    group: np.ndarray,
+    n_groups: int,
+    correct: np.ndarray,
+    unit: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variance over groups within each key, less its sampling noise, and the number of images in
+    it.
 
     With e_i = (1[yhat_i = y_i] - a_g) / sqrt(n_g (n_g - 1)), m groups, photographs u:
     noise = (sum_i e_i^2 - sum_u (sum_{i in u} e_i)^2 / m) / (m - 1).
-    Where each photograph is shown once the second sum is the first, and noise = mean_g a_g (1 - a_g) / (n_g - 1).
+    Where each photograph is shown once the second sum is the first, and noise = mean_g a_g (1 -
+    a_g) / (n_g - 1).
     """
     at = key * n_groups + group
     n = np.bincount(at, minlength=size * n_groups).reshape(size, n_groups)
@@ -34,16 +43,20 @@ def _variance(key: np.ndarray, size: int, group: np.ndarray, n_groups: int, corr
 
 
 @METRICS.register("disparity", version=1)
-def disparity(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, unit: np.ndarray | None = None) -> Value:
+def disparity(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, unit: np.ndarray | None = None
+) -> Value:
     """Variance of the group accuracies, less what sampling of test images adds.
 
-    V = Var_g(a_g) - mean_g a_g (1 - a_g) / (n_g - 1), ddof 1, over groups with at least two images; where a photograph is
-    shown in several groups its errors go together, and only the part of the noise that differs between groups is taken off
+    V = Var_g(a_g) - mean_g a_g (1 - a_g) / (n_g - 1), ddof 1, over groups with at least two images;
+    where a photograph is shown in several groups its errors go together, and only the part of the
+    noise that differs between groups is taken off
 
     Nested and grouped: differences in the difficulty of classes are part of it.
 
     unit     (N,) int   photograph of each image; default: each image its own
-    returns  float up to 0.5   0 on average where all groups are equal, so below 0 at times; nan if fewer than two groups
+    returns  float up to 0.5   0 on average where all groups are equal, so below 0 at times; nan if
+             fewer than two groups
     source   ours: variance components
     """
     n_groups = shape_of(label, predicted, group)[1]
@@ -55,14 +68,22 @@ _ONE_GROUP = "a class belongs to one group, so its accuracy does not vary over g
 
 
 @per_class("class-disparity", "mean", version=1, refuses={"grouped": _ONE_GROUP})
-def class_disparity(label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, unit: np.ndarray | None = None,
-                    occurs: np.ndarray | None = None) -> list[Value]:
-    """Variance, within a class, of the accuracies of its groups, less what sampling of test images adds.
+def class_disparity(
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    unit: np.ndarray | None = None,
+    occurs: np.ndarray | None = None,
+) -> list[Value]:
+    """Variance, within a class, of the accuracies of its groups, less what sampling of test images
+    adds.
 
     V_y, as in disparity from the images of class y alone
 
     unit     (N,) int   photograph of each image; default: each image its own
-    returns  a Value per class, up to 0.5; nan if fewer than two of its groups have at least two images
+    returns  a Value per class, up to 0.5; nan if fewer than two of its groups have at least two
+             images
     source   ours: variance components
     """
     n_classes, n_groups = shape_of(label, predicted, group, occurs)

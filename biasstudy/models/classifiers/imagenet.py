@@ -16,24 +16,34 @@ from ...core.places import data_folder
 from ...core.registry import CLASSIFIERS
 from .networks import Deep, State, called
 
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)     # of ImageNet's pixels 0..1, by colour
-SIDE = 96                                                       # about, to which images are enlarged for its weights
+# of ImageNet's pixels 0..1, by colour
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# about, to which images are enlarged for its weights
+SIDE = 96
 
 
 @dataclass(frozen=True)
 class Torchvision(Deep):
-    """A network of torchvision with a new last layer, from scratch or from weights learned on ImageNet.
+    """A network of torchvision with a new last layer, from scratch or from weights learned on
+    ImageNet.
 
-    From scratch the first convolution has stride 1, so that small images keep their size. Pretrained, the network is as it
-    was; images are enlarged (bilinear) and given ImageNet's mean and spread.
+    From scratch the first convolution has stride 1, so that small images keep their size.
+    Pretrained, the network is as it was; images are enlarged (bilinear) and given ImageNet's mean
+    and spread.
 
-    pretrained  bool           torchvision's weights IMAGENET1K_V1, downloaded once into the folder weights of the data folder
-    weights     str            or a file of such weights (torch.save or safetensors); a relative path starts in the data folder
-    sha256      str            of that file; `prepare` fills it in, so that stage keys hold it; one that is given must be right
-    enlarge     int >= 0       times the side of images; 0: 1 from scratch, to about 96 pixels pretrained
-    tuning      float >= 0     rate of pretrained weights / rate of the new layer; 0: they stay as they are (the statistics of
+    pretrained  bool           torchvision's weights IMAGENET1K_V1, downloaded once into the folder
+                weights of the data folder
+    weights     str            or a file of such weights (torch.save or safetensors); a relative
+                path starts in the data folder
+    sha256      str            of that file; `prepare` fills it in, so that stage keys hold it; one
+                that is given must be right
+    enlarge     int >= 0       times the side of images; 0: 1 from scratch, to about 96 pixels
+                pretrained
+    tuning      float >= 0     rate of pretrained weights / rate of the new layer; 0: they stay as
+                they are (the statistics of
                                batch normalisation still follow the pool)
-    raises      ValueError     in `prepare` and `fit` if the file is missing, damaged, another than sha256 says, or of another
+    raises      ValueError     in `prepare` and `fit` if the file is missing, damaged, another than
+                sha256 says, or of another
                                network
                 OSError        there, if weights cannot be downloaded
     """
@@ -45,17 +55,22 @@ class Torchvision(Deep):
     tuning: float = 0.1
 
     recipe: ClassVar[tuple[str, ...]] = (*Deep.recipe, "tuning")
-    original: ClassVar[str]     # its name in torchvision
-    width: ClassVar[int]        # of its features
+    original: ClassVar[str]  # its name in torchvision
+    width: ClassVar[int]  # of its features
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(called(self), self, enlarge=0, tuning=0)
         object.__setattr__(self, "pretrained", self.pretrained or bool(self.weights))
         if self.sha256 and not self.weights:
-            raise ValueError(f"{called(self)}: sha256 belongs to weights, but no file is given; got {self.sha256!r}")
+            raise ValueError(
+                f"{called(self)}: sha256 belongs to weights, but no file is given; got "
+                f"{self.sha256!r}"
+            )
         if not self.pretrained and self.tuning != Torchvision.tuning:
-            raise ValueError(f"{called(self)}: tuning is used by pretrained weights alone; got {self.tuning}")
+            raise ValueError(
+                f"{called(self)}: tuning is used by pretrained weights alone; got {self.tuning}"
+            )
 
     @property
     def prior(self) -> str:
@@ -68,7 +83,9 @@ class Torchvision(Deep):
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         factor = self._factor(height)
-        before: list[nn.Module] = [nn.Upsample(scale_factor=factor, mode="bilinear")] if factor > 1 else []
+        before: list[nn.Module] = (
+            [nn.Upsample(scale_factor=factor, mode="bilinear")] if factor > 1 else []
+        )
         before += [_Standard()] if self.pretrained else []
         return nn.Sequential(*before, self.body(channels), nn.Linear(self.width, n_classes))
 
@@ -87,14 +104,20 @@ class Torchvision(Deep):
     @functools.cached_property
     def _url(self) -> str:
         from torchvision.models import get_model_weights  # slow to import
+
         return get_model_weights(self.original)["IMAGENET1K_V1"].url
 
     @property
     def _file(self) -> Path:
-        return data_folder() / (Path(self.weights).expanduser() if self.weights else Path("weights", Path(self._url).name))
+        return data_folder() / (
+            Path(self.weights).expanduser()
+            if self.weights
+            else Path("weights", Path(self._url).name)
+        )
 
     def prepare(self) -> "Torchvision":
-        """This model with the sha256 of its file; pretrained weights of torchvision are downloaded if they are not here."""
+        """This model with the sha256 of its file; pretrained weights of torchvision are downloaded
+        if they are not here."""
         if not self.pretrained:
             return self
         if not self.weights and not self._file.exists():
@@ -105,10 +128,16 @@ class Torchvision(Deep):
     def _download(self) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(self._url, str(self._file), _hash_in(self._file), progress=False)
-        except (OSError, HTTPException, RuntimeError) as error:    # RuntimeError: other content than its name says
-            raise OSError(f"could not download {self._url}: {' '.join(str(error).split())}; put that file into "
-                          f"{self._file.parent}, or give {called(self)} a file of its own (weights: PATH)") from error
+            torch.hub.download_url_to_file(
+                self._url, str(self._file), _hash_in(self._file), progress=False
+            )
+        # RuntimeError: other content than its name says
+        except (OSError, HTTPException, RuntimeError) as error:
+            raise OSError(
+                f"could not download {self._url}: {' '.join(str(error).split())}; put that file "
+                "into "
+                f"{self._file.parent}, or give {called(self)} a file of its own (weights: PATH)"
+            ) from error
 
     def _checked(self) -> str:
         """sha256 of the file, which is whole and holds this network."""
@@ -116,19 +145,30 @@ class Torchvision(Deep):
         try:
             found = _sha256(path, self.original, path.stat().st_mtime_ns)
         except OSError as error:
-            raise ValueError(f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a relative path "
-                             f"starts in {data_folder()})") from error
+            raise ValueError(
+                f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a "
+                "relative path "
+                f"starts in {data_folder()})"
+            ) from error
         expected = self.sha256 if self.weights else _hash_in(path)
         if not found.startswith(expected):
-            raise ValueError(f"{called(self)}: weights {path} have sha256 {found}, expected {expected}; the file changed")
+            raise ValueError(
+                f"{called(self)}: weights {path} have sha256 {found}, expected {expected}; the "
+                "file changed"
+            )
         return found
 
     def _inherit(self, network: nn.Sequential) -> None:
         if self.pretrained:
             self.prepare()
             body = network[-2]
-            found = {name: value for name, value in _read(self._file, self.original).items() if name in body.state_dict()}
-            body.load_state_dict(found, strict=False)   # strict about counters of batches, which old files lack
+            found = {
+                name: value
+                for name, value in _read(self._file, self.original).items()
+                if name in body.state_dict()
+            }
+            # strict about counters of batches, which old files lack
+            body.load_state_dict(found, strict=False)
 
 
 class _Standard(nn.Module):
@@ -139,8 +179,11 @@ class _Standard(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name, values in (("mean", MEAN), ("spread", SPREAD)):       # float64: rounded once, to the numerics
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float64)[:, None, None], persistent=False)
+        # float64: rounded once, to the numerics
+        for name, values in (("mean", MEAN), ("spread", SPREAD)):
+            self.register_buffer(
+                name, torch.tensor(values, dtype=torch.float64)[:, None, None], persistent=False
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return (x / 2 + 0.5 - self.mean) / self.spread
@@ -160,23 +203,36 @@ def _sha256(path: Path, original: str, changed: int) -> str:
 
 
 def _read(path: Path, original: str) -> State:
-    """Tensors of a network of torchvision, by its names; ValueError with one sentence unless it has all, and no other."""
+    """Tensors of a network of torchvision, by its names; ValueError with one sentence unless it has
+    all, and no other."""
     from torchvision import models
+
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
     except OSError:
         raise
-    except Exception as error:      # reading a damaged file raises nearly anything
-        raise ValueError(f"weights {path} are truncated, altered, or not of torch.save or safetensors") from error
+    except Exception as error:  # reading a damaged file raises nearly anything
+        raise ValueError(
+            f"weights {path} are truncated, altered, or not of torch.save or safetensors"
+        ) from error
     named = found if isinstance(found, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     with torch.device("meta"):
         expected = getattr(models, original)(weights=None).state_dict()
     for name in {**expected, **tensors}:
-        shapes = [tuple(part[name].shape) if name in part else "no tensor" for part in (expected, tensors)]
+        shapes = [
+            tuple(part[name].shape) if name in part else "no tensor" for part in (expected, tensors)
+        ]
         if shapes[0] != shapes[1] and not name.endswith("num_batches_tracked"):
-            raise ValueError(f"weights {path} are not those of torchvision's {original} for the 1,000 classes of ImageNet: "
-                             f"{name!r} is {shapes[1]}, expected {shapes[0]}")
+            raise ValueError(
+                f"weights {path} are not those of torchvision's {original} for the 1,000 classes "
+                "of ImageNet: "
+                f"{name!r} is {shapes[1]}, expected {shapes[0]}"
+            )
     return tensors
 
 
@@ -186,10 +242,12 @@ class ResNet(Torchvision):
 
     def body(self, channels: int) -> nn.Module:
         from torchvision import models
+
         body = getattr(models, self.original)(weights=None)
         if not self.pretrained:
             body.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-            nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")      # as its other convolutions
+            # as its other convolutions
+            nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
             body.maxpool = nn.Identity()
         body.fc = nn.Identity()
         return body
@@ -198,13 +256,15 @@ class ResNet(Torchvision):
 @CLASSIFIERS.register("resnet18", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class ResNet18(ResNet):
-    """The 18-layer residual network of He et al. 2016, from scratch for small images or pretrained on ImageNet.
+    """The 18-layer residual network of He et al. 2016, from scratch for small images or pretrained
+    on ImageNet.
 
-    (From scratch it has a 3 x 3 convolution of stride 1 in place of 7 x 7 of stride 2, and no pooling after it, as is usual
-    for CIFAR.)
+    (From scratch it has a 3 x 3 convolution of stride 1 in place of 7 x 7 of stride 2, and no
+    pooling after it, as is usual for CIFAR.)
 
-    The usual recipe for all of CIFAR-100 is optimizer sgd, rate 0.1, decay 5e-4, batch 128, shift 4, flip, 200 passes (75.6 %
-    of the 100 classes: weiaicunzai/pytorch-cifar100, with falling steps where the rate here follows a cosine).
+    The usual recipe for all of CIFAR-100 is optimizer sgd, rate 0.1, decay 5e-4, batch 128, shift
+    4, flip, 200 passes (75.6 % of the 100 classes: weiaicunzai/pytorch-cifar100, with falling steps
+    where the rate here follows a cosine).
     """
 
     original: ClassVar[str] = "resnet18"
@@ -214,7 +274,8 @@ class ResNet18(ResNet):
 @CLASSIFIERS.register("resnet50", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class ResNet50(ResNet):
-    """The 50-layer residual network of He et al. 2016, from scratch for small images or pretrained on ImageNet."""
+    """The 50-layer residual network of He et al. 2016, from scratch for small images or pretrained
+    on ImageNet."""
 
     original: ClassVar[str] = "resnet50"
     width: ClassVar[int] = 2048
@@ -223,10 +284,12 @@ class ResNet50(ResNet):
 @CLASSIFIERS.register("squeezenet", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class SqueezeNet(Torchvision):
-    """SqueezeNet 1.1 of Iandola et al. 2016, from scratch for small images or pretrained on ImageNet; without dropout.
+    """SqueezeNet 1.1 of Iandola et al. 2016, from scratch for small images or pretrained on
+    ImageNet; without dropout.
 
-    (From scratch its first convolution has stride 1, pooling stays, and every convolution is followed by batch normalisation,
-    without which it hardly learns in hundreds of steps. Its last convolution is a linear layer after the mean over pixels.)
+    (From scratch its first convolution has stride 1, pooling stays, and every convolution is
+    followed by batch normalisation, without which it hardly learns in hundreds of steps. Its last
+    convolution is a linear layer after the mean over pixels.)
     """
 
     original: ClassVar[str] = "squeezenet1_1"
@@ -234,13 +297,19 @@ class SqueezeNet(Torchvision):
 
     def body(self, channels: int) -> nn.Module:
         from torchvision.models import squeezenet
+
         body = squeezenet.squeezenet1_1(weights=None)
         if not self.pretrained:
             first = nn.Conv2d(channels, 64, 3, padding=1)
-            nn.init.kaiming_uniform_(first.weight)                                            # as its other convolutions
+            # as its other convolutions
+            nn.init.kaiming_uniform_(first.weight)
             body.features[0] = _normalised(first)
             for fire in body.features:
-                for name in ("squeeze", "expand1x1", "expand3x3") if isinstance(fire, squeezenet.Fire) else ():
+                for name in (
+                    ("squeeze", "expand1x1", "expand3x3")
+                    if isinstance(fire, squeezenet.Fire)
+                    else ()
+                ):
                     setattr(fire, name, _normalised(getattr(fire, name)))
         body.classifier = nn.AdaptiveAvgPool2d(1)
         return body

@@ -22,40 +22,57 @@ State = dict[str, Tensor]
 
 def called(model: Any) -> str:
     """The name under which a model is registered."""
-    return next((name for name, entry in CLASSIFIERS.items() if entry.target is type(model)), type(model).__name__)
+    return next(
+        (name for name, entry in CLASSIFIERS.items() if entry.target is type(model)),
+        type(model).__name__,
+    )
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network fitted by cross-entropy: AdamW, rates falling to zero on a cosine after a short rise, random shifts.
+    """A network fitted by cross-entropy: AdamW, rates falling to zero on a cosine after a short
+    rise, random shifts.
 
-    Shift 4 with flip is the usual augmentation of CIFAR: crops out of 4 more pixels on every side, half of them mirrored.
+    Shift 4 with flip is the usual augmentation of CIFAR: crops out of 4 more pixels on every side,
+    half of them mirrored.
     """
 
     steps: int = 500
     batch: int = 64
     rate: float = 2e-3
     decay: float = 0.01
-    shift: int = 2          # pixels by which training images are moved at random
-    flip: bool = False      # half of the training images mirrored
+    shift: int = 2  # pixels by which training images are moved at random
+    flip: bool = False  # half of the training images mirrored
 
     recipe: ClassVar[tuple[str, ...]] = ("steps", "batch", "rate", "decay", "shift", "flip")
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Options that decide which network is built: all but the recipe. Weights fit where these are equal."""
+        """Options that decide which network is built: all but the recipe. Weights fit where these
+        are equal."""
         return {name: value for name, value in asdict(self).items() if name not in self.recipe}
 
     def __post_init__(self) -> None:
         at_least(called(self), self, steps=1, batch=1, shift=0)
         if not (self.rate > 0 and self.decay >= 0):
-            raise ValueError(f"{called(self)}: rate must be above 0, decay at least 0; got {self.rate}, {self.decay}")
+            raise ValueError(
+                f"{called(self)}: rate must be above 0, decay at least 0; got {self.rate}, "
+                f"{self.decay}"
+            )
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         """The network, in parts; the last part is the linear layer that tells classes."""
         raise NotImplementedError
 
-    def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context, previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        n_classes: int,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         with context.initial(seed, "init"):
             network = self.network(pool.images.shape[1], pool.images.shape[2], n_classes)
             context.place(network)
@@ -82,31 +99,47 @@ class Network:
             descend(batches(i), *map(context.tensor, self._moves(self.batch, seed, i)))
 
         train({"network": network, "optimizer": optimizer}, step, self.steps, context)
-        return {"n_classes": torch.tensor(n_classes), **{k: v.detach().cpu() for k, v in network.state_dict().items()}}
+        return {
+            "n_classes": torch.tensor(n_classes),
+            **{k: v.detach().cpu() for k, v in network.state_dict().items()},
+        }
 
     def _inherit(self, network: nn.Sequential) -> None:
         """Put in weights that were learned from other data; most networks have none."""
 
     def _optimizer(self, network: nn.Sequential, context: Context) -> torch.optim.Optimizer:
-        return context.optimizer(torch.optim.AdamW, network.parameters(), self.rate, weight_decay=self.decay)
+        return context.optimizer(
+            torch.optim.AdamW, network.parameters(), self.rate, weight_decay=self.decay
+        )
 
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label)
 
     def _moves(self, n: int, seed: int, i: int) -> tuple[Tensor, Tensor]:
-        """How step i augments its n images: rows and columns (2, n) where a crop begins, and whether it is mirrored."""
+        """How step i augments its n images: rows and columns (2, n) where a crop begins, and
+        whether it is mirrored."""
         g = generator_for(seed, "augment", i)
-        move = torch.randint(0, 2 * self.shift + 1, (2, n), generator=g) if self.shift else torch.zeros(2, n).long()
+        move = (
+            torch.randint(0, 2 * self.shift + 1, (2, n), generator=g)
+            if self.shift
+            else torch.zeros(2, n).long()
+        )
         return move, torch.rand(n, generator=g) < 0.5 if self.flip else torch.zeros(n).bool()
 
     def _augmented(self, images: Tensor, move: Tensor, mirrored: Tensor) -> Tensor:
-        """A batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored; uint8 (B, C, H, W)."""
+        """A batch, each image moved by up to `shift` pixels (edges repeated) and perhaps mirrored;
+        uint8 (B, C, H, W)."""
         n, _, height, width = images.shape
         if self.shift:
             padded = F.pad(images.float(), (self.shift,) * 4, mode="replicate").to(torch.uint8)
             rows = move[0, :, None] + torch.arange(height, device=images.device)
             columns = move[1, :, None] + torch.arange(width, device=images.device)
-            images = padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+            images = padded[
+                torch.arange(n, device=images.device)[:, None, None],
+                :,
+                rows[:, :, None],
+                columns[:, None, :],
+            ]
             images = images.permute(0, 3, 1, 2)
         if self.flip:
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -126,11 +159,16 @@ class Network:
         context.place(network).eval()
         return network
 
-    def _in_parts(self, outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: Context) -> np.ndarray:
+    def _in_parts(
+        self, outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: Context
+    ) -> np.ndarray:
         """Outputs of a network for all images, a part at a time; float32."""
         n = self._at_once(images.shape[2])
         with torch.inference_mode(), context.numerics.autocast():
-            parts = [outputs(context.pixels(images[low: low + n])).float().cpu() for low in range(0, len(images), n)]
+            parts = [
+                outputs(context.pixels(images[low : low + n])).float().cpu()
+                for low in range(0, len(images), n)
+            ]
         return torch.cat(parts).numpy()
 
     def _at_once(self, height: int) -> int:
@@ -146,8 +184,8 @@ def _weights(state: State) -> State:
 class Deep(Network):
     """A network for photographs, with two more choices in the recipe."""
 
-    smoothing: float = 0.0      # of the labels: the share that all classes divide among them
-    optimizer: str = "adamw"    # or sgd: Nesterov momentum 0.9
+    smoothing: float = 0.0  # of the labels: the share that all classes divide among them
+    optimizer: str = "adamw"  # or sgd: Nesterov momentum 0.9
 
     recipe: ClassVar[tuple[str, ...]] = (*Network.recipe, "smoothing", "optimizer")
 
@@ -156,16 +194,26 @@ class Deep(Network):
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"{called(self)}: smoothing must be in [0, 1); got {self.smoothing}")
         if self.optimizer not in ("adamw", "sgd"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r} of {called(self)}; known: adamw, sgd")
+            raise ValueError(
+                f"unknown optimizer {self.optimizer!r} of {called(self)}; known: adamw, sgd"
+            )
 
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label, label_smoothing=self.smoothing)
 
     def _optimizer(self, network: nn.Sequential, context: Context) -> torch.optim.Optimizer:
         if self.optimizer == "sgd":
-            return context.optimizer(torch.optim.SGD, self._shares(network), self.rate, momentum=0.9, nesterov=True,
-                                     weight_decay=self.decay)
-        return context.optimizer(torch.optim.AdamW, self._shares(network), self.rate, weight_decay=self.decay)
+            return context.optimizer(
+                torch.optim.SGD,
+                self._shares(network),
+                self.rate,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=self.decay,
+            )
+        return context.optimizer(
+            torch.optim.AdamW, self._shares(network), self.rate, weight_decay=self.decay
+        )
 
     def _shares(self, network: nn.Sequential) -> list[dict[str, Any]]:
         """Groups of parameters, each with its share of the rate."""
@@ -173,28 +221,48 @@ class Deep(Network):
 
 
 def _convolution(c_in: int, c_out: int, size: int) -> list[nn.Module]:
-    return [nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+    return [
+        nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False),
+        nn.BatchNorm2d(c_out),
+        nn.ReLU(),
+    ]
 
 
 @CLASSIFIERS.register("lenet", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class LeNet(Network):
-    """Two 5 x 5 convolutions (8 and 16 channels), pooled, and two linear layers; after LeCun et al. 1998."""
+    """Two 5 x 5 convolutions (8 and 16 channels), pooled, and two linear layers; after LeCun et al.
+    1998."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(channels, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(16 * (height // 4) ** 2, 84), nn.ReLU(), nn.Linear(84, n_classes))
+            nn.Conv2d(channels, 8, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * (height // 4) ** 2, 84),
+            nn.ReLU(),
+            nn.Linear(84, n_classes),
+        )
 
 
 @CLASSIFIERS.register("small-cnn", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class SmallCNN(Network):
-    """Three 3 x 3 convolutions with batch normalisation (32, 64, 128 channels), mean over pixels, one linear layer."""
+    """Three 3 x 3 convolutions with batch normalisation (32, 64, 128 channels), mean over pixels,
+    one linear layer."""
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         return nn.Sequential(
-            *_convolution(channels, 32, 3), nn.MaxPool2d(2), *_convolution(32, 64, 3), nn.MaxPool2d(2),
+            *_convolution(channels, 32, 3),
+            nn.MaxPool2d(2),
+            *_convolution(32, 64, 3),
+            nn.MaxPool2d(2),
             *_convolution(64, 128, 3),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes))
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(128, n_classes),
+        )

@@ -17,10 +17,12 @@ State = dict[str, Tensor]
 @CLASSIFIERS.register("ridge", version=1)
 @dataclass(frozen=True)
 class Ridge:
-    """Linear one-vs-rest least squares on pixels with an L2 penalty, in closed form; the constant is not shrunk.
+    """Linear one-vs-rest least squares on pixels with an L2 penalty, in closed form; the constant
+    is not shrunk.
 
-    W = (X'X + n penalty I)^-1 X'Y = X'(XX' + n penalty I)^-1 Y,  X (n, D) pixels 0..1 and Y (n, n_classes), both centred;
-    the second form where there are fewer images than pixels. The solution is unique: a warm start changes nothing.
+    W = (X'X + n penalty I)^-1 X'Y = X'(XX' + n penalty I)^-1 Y,  X (n, D) pixels 0..1 and Y (n,
+    n_classes), both centred; the second form where there are fewer images than pixels. The solution
+    is unique: a warm start changes nothing.
     """
 
     penalty: float = 0.01
@@ -29,7 +31,15 @@ class Ridge:
         if not self.penalty > 0:
             raise ValueError(f"ridge: penalty must be above 0; got {self.penalty}")
 
-    def fit(self, pool: LabeledImages, n_classes: int, *, seed: int, context: Context, previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        n_classes: int,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         x = _flat(pool.images)
         y = F.one_hot(torch.as_tensor(pool.label), n_classes).double()
         x_mean, y_mean = x.mean(0), y.mean(0)
@@ -46,7 +56,8 @@ def _flat(images: np.ndarray) -> Tensor:
 
 
 def _ridge(x: Tensor, y: Tensor, penalty: float, dual: bool) -> Tensor:
-    """Weights (D, n_classes) of centred x (n, D) and y (n, n_classes), by a system of size n (dual) or D."""
+    """Weights (D, n_classes) of centred x (n, D) and y (n, n_classes), by a system of size n (dual)
+    or D."""
     square = x @ x.T if dual else x.T @ x
     square.diagonal().add_(penalty)
     return x.T @ torch.linalg.solve(square, y) if dual else torch.linalg.solve(square, x.T @ y)

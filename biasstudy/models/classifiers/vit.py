@@ -13,13 +13,16 @@ from .networks import Deep
 @CLASSIFIERS.register("vit", version=1, warm=True, features=True)
 @dataclass(frozen=True)
 class ViT(Deep):
-    """A small vision transformer from scratch, for images of 16 to 64 pixels; its features are the mean of the patches.
+    """A small vision transformer from scratch, for images of 16 to 64 pixels; its features are the
+    mean of the patches.
 
     patch   int >= 1    side of a patch in pixels; divides the side of the images
     width   int >= 1    numbers that describe a patch; a multiple of heads
-    depth   int >= 1    layers: attention, then 4 width hidden units, each normalised before and added
+    depth   int >= 1    layers: attention, then 4 width hidden units, each normalised before and
+            added
     heads   int >= 1    of attention
-    source  Dosovitskiy et al. 2021; the mean in place of a class token after Beyer et al. 2022, arXiv 2205.01580
+    source  Dosovitskiy et al. 2021; the mean in place of a class token after Beyer et al. 2022,
+            arXiv 2205.01580
     """
 
     rate: float = 5e-4
@@ -33,15 +36,33 @@ class ViT(Deep):
         super().__post_init__()
         at_least("vit", self, patch=1, width=1, depth=1, heads=1)
         if self.width % self.heads:
-            raise ValueError(f"vit: width must be a multiple of heads; got {self.width} and {self.heads}")
+            raise ValueError(
+                f"vit: width must be a multiple of heads; got {self.width} and {self.heads}"
+            )
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         if height % self.patch:
-            raise ValueError(f"vit: patch must divide the side of the images; got {self.patch} and {height}")
-        return nn.Sequential(_Patches(channels, height // self.patch, self.patch, self.width),
-                             *(nn.TransformerEncoderLayer(self.width, self.heads, 4 * self.width, dropout=0, activation="gelu",
-                                                          batch_first=True, norm_first=True) for _ in range(self.depth)),
-                             nn.LayerNorm(self.width), _Mean(), nn.Linear(self.width, n_classes))
+            raise ValueError(
+                f"vit: patch must divide the side of the images; got {self.patch} and {height}"
+            )
+        return nn.Sequential(
+            _Patches(channels, height // self.patch, self.patch, self.width),
+            *(
+                nn.TransformerEncoderLayer(
+                    self.width,
+                    self.heads,
+                    4 * self.width,
+                    dropout=0,
+                    activation="gelu",
+                    batch_first=True,
+                    norm_first=True,
+                )
+                for _ in range(self.depth)
+            ),
+            nn.LayerNorm(self.width),
+            _Mean(),
+            nn.Linear(self.width, n_classes),
+        )
 
 
 class _Patches(nn.Module):

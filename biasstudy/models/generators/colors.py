@@ -8,10 +8,11 @@ from ...core.noise import CHUNK
 
 
 class Colors(nn.Module):
-    """Linear change of colours after which those of all pixels of a training set have mean 0 and covariance 1.
+    """Linear change of colours after which those of all pixels of a training set have mean 0 and
+    covariance 1.
 
-    In RGB most of the variance is brightness; a generator that is fitted by squared errors, or that takes out noise of one
-    size, then learns hue last and paints grey.
+    In RGB most of the variance is brightness; a generator that is fitted by squared errors, or that
+    takes out noise of one size, then learns hue last and paints grey.
     """
 
     mean: Tensor
@@ -20,14 +21,19 @@ class Colors(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name, value in (("mean", torch.zeros(3)), ("root", torch.eye(3)), ("inverse", torch.eye(3))):
+        for name, value in (
+            ("mean", torch.zeros(3)),
+            ("root", torch.eye(3)),
+            ("inverse", torch.eye(3)),
+        ):
             self.register_buffer(name, value)
 
     def fit(self, images: np.ndarray) -> None:
         """Take mean and covariance from images, (N, 3, H, W) uint8."""
         mean, covariance = moments(images)
         value, vector = torch.linalg.eigh(covariance)
-        value = value.clamp(min=max(1e-4 * float(value.max()), 1e-8)).sqrt()                 # also for grey images
+        # also for grey images
+        value = value.clamp(min=max(1e-4 * float(value.max()), 1e-8)).sqrt()
         self.mean.copy_(mean)
         self.root.copy_(vector @ value.diag() @ vector.T)
         self.inverse.copy_(vector @ value.reciprocal().diag() @ vector.T)
@@ -38,14 +44,18 @@ class Colors(nn.Module):
 
     def back(self, x: Tensor) -> Tensor:
         """To pixels, those outside -1..1 moved to the nearest that exists; (B, 3, H, W)."""
-        return (torch.einsum("ij,bjhw->bihw", self.root, x.to(self.root)) + self.mean[:, None, None]).clamp(-1, 1)
+        return (
+            torch.einsum("ij,bjhw->bihw", self.root, x.to(self.root)) + self.mean[:, None, None]
+        ).clamp(-1, 1)
 
 
 def moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean (3,) and covariance (3, 3) of the colours of all pixels, -1..1; float64, from sums of whole numbers."""
+    """Mean (3,) and covariance (3, 3) of the colours of all pixels, -1..1; float64, from sums of
+    whole numbers."""
     total, square = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for low in range(0, len(images), CHUNK):
-        x = torch.as_tensor(images[low: low + CHUNK]).transpose(0, 1).flatten(1).double()    # (3, pixels)
+        # (3, pixels)
+        x = torch.as_tensor(images[low : low + CHUNK]).transpose(0, 1).flatten(1).double()
         total, square = total + x.sum(1), square + x @ x.T
     n = images.size / 3
     mean = total / n

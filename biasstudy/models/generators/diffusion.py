@@ -1,4 +1,5 @@
-"""A conditional diffusion model for small colour images: the UNet of diffusers, a cosine schedule, a solver of few steps."""
+"""A conditional diffusion model for small colour images: the UNet of diffusers, a cosine schedule,
+a solver of few steps."""
 
 import itertools
 import math
@@ -21,37 +22,46 @@ from ...data.images import LabeledImages
 from .colors import Colors
 
 State = dict[str, Tensor]
-TIMES = 1000   # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for the clean image
+TIMES = 1000  # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for the clean image
 CLEAN = -1
 
 
 @GENERATORS.register("diffusion", version=3, warm=True)
 @dataclass(frozen=True)
 class Diffusion:
-    """One network takes the noise out of images, told the noise level and the condition; images are made from pure noise.
+    """One network takes the noise out of images, told the noise level and the condition; images are
+    made from pure noise.
 
-    noisy image  x_t = alpha_t x + sigma_t eps,  eps standard normal, alpha_t^2 + sigma_t^2 = 1, t uniform in 0 .. 999
-                 x is the image in uncorrelated colours (`colors`)
-    loss         E |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t x, or eps; a share of the conditions c
-                 is replaced by a null condition
-    guidance     f(x_t, t, null) + w (f(x_t, t, c) - f(x_t, t, null));  w = 1: f(x_t, t, c) alone, without a second pass
+    noisy image  x_t = alpha_t x + sigma_t eps,  eps standard normal, alpha_t^2 + sigma_t^2 = 1, t
+                 uniform in 0 .. 999 x is the image in uncorrelated colours (`colors`)
+    loss         E |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t x, or eps; a
+                 share of the conditions c is replaced by a null condition
+    guidance     f(x_t, t, null) + w (f(x_t, t, c) - f(x_t, t, null));  w = 1: f(x_t, t, c) alone,
+                 without a second pass
 
     steps           int >= 1             optimiser steps
     batch           int >= 1             images in a step
-    channels        multiple of 8        width of the network at full resolution; twice and three times that below
+    channels        multiple of 8        width of the network at full resolution; twice and three
+                    times that below
     layers          int >= 1             residual blocks per resolution
-    patch           int >= 1             the network sees patch x patch pixels as one, with 3 patch^2 channels: much faster
-    rate            float > 0            of Adam; rises over the first 5 % of the steps, then falls to 0 on a cosine
-    average         float in [0, 1)      decay of the moving average that makes images, less in the first steps
-    prediction      "x", "v" or "eps"    what the network predicts; a small network soon learns x, which has no noise in it
+    patch           int >= 1             the network sees patch x patch pixels as one, with 3
+                    patch^2 channels: much faster
+    rate            float > 0            of Adam; rises over the first 5 % of the steps, then falls
+                    to 0 on a cosine
+    average         float in [0, 1)      decay of the moving average that makes images, less in the
+                    first steps
+    prediction      "x", "v" or "eps"    what the network predicts; a small network soon learns x,
+                    which has no noise in it
     drop            float in [0, 1)      share of training conditions replaced by the null condition
     guidance        float >= 0           w
-    solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM without noise, which is its order 1
+    solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM without noise,
+                    which is its order 1
     order           1 or 2               of the solver
     sampling_steps  int 1 .. 1000        network evaluations per image
-    source          Ho et al. 2020 (DDPM); Nichol and Dhariwal 2021 (cosine schedule); Salimans and Ho 2022 (v); Ho and
-                    Salimans 2022 (guidance); Song et al. 2021 (DDIM); Lu et al. 2022 (DPM-Solver++); Kingma et al. 2021
-                    (evenly spaced times in a batch); Li and He 2025 (x on patches)
+    source          Ho et al. 2020 (DDPM); Nichol and Dhariwal 2021 (cosine schedule); Salimans and
+                    Ho 2022 (v); Ho and Salimans 2022 (guidance); Song et al. 2021 (DDIM); Lu et al.
+                    2022 (DPM-Solver++); Kingma et al. 2021 (evenly spaced times in a batch); Li and
+                    He 2025 (x on patches)
     """
 
     steps: int = 1800
@@ -70,7 +80,11 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         at_least("diffusion", self, steps=1, batch=1, layers=1, patch=1, sampling_steps=1)
-        for name, among in (("prediction", ("x", "v", "eps")), ("solver", ("dpm", "ddim")), ("order", (1, 2))):
+        for name, among in (
+            ("prediction", ("x", "v", "eps")),
+            ("solver", ("dpm", "ddim")),
+            ("order", (1, 2)),
+        ):
             if getattr(self, name) not in among:
                 known = f"{', '.join(map(str, among[:-1]))} or {among[-1]}"
                 raise ValueError(f"diffusion: {name} must be {known}; got {getattr(self, name)}")
@@ -79,17 +93,35 @@ class Diffusion:
         if self.channels < 8 or self.channels % 8:
             raise ValueError(f"diffusion: channels must be a multiple of 8; got {self.channels}")
         if self.sampling_steps > TIMES:
-            raise ValueError(f"diffusion: sampling_steps must be at most {TIMES}; got {self.sampling_steps}")
-        if not (self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0):
-            raise ValueError(f"diffusion: rate must be above 0, average and drop in [0, 1), guidance at least 0; "
-                             f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}")
+            raise ValueError(
+                f"diffusion: sampling_steps must be at most {TIMES}; got {self.sampling_steps}"
+            )
+        if not (
+            self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0
+        ):
+            raise ValueError(
+                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at "
+                "least 0; "
+                f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}"
+            )
         if self.guidance != 1 and self.drop == 0:
-            raise ValueError(f"diffusion: guidance {self.guidance} needs drop above 0: the null condition must be learnt")
+            raise ValueError(
+                f"diffusion: guidance {self.guidance} needs drop above 0: the null condition must "
+                "be learnt"
+            )
 
     # -- fitting
 
-    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
-            previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        told: np.ndarray,
+        reserve_t: LabeledImages | None,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         inner = self.inner(size)
         with context.initial(seed, "init"):
@@ -103,8 +135,11 @@ class Diffusion:
         adam = context.optimizer(torch.optim.Adam, network.parameters(), self.rate)
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
-        alpha, sigma = (part.to(context.numerics.device, context.numerics.dtype) for part in schedule())
-        network.eval()  # it has no dropout; when training, diffusers copies what enters the shortcuts
+        alpha, sigma = (
+            part.to(context.numerics.device, context.numerics.dtype) for part in schedule()
+        )
+        # it has no dropout; when training, diffusers copies what enters the shortcuts
+        network.eval()
 
         @context.recorded
         def descend(index: Tensor, t: Tensor, dropped: Tensor, eps: Tensor) -> None:
@@ -121,7 +156,9 @@ class Diffusion:
         def step(i: int) -> None:
             set_rate(adam, self.rate * cosine(i, self.steps))
             g, n = generator_for(seed, "levels", i), self.batch
-            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(TIMES).long() % TIMES
+            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(
+                TIMES
+            ).long() % TIMES
             dropped = torch.rand(n, generator=g, dtype=torch.float64) < self.drop
             eps = noise((n, 3, inner, inner), context, seed, "noise", i)
             descend(batches(i), context.tensor(t), context.tensor(dropped), eps)
@@ -130,7 +167,9 @@ class Diffusion:
         train({"network": network, "average": average, "adam": adam}, step, self.steps, context)
         state = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
         for prefix, module in (("network.", network), ("average.", average)):
-            state |= {prefix + name: value.detach().cpu() for name, value in module.state_dict().items()}
+            state |= {
+                prefix + name: value.detach().cpu() for name, value in module.state_dict().items()
+            }
         return state
 
     def inner(self, size: int) -> int:
@@ -139,10 +178,14 @@ class Diffusion:
 
     # -- sampling
 
-    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+    def sample(
+        self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
+    ) -> np.ndarray:
         size, n_conditions = int(state["size"]), int(state["n_conditions"])
         if len(told) and not 0 <= told.min() <= told.max() < n_conditions:
-            raise ValueError(f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}")
+            raise ValueError(
+                f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}"
+            )
         network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
         _load(network, state, "average.module.", n_conditions)
         network.place(context).eval()
@@ -152,7 +195,8 @@ class Diffusion:
         out = [np.empty((0, 3, size, size), np.uint8)]
         at_once = CHUNK if context.numerics.device == "cpu" else 4 * CHUNK
         if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
-            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))  # diffusers copies large images from 64 on
+            # diffusers copies large images from 64 on
+            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))
 
         @context.recorded
         def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
@@ -161,28 +205,43 @@ class Diffusion:
 
         with torch.inference_mode():
             for low in range(0, len(told), at_once):
-                c = context.tensor(told[low: low + at_once])
+                c = context.tensor(told[low : low + at_once])
 
                 def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
                     f = predicted(x, torch.full((len(x),), t, device=x.device), c)
                     x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
-                    return network.colors(network.colors.back(x0))                           # no pixel lies outside
+                    # no pixel lies outside
+                    return network.colors(network.colors.back(x0))
 
                 x = noise_of_images(first_index + low, len(c), (3, inner, inner), seed, context)
                 x = solve(clean, x, alpha, sigma, spaced(self.sampling_steps), self.order)
-                out.append(to_uint8(network.colors.back(x)[:, :, low_edge: low_edge + size, low_edge: low_edge + size]))
+                out.append(
+                    to_uint8(
+                        network.colors.back(x)[
+                            :, :, low_edge : low_edge + size, low_edge : low_edge + size
+                        ]
+                    )
+                )
         return np.concatenate(out)
 
 
-# ---- Noise levels, guidance, solver ----------------------------------------------------------------------------------
+# ---- Noise levels, guidance, solver --------------------------------------------------------------
+
 
 def schedule() -> tuple[Tensor, Tensor]:
-    """Signal alpha_t and noise sigma_t of the cosine schedule for t = 0 .. 999, and 1 and 0 at index -1; (1001,) float64.
+    """Signal alpha_t and noise sigma_t of the cosine schedule for t = 0 .. 999, and 1 and 0 at
+    index -1; (1001,) float64.
 
-    alpha_t^2 = product over i <= t of max(0.001, r((i + 1) / 1000) / r(i / 1000)),  r(u) = cos^2((u + 0.008) / 1.008 pi / 2)
+    alpha_t^2 = product over i <= t of max(0.001, r((i + 1) / 1000) / r(i / 1000)),  r(u) = cos^2((u
+    + 0.008) / 1.008 pi / 2)
     """
-    r = torch.tensor([math.cos((i / TIMES + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(TIMES + 1)], dtype=torch.float64)
-    kept = torch.cat([(r[1:] / r[:-1]).clamp(min=0.001).cumprod(0), torch.ones(1, dtype=torch.float64)])
+    r = torch.tensor(
+        [math.cos((i / TIMES + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(TIMES + 1)],
+        dtype=torch.float64,
+    )
+    kept = torch.cat(
+        [(r[1:] / r[:-1]).clamp(min=0.001).cumprod(0), torch.ones(1, dtype=torch.float64)]
+    )
     return kept.sqrt(), (1 - kept).sqrt()
 
 
@@ -191,17 +250,26 @@ def spaced(n: int) -> list[int]:
     return [round(TIMES * (1 - k / n)) - 1 for k in range(n + 1)]
 
 
-def solve(clean: Callable[[Tensor, int], Tensor], x: Tensor, alpha: Sequence[float], sigma: Sequence[float],
-          times: Sequence[int], order: int) -> Tensor:
-    """From noise to images along times[0] > times[1] > ...: DPM-Solver++, multistep; its order 1 is DDIM without noise.
+def solve(
+    clean: Callable[[Tensor, int], Tensor],
+    x: Tensor,
+    alpha: Sequence[float],
+    sigma: Sequence[float],
+    times: Sequence[int],
+    order: int,
+) -> Tensor:
+    """From noise to images along times[0] > times[1] > ...: DPM-Solver++, multistep; its order 1 is
+    DDIM without noise.
 
     x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) D
-    D   = x0_t in order 1 and in the first and the last step, else x0_t + (x0_t - x0_r) (l_s - l_t) / (2 (l_t - l_r)),
+    D   = x0_t in order 1 and in the first and the last step, else x0_t + (x0_t - x0_r) (l_s - l_t)
+        / (2 (l_t - l_r)),
           r the time before t, l = log(alpha / sigma)
 
     clean    clean(x, t) -> x0     the estimate of the clean images in x at time t
     x        (B, ...)              standard normal numbers, the noisiest images
-    source   Lu et al. 2022, arXiv 2211.01095, algorithm 2; Song et al. 2021, arXiv 2010.02502, equation 12
+    source   Lu et al. 2022, arXiv 2211.01095, algorithm 2; Song et al. 2021, arXiv 2010.02502,
+             equation 12
     """
     level = [math.log(a / s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)]
     before, r = None, CLEAN
@@ -216,18 +284,28 @@ def solve(clean: Callable[[Tensor, int], Tensor], x: Tensor, alpha: Sequence[flo
 
 
 def cleaned(prediction: str, x: Tensor, f: Tensor, a: float, s: float) -> Tensor:
-    """The clean images in x = a x0 + s eps, from a prediction f of x0, of v = a eps - s x0 or of eps."""
+    """The clean images in x = a x0 + s eps, from a prediction f of x0, of v = a eps - s x0 or of
+    eps."""
     if prediction == "x":
         return f
     return a * x - s * f if prediction == "v" else (x - s * f) / a
 
 
-def guided(network: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, t: Tensor, c: Tensor, null: int,
-           w: float) -> Tensor:
-    """Prediction with classifier-free guidance: f(null) + w (f(c) - f(null)); w = 1 needs one pass only."""
+def guided(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    t: Tensor,
+    c: Tensor,
+    null: int,
+    w: float,
+) -> Tensor:
+    """Prediction with classifier-free guidance: f(null) + w (f(c) - f(null)); w = 1 needs one pass
+    only."""
     if w == 1:
         return network(x, t, c)
-    free, told = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([torch.full_like(c, null), c])).chunk(2)
+    free, told = network(
+        torch.cat([x, x]), torch.cat([t, t]), torch.cat([torch.full_like(c, null), c])
+    ).chunk(2)
     return free + w * (told - free)
 
 
@@ -237,24 +315,39 @@ def padded(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (missing // 2, missing - missing // 2) * 2, mode="replicate") if missing else x
 
 
-# ---- Network; B batch, S side of an image ----------------------------------------------------------------------------
+# ---- Network; B batch, S side of an image --------------------------------------------------------
+
 
 class Denoiser(nn.Module):
-    """The UNet of diffusers at three resolutions, without attention, on patches; one condition more: the null condition."""
+    """The UNet of diffusers at three resolutions, without attention, on patches; one condition
+    more: the null condition."""
 
     def __init__(self, channels: int, layers: int, patch: int, n_conditions: int) -> None:
         from diffusers import UNet2DModel  # slow to import
+
         super().__init__()
         unet: Any = UNet2DModel(
-            in_channels=3 * patch**2, out_channels=3 * patch**2, block_out_channels=(channels, 2 * channels, 3 * channels),
-            layers_per_block=layers, down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
-            add_attention=False, norm_num_groups=8, num_class_embeds=n_conditions + 1)
+            in_channels=3 * patch**2,
+            out_channels=3 * patch**2,
+            block_out_channels=(channels, 2 * channels, 3 * channels),
+            layers_per_block=layers,
+            down_block_types=("DownBlock2D",) * 3,
+            up_block_types=("UpBlock2D",) * 3,
+            add_attention=False,
+            norm_num_groups=8,
+            num_class_embeds=n_conditions + 1,
+        )
         unet.time_proj = Waves(channels)  # that of diffusers computes in float32 whatever the dtype
-        self.unet, self.patch, self.colors, self.memory_format = unet, patch, Colors(), torch.channels_last
+        self.unet, self.patch, self.colors, self.memory_format = (
+            unet,
+            patch,
+            Colors(),
+            torch.channels_last,
+        )
 
     def place(self, context: Context) -> "Denoiser":
-        """The network on the device. In bfloat16 a CPU normalises groups ten times more slowly where channels come last
-        (1.37 times longer to sample), so there memory is contiguous."""
+        """The network on the device. In bfloat16 a CPU normalises groups ten times more slowly
+        where channels come last (1.37 times longer to sample), so there memory is contiguous."""
         if context.numerics.precision == "bf16" and context.numerics.device == "cpu":
             self.memory_format = torch.contiguous_format
         context.place(self)
@@ -263,11 +356,13 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=self.memory_format)
         x = self.unet(x, t.to(x.dtype), c).sample
-        return F.pixel_shuffle(x, self.patch)                                                # (B, 3, S, S)
+        # (B, 3, S, S)
+        return F.pixel_shuffle(x, self.patch)
 
 
 class Waves(nn.Module):
-    """Times as cosines and sines of falling frequency, in the dtype of the times; (B,) to (B, width)."""
+    """Times as cosines and sines of falling frequency, in the dtype of the times; (B,) to (B,
+    width)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -275,7 +370,9 @@ class Waves(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         half = self.width // 2
-        frequency = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=t.dtype, device=t.device))
+        frequency = torch.exp(
+            -math.log(10000) / half * torch.arange(half, dtype=t.dtype, device=t.device)
+        )
         angle = t[:, None] * frequency
         return torch.cat([angle.cos(), angle.sin()], 1)
 
@@ -283,5 +380,14 @@ class Waves(nn.Module):
 def _load(module: nn.Module, state: State, prefix: str, n_conditions: int) -> None:
     """Weights from the part of a state that has this prefix."""
     if int(state["n_conditions"]) != n_conditions:
-        raise ValueError(f"the previous diffusion knows {int(state['n_conditions'])} conditions; this pool has {n_conditions}")
-    module.load_state_dict({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+        raise ValueError(
+            f"the previous diffusion knows {int(state['n_conditions'])} conditions; this pool has "
+            f"{n_conditions}"
+        )
+    module.load_state_dict(
+        {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+    )

@@ -1,4 +1,5 @@
-"""A conditional generative adversarial network for small colour images, fitted in a minute on one CPU core."""
+"""A conditional generative adversarial network for small colour images, fitted in a minute on one
+CPU core."""
 
 from dataclasses import dataclass
 
@@ -16,27 +17,32 @@ from ...core.seeds import seed_for
 from ...data.images import LabeledImages
 
 State = dict[str, Tensor]
-R1_EVERY = 16  # lazy regularisation: the penalty every 16 steps, 16 times as strong (Karras et al. 2020, arXiv 1912.04958)
+# lazy regularisation: the penalty every 16 steps, 16 times as strong (Karras et al. 2020, arXiv
+# 1912.04958)
+R1_EVERY = 16
 
 
 @GENERATORS.register("gan", version=1, warm=True)
 @dataclass(frozen=True)
 class GAN:
-    """Two networks against each other, both told the condition; images are made by the moving average of the generator.
+    """Two networks against each other, both told the condition; images are made by the moving
+    average of the generator.
 
-    discriminator  E softplus(-D(x, c)) + E softplus(D(G(z, c), c)) + (r1 / 2) E |grad_x D(x, c)|^2,  x real
+    discriminator  E softplus(-D(x, c)) + E softplus(D(G(z, c), c)) + (r1 / 2) E |grad_x D(x, c)|^2,
+                   x real
     generator      E softplus(-D(G(z, c), c)),  z standard normal
 
     steps     int >= 1      optimiser steps of both networks
     batch     int >= 1      real, and as many generated, images in a step
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
-    rate      float > 0     of Adam with betas 0 and 0.99; falls to 0 over the second half of the steps
+    rate      float > 0     of Adam with betas 0 and 0.99; falls to 0 over the second half of the
+              steps
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
-    source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and Koyama 2018 (projection
-              discriminator); Karras et al. 2018 (pixels at unit length) and 2019 (mapping network, styles); Yazici et al.
-              2019 (moving average)
+    source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and
+              Koyama 2018 (projection discriminator); Karras et al. 2018 (pixels at unit length) and
+              2019 (mapping network, styles); Yazici et al. 2019 (moving average)
     """
 
     steps: int = 1200
@@ -50,11 +56,22 @@ class GAN:
     def __post_init__(self) -> None:
         at_least("gan", self, steps=1, batch=1, channels=4, latent=1)
         if not (self.rate > 0 and self.r1 >= 0 and 0 <= self.average < 1):
-            raise ValueError(f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, {self.r1}, "
-                             f"{self.average}")
+            raise ValueError(
+                f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, "
+                f"{self.r1}, "
+                f"{self.average}"
+            )
 
-    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
-            previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        told: np.ndarray,
+        reserve_t: LabeledImages | None,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
             painter = context.place(Painter(self.channels, self.latent, n_conditions, size))
@@ -65,8 +82,12 @@ class GAN:
             for name, network in networks.items():
                 network.load_state_dict(_of(name, previous))
             average.n_averaged += self.steps  # the average goes on as well, with its full memory
-        adam = {name: context.optimizer(torch.optim.Adam, network.parameters(), self.rate, betas=(0.0, 0.99))
-                for name, network in (("painter", painter), ("critic", critic))}
+        adam = {
+            name: context.optimizer(
+                torch.optim.Adam, network.parameters(), self.rate, betas=(0.0, 0.99)
+            )
+            for name, network in (("painter", painter), ("critic", critic))
+        }
         images, condition = context.tensor(pool.images), context.tensor(told)
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
 
@@ -75,7 +96,10 @@ class GAN:
             real, c = context.pixels(images[index]), condition[index]
             with context.numerics.autocast():
                 painted = painter(z, c)
-                loss = F.softplus(critic(painted.detach(), c)).mean() + F.softplus(-critic(real, c)).mean()
+                loss = (
+                    F.softplus(critic(painted.detach(), c)).mean()
+                    + F.softplus(-critic(real, c)).mean()
+                )
             if penalised:
                 loss = loss + R1_EVERY * self.r1 / 2 * _gradient_penalty(critic, real, c)
             _descend(adam["critic"], loss)
@@ -93,23 +117,37 @@ class GAN:
             descend(batches(i), z, self.r1 > 0 and i % R1_EVERY == 0)
             average.update_parameters(painter)
 
-        state = {"painter": painter, "critic": critic, "average": average, **{f"adam {name}": a for name, a in adam.items()}}
+        state = {
+            "painter": painter,
+            "critic": critic,
+            "average": average,
+            **{f"adam {name}": a for name, a in adam.items()},
+        }
         train(state, step, self.steps, context)
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
-        return shape | {f"{name}.{key}": value.detach().cpu() for name, network in networks.items()
-                        for key, value in network.state_dict().items()}
+        return shape | {
+            f"{name}.{key}": value.detach().cpu()
+            for name, network in networks.items()
+            for key, value in network.state_dict().items()
+        }
 
-    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
-        network = Painter(self.channels, self.latent, int(state["n_conditions"]), int(state["size"]))
+    def sample(
+        self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
+    ) -> np.ndarray:
+        network = Painter(
+            self.channels, self.latent, int(state["n_conditions"]), int(state["size"])
+        )
         network.load_state_dict(_of("average", state))
         painter = context.place(network).eval()
         if len(told) and not 0 <= told.min() <= told.max() < network.embedding.num_embeddings:
-            raise ValueError(f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; "
-                             f"got {told.min()}..{told.max()}")
+            raise ValueError(
+                f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; "
+                f"got {told.min()}..{told.max()}"
+            )
         out = [np.empty((0, 3, int(state["size"]), int(state["size"])), np.uint8)]
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, len(told), CHUNK):
-                c = context.tensor(told[low: low + CHUNK])
+                c = context.tensor(told[low : low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
                 out.append(to_uint8(painter(z, c)))
         return np.concatenate(out)
@@ -117,13 +155,18 @@ class GAN:
 
 def _of(network: str, state: State) -> State:
     """Weights of one network out of the state of all."""
-    return {name.removeprefix(f"{network}."): value for name, value in state.items() if name.startswith(f"{network}.")}
+    return {
+        name.removeprefix(f"{network}."): value
+        for name, value in state.items()
+        if name.startswith(f"{network}.")
+    }
 
 
 def _gradient_penalty(critic: nn.Module, real: Tensor, c: Tensor) -> Tensor:
-    """E |grad_x D(x, c)|^2 in full precision, by the plain forward: a compiled one has no second derivative."""
+    """E |grad_x D(x, c)|^2 in full precision, by the plain forward: a compiled one has no second
+    derivative."""
     real = real.detach().requires_grad_()
-    gradient, = torch.autograd.grad(critic.forward(real, c).sum(), real, create_graph=True)
+    (gradient,) = torch.autograd.grad(critic.forward(real, c).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 
@@ -133,10 +176,12 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-# ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ------------------------------------------
+# ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ----------------------
+
 
 class Painter(nn.Module):
-    """The generator's network: latent and condition to an image, twice doubled in size by transposed convolutions."""
+    """The generator's network: latent and condition to an image, twice doubled in size by
+    transposed convolutions."""
 
     def __init__(self, channels: int, latent: int, n_conditions: int, size: int) -> None:
         super().__init__()
@@ -146,35 +191,50 @@ class Painter(nn.Module):
         self.embedding = nn.Embedding(n_conditions, latent)
         self.mapping = nn.Linear(2 * latent, 2 * latent)
         self.first = nn.Linear(2 * latent, int(np.prod(self.shape)))
-        self.styles = nn.ModuleList([nn.Linear(2 * latent, 4 * channels), nn.Linear(2 * latent, 2 * channels)])
+        self.styles = nn.ModuleList(
+            [nn.Linear(2 * latent, 4 * channels), nn.Linear(2 * latent, 2 * channels)]
+        )
         self.up = nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1)
         self.to_image = nn.ConvTranspose2d(channels, 3, 4, 2, 1)
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        w = F.leaky_relu(self.mapping(torch.cat([z, self.embedding(c)], 1)), 0.2) * 2**0.5   # (B, 2 Z)
-        x = self.first(w).view(-1, *self.shape)                                              # (B, 2 C, s, s)
+        # (B, 2 Z)
+        w = F.leaky_relu(self.mapping(torch.cat([z, self.embedding(c)], 1)), 0.2) * 2**0.5
+        # (B, 2 C, s, s)
+        x = self.first(w).view(-1, *self.shape)
         x = F.relu(_styled(x, self.styles[0](w)))
-        x = F.relu(_styled(self.up(x), self.styles[1](w)))                                   # (B, C, 2 s, 2 s)
-        return torch.tanh(self.to_image(x))                                                  # (B, 3, S, S), -1..1
+        # (B, C, 2 s, 2 s)
+        x = F.relu(_styled(self.up(x), self.styles[1](w)))
+        # (B, 3, S, S), -1..1
+        return torch.tanh(self.to_image(x))
 
 
 def _styled(x: Tensor, style: Tensor) -> Tensor:
-    """Every pixel's channels at unit length, then scaled and shifted by the style; no statistics over the batch, so an
-    image does not depend on its neighbours."""
+    """Every pixel's channels at unit length, then scaled and shifted by the style; no statistics
+    over the batch, so an image does not depend on its neighbours."""
     gain, shift = style[:, :, None, None].chunk(2, 1)
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6) * (1 + gain) + shift
 
 
 class Critic(nn.Module):
-    """The discriminator's network; its last features are compared with an embedding of the condition (projection)."""
+    """The discriminator's network; its last features are compared with an embedding of the
+    condition (projection)."""
 
     def __init__(self, channels: int, n_conditions: int, size: int) -> None:
         super().__init__()
         width, side = 4 * channels, size // 4
         self.features = nn.Sequential(
-            nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2),                              # (B, C, S / 2, S / 2)
-            nn.Conv2d(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(),     # (B, 2 C s s)
-            nn.Linear(2 * channels * side * side, width), nn.LeakyReLU(0.2))                 # (B, 4 C)
+            # (B, C, S / 2, S / 2)
+            nn.Conv2d(3, channels, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            # (B, 2 C s s)
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            # (B, 4 C)
+            nn.Linear(2 * channels * side * side, width),
+            nn.LeakyReLU(0.2),
+        )
         self.real = nn.Linear(width, 1)
         self.embedding = nn.Embedding(n_conditions, width)
 

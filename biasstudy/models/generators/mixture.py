@@ -19,15 +19,17 @@ State = dict[str, Tensor]
 @GENERATORS.register("mixture", version=2)
 @dataclass(frozen=True)
 class Mixture:
-    """Clusters of images per told condition (k-means); a new image is drawn from the Gaussian of one cluster.
+    """Clusters of images per told condition (k-means); a new image is drawn from the Gaussian of
+    one cluster.
 
-    x = mu + eps (A - mu) / sqrt(n - 1), with A (n, D) the images of the cluster, mu their mean, eps n standard normal
-    numbers: exactly N(mu, sample covariance), without a covariance matrix. Computed in float64 whatever the numerics, so
-    the result is the same on every CPU.
+    x = mu + eps (A - mu) / sqrt(n - 1), with A (n, D) the images of the cluster, mu their mean, eps
+    n standard normal numbers: exactly N(mu, sample covariance), without a covariance matrix.
+    Computed in float64 whatever the numerics, so the result is the same on every CPU.
 
     clusters  int >= 1           per condition, fewer where a condition has few images
     rounds    int >= 1           of Lloyd's algorithm
-    source    the factor A / sqrt(n - 1) as square root of a covariance: standard; the generator is ours
+    source    the factor A / sqrt(n - 1) as square root of a covariance: standard; the generator is
+              ours
     """
 
     clusters: int = 8
@@ -36,43 +38,64 @@ class Mixture:
     def __post_init__(self) -> None:
         at_least("mixture", self, clusters=1, rounds=1)
 
-    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
-            previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        told: np.ndarray,
+        reserve_t: LabeledImages | None,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         cluster = np.zeros(len(told), np.int64)
         for condition in np.unique(told):
             members = np.flatnonzero(told == condition)
             k = max(1, min(self.clusters, len(members) // 4))
             flat = torch.as_tensor(pool.images[members]).flatten(1).double()
             cluster[members] = self._k_means(flat, k, seed, int(condition))
-        order = np.lexsort((cluster, told))                                      # images of a cluster side by side
-        return {"images": torch.as_tensor(pool.images[order]), "told": torch.as_tensor(told[order]),
-                "cluster": torch.as_tensor(cluster[order])}
+        # images of a cluster side by side
+        order = np.lexsort((cluster, told))
+        return {
+            "images": torch.as_tensor(pool.images[order]),
+            "told": torch.as_tensor(told[order]),
+            "cluster": torch.as_tensor(cluster[order]),
+        }
 
     def _k_means(self, x: Tensor, k: int, seed: int, condition: int) -> np.ndarray:
         """Cluster of each of N images (N, D), Lloyd's algorithm from k images chosen at random."""
         center = x[torch.randperm(len(x), generator=generator_for(seed, "centers", condition))[:k]]
         nearest = torch.zeros(len(x), dtype=torch.int64)
         for _ in range(self.rounds):
-            distance = (center**2).sum(1) - 2 * x @ center.T                     # (N, k), up to |x|^2
+            # (N, k), up to |x|^2
+            distance = (center**2).sum(1) - 2 * x @ center.T
             nearest = distance.argmin(1)
             count = torch.bincount(nearest, minlength=k)
             total = torch.zeros_like(center).index_add_(0, nearest, x)
             center = torch.where(count[:, None] > 0, total / count.clamp(min=1)[:, None], center)
         return nearest.numpy()
 
-    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+    def sample(
+        self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
+    ) -> np.ndarray:
         known, cluster = state["told"].numpy(), state["cluster"].numpy()
         largest = int(np.unique(known * (cluster.max() + 1) + cluster, return_counts=True)[1].max())
-        drawn = noise_of_images(first_index, len(told), (largest + 1,), seed, Context(Numerics("float64")))
-        pick = torch.special.ndtr(drawn[:, -1]).numpy()                          # uniform: which cluster
+        drawn = noise_of_images(
+            first_index, len(told), (largest + 1,), seed, Context(Numerics("float64"))
+        )
+        # uniform: which cluster
+        pick = torch.special.ndtr(drawn[:, -1]).numpy()
         shape = state["images"].shape[1:]
         out = np.empty((len(told), *shape), np.uint8)
         for condition in np.unique(told):
             asked = np.flatnonzero(told == condition)
             low, high = np.searchsorted(known, [condition, condition + 1])
             if low == high:
-                raise ValueError(f"mixture was told condition {condition}, which its training set does not have")
-            chosen = low + (pick[asked] * (high - low)).astype(np.int64)         # a cluster in proportion to its size
+                raise ValueError(
+                    f"mixture was told condition {condition}, which its training set does not have"
+                )
+            # a cluster in proportion to its size
+            chosen = low + (pick[asked] * (high - low)).astype(np.int64)
             for c in np.unique(cluster[chosen]):
                 first, last = low + np.searchsorted(cluster[low:high], [c, c + 1])
                 images = state["images"][first:last].flatten(1).double()

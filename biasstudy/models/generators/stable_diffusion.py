@@ -1,17 +1,22 @@
 """Stable Diffusion, told conditions as prompts, fitted by LoRA.
 
-What Stable Diffusion 1.5 needs at 512 pixels: estimates, not measurements. Parameters and arithmetic were counted on the
-networks without weights (torch's flop counter on the device "meta"; a test counts again); the rest follows from them.
+What Stable Diffusion 1.5 needs at 512 pixels: estimates, not measurements. Parameters and
+arithmetic were counted on the networks without weights (torch's flop counter on the device "meta";
+a test counts again); the rest follows from them.
 
-parameters     UNet 860 M, VAE 84 M, text encoder 123 M (on the device while it encodes); LoRA 0.8 M at rank 4
-their memory   UNet and VAE at 4 bytes each: 3.8 GB; frozen bf16: 1.9 GB; LoRA, gradients and Adam: 13 MB
-activations    per image of a micro batch, kept for the backward pass by a fused attention: 1.6 GB in float32 (counted in a
-               forward pass), about 1.1 GB with frozen bf16; with checkpointing 0.3 or 0.15 GB and the block computed again
-TFLOP          UNet forward 0.80, backward 0.91 (checkpointing 1.50); VAE encoder 1.12, VAE decoder 2.51; so an image costs
-               2.83 (3.42) to fit and 0.80 e + 2.51 to sample, e evaluations (twice sampling_steps where guidance is not 1)
-time           = TFLOP / (share x peak). An assumed 40 % of 312 TFLOP/s (A100, bf16) gives 3 minutes for 1,000 steps of 8
-               images and 5 minutes for 1,000 images in 20 steps with guidance; in float32 without TF32 (19.5 TFLOP/s) 16
-               times that
+parameters     UNet 860 M, VAE 84 M, text encoder 123 M (on the device while it encodes); LoRA 0.8 M
+               at rank 4
+their memory   UNet and VAE at 4 bytes each: 3.8 GB; frozen bf16: 1.9 GB; LoRA, gradients and Adam:
+               13 MB
+activations    per image of a micro batch, kept for the backward pass by a fused attention: 1.6 GB
+               in float32 (counted in a forward pass), about 1.1 GB with frozen bf16; with
+               checkpointing 0.3 or 0.15 GB and the block computed again
+TFLOP          UNet forward 0.80, backward 0.91 (checkpointing 1.50); VAE encoder 1.12, VAE decoder
+               2.51; so an image costs 2.83 (3.42) to fit and 0.80 e + 2.51 to sample, e evaluations
+               (twice sampling_steps where guidance is not 1)
+time           = TFLOP / (share x peak). An assumed 40 % of 312 TFLOP/s (A100, bf16) gives 3 minutes
+               for 1,000 steps of 8 images and 5 minutes for 1,000 images in 20 steps with guidance;
+               in float32 without TF32 (19.5 TFLOP/s) 16 times that
 """
 
 import json
@@ -39,22 +44,33 @@ State = dict[str, Tensor]
 NAME = "stable-diffusion"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}
-SCHEDULERS = {"prediction_type": tuple(PREDICTIONS), "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-              "num_train_timesteps": (TIMES,), "trained_betas": (None,), "rescale_betas_zero_snr": (False,)}
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # layers of the UNet that LoRA changes: all projections of its attention
+SCHEDULERS = {
+    "prediction_type": tuple(PREDICTIONS),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "num_train_timesteps": (TIMES,),
+    "trained_betas": (None,),
+    "rescale_betas_zero_snr": (False,),
+}
+# layers of the UNet that LoRA changes: all projections of its attention
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @GENERATORS.register(NAME, version=1, warm=True, from_disk=True)
 @dataclass(frozen=True)
 class StableDiffusion:
-    """A pipeline of diffusers (Stable Diffusion 1.x, 2.x) whose UNet goes on learning, told conditions as prompts.
+    """A pipeline of diffusers (Stable Diffusion 1.x, 2.x) whose UNet goes on learning, told
+    conditions as prompts.
 
-    noisy latent  z_t = alpha_t z + sigma_t eps, z a draw from the VAE's posterior of the image; alpha_t, sigma_t and the
-                  target (eps, v or z) as the pipeline's scheduler says; t evenly spaced in a batch
-    loss          E |f(z_t, t, prompt) - target|^2 / D; a share of the prompts is replaced by the empty one
-    LoRA          W + B A in every projection of the attention, A normal with standard deviation 1 / rank, B = 0 at first;
-                  only A and B learn, and they are the state: diffusers' load_lora_weights reads it
-    images        scaled to the pipeline's size by bicubic interpolation with antialiasing, and back by the same
+    noisy latent  z_t = alpha_t z + sigma_t eps, z a draw from the VAE's posterior of the image;
+                  alpha_t, sigma_t and the target (eps, v or z) as the pipeline's scheduler says; t
+                  evenly spaced in a batch
+    loss          E |f(z_t, t, prompt) - target|^2 / D; a share of the prompts is replaced by the
+                  empty one
+    LoRA          W + B A in every projection of the attention, A normal with standard deviation 1 /
+                  rank, B = 0 at first; only A and B learn, and they are the state: diffusers'
+                  load_lora_weights reads it
+    images        scaled to the pipeline's size by bicubic interpolation with antialiasing, and back
+                  by the same
 
     The safety checker is not loaded: it would replace images by black ones.
 
@@ -62,30 +78,40 @@ class StableDiffusion:
     batch              int >= 1          images in a step
     pipeline           text              a folder, or an id whose files are in the hub's cache
     revision           text              branch, tag or commit of an id; "": its main branch
-    checksum           text              what the pipeline must contain, as an earlier run named it; "": what is there
+    checksum           text              what the pipeline must contain, as an earlier run named it;
+                       "": what is there
     download           bool              whether an id may be fetched
     template           text              prompt, {class} standing for the name of the class
-    contexts           list of texts     under condition `group`, one per group: the prompt goes on with ", " and this text
+    contexts           list of texts     under condition `group`, one per group: the prompt goes on
+                       with ", " and this text
     prompts            list of texts     instead of template and contexts: one per condition
-    size               int >= 0          side of the images that the UNet sees; 0: the pipeline's own
+    size               int >= 0          side of the images that the UNet sees; 0: the pipeline's
+                       own
     rank               int >= 1          columns of B
-    rate               float > 0         of Adam, gradients clipped to norm 1; rises over the first 5 % of the steps, then
+    rate               float > 0         of Adam, gradients clipped to norm 1; rises over the first
+                       5 % of the steps, then
                                          falls to 0 on a cosine
     drop               float in [0, 1)   share of training prompts replaced by the empty one
-    guidance           float >= 0        w: f(empty) + w (f(prompt) - f(empty)); w = 1: one pass only
-    solver             "dpm" or "ddim"   DPMSolverMultistepScheduler (midpoint, dpmsolver++) or DDIMScheduler of diffusers,
-                                         computed in float64; times evenly spaced from the noisiest (spacing "trailing")
+    guidance           float >= 0        w: f(empty) + w (f(prompt) - f(empty)); w = 1: one pass
+                       only
+    solver             "dpm" or "ddim"   DPMSolverMultistepScheduler (midpoint, dpmsolver++) or
+                       DDIMScheduler of diffusers,
+                                         computed in float64; times evenly spaced from the noisiest
+                                         (spacing "trailing")
     order              1 or 2            of the solver; ddim has order 1
     sampling_steps     int 1 .. 1000     evaluations per image
     sample_batch       int >= 1          images sampled together
-    micro_batch        int >= 0          images of a step that go through the networks together; 0: all of them
-    frozen             "same" or "bf16"  precision of the weights that do not learn: that of the run, or bfloat16
-    checkpointing      bool              compute activations again in the backward pass instead of keeping them
+    micro_batch        int >= 0          images of a step that go through the networks together; 0:
+                       all of them
+    frozen             "same" or "bf16"  precision of the weights that do not learn: that of the
+                       run, or bfloat16
+    checkpointing      bool              compute activations again in the backward pass instead of
+                       keeping them
     attention_slicing  bool              attention in two parts
     vae_slicing        bool              the VAE sees one image at a time
     vae_tiling         bool              the VAE sees images in tiles; their seams are blended
-    source             Rombach et al. 2022; Hu et al. 2022 (LoRA); Ho and Salimans 2022 (guidance); for the solver see
-                       `diffusion`
+    source             Rombach et al. 2022; Hu et al. 2022 (LoRA); Ho and Salimans 2022 (guidance);
+                       for the solver see `diffusion`
     """
 
     steps: int = 1000
@@ -114,17 +140,37 @@ class StableDiffusion:
     vae_tiling: bool = False
 
     def __post_init__(self) -> None:
-        at_least(NAME, self, steps=1, batch=1, size=0, rank=1, sampling_steps=1, sample_batch=1, micro_batch=0)
-        for name, among in (("solver", ("dpm", "ddim")), ("order", (1, 2)), ("frozen", ("same", "bf16"))):
+        at_least(
+            NAME,
+            self,
+            steps=1,
+            batch=1,
+            size=0,
+            rank=1,
+            sampling_steps=1,
+            sample_batch=1,
+            micro_batch=0,
+        )
+        for name, among in (
+            ("solver", ("dpm", "ddim")),
+            ("order", (1, 2)),
+            ("frozen", ("same", "bf16")),
+        ):
             if getattr(self, name) not in among:
-                raise ValueError(f"{NAME}: {name} must be {among[0]} or {among[1]}; got {getattr(self, name)}")
+                raise ValueError(
+                    f"{NAME}: {name} must be {among[0]} or {among[1]}; got {getattr(self, name)}"
+                )
         if self.solver == "ddim" and self.order != 1:
             raise ValueError(f"{NAME}: solver ddim has order 1; got order {self.order}")
         if self.sampling_steps > TIMES:
-            raise ValueError(f"{NAME}: sampling_steps must be at most {TIMES}; got {self.sampling_steps}")
+            raise ValueError(
+                f"{NAME}: sampling_steps must be at most {TIMES}; got {self.sampling_steps}"
+            )
         if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
-            raise ValueError(f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; "
-                             f"got {self.rate}, {self.drop}, {self.guidance}")
+            raise ValueError(
+                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; "
+                f"got {self.rate}, {self.drop}, {self.guidance}"
+            )
 
     @property
     def prior(self) -> str:
@@ -132,22 +178,33 @@ class StableDiffusion:
         return "web"
 
     def named(self, classes: Sequence[str], groups: Sequence[str]) -> "StableDiffusion":
-        """Itself with the prompts written out, for the groups that are told; template and contexts have done their work, and
-        what is cleared is no part of a key."""
+        """Itself with the prompts written out, for the groups that are told; template and contexts
+        have done their work, and what is cleared is no part of a key."""
         texts = prompts_for(NAME, self.prompts, self.template, classes, self.contexts, groups)
         return replace(self, prompts=texts, template="", contexts=[])
 
     def prepare(self) -> "StableDiffusion":
-        """Itself with the checksum of its pipeline, which is on this machine and which it knows how to fit."""
+        """Itself with the checksum of its pipeline, which is on this machine and which it knows how
+        to fit."""
         require(NAME, "transformers", "peft")
         folder = located(NAME, self.pipeline, self.revision, self.download, PARTS[:3])
         check_pipeline(folder, self.size)
-        return replace(self, checksum=identified(NAME, folder, PARTS, self.checksum), download=False)
+        return replace(
+            self, checksum=identified(NAME, folder, PARTS, self.checksum), download=False
+        )
 
     # -- fitting
 
-    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
-            previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        told: np.ndarray,
+        reserve_t: LabeledImages | None,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         parts = Parts(self, context)
         for name, weight in parts.lora.items():
             drawn = noise(tuple(weight.shape), context, seed, "init", name) / self.rank
@@ -158,43 +215,65 @@ class StableDiffusion:
         adam = torch.optim.Adam(learning, lr=self.rate)
         images, condition = context.tensor(pool.images), context.tensor(parts.known(told))
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
-        alpha, sigma = (part.to(context.numerics.device, context.numerics.dtype) for part in parts.levels)
+        alpha, sigma = (
+            part.to(context.numerics.device, context.numerics.dtype) for part in parts.levels
+        )
         micro = self.micro_batch or self.batch
 
         def step(i: int) -> None:
             set_rate(adam, self.rate * cosine(i, self.steps))
             index, g, n = batches(i), generator_for(seed, "levels", i), self.batch
-            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(TIMES).long() % TIMES
+            t = (torch.rand(1, generator=g, dtype=torch.float64) + torch.arange(n) / n).mul(
+                TIMES
+            ).long() % TIMES
             dropped = torch.rand(n, generator=g, dtype=torch.float64) < self.drop
-            t, c = t.to(index.device), condition[index].masked_fill(dropped.to(index.device), parts.null)
-            drawn, eps = (noise((n, *parts.shape), context, seed, name, i) for name in ("posterior", "noise"))
+            t, c = (
+                t.to(index.device),
+                condition[index].masked_fill(dropped.to(index.device), parts.null),
+            )
+            drawn, eps = (
+                noise((n, *parts.shape), context, seed, name, i) for name in ("posterior", "noise")
+            )
             adam.zero_grad(set_to_none=True)
             for low in range(0, n, micro):
                 now = slice(low, low + micro)
                 z = parts.encode(context.pixels(images[index[now]]), drawn[now])
                 a, s = (level[t[now]][:, None, None, None] for level in (alpha, sigma))
                 target = {"x": z, "v": a * eps[now] - s * z, "eps": eps[now]}[parts.prediction]
-                loss = F.mse_loss(parts.predict(a * z + s * eps[now], t[now], c[now]), target, reduction="sum")
+                loss = F.mse_loss(
+                    parts.predict(a * z + s * eps[now], t[now], c[now]), target, reduction="sum"
+                )
                 (loss / eps.numel()).backward()
             nn.utils.clip_grad_norm_(learning, 1.0)
             adam.step()
 
         train({"lora": learning, "adam": adam}, step, self.steps, context)
-        return {"size": torch.tensor(pool.images.shape[2])} | {name: w.detach().cpu() for name, w in parts.lora.items()}
+        return {"size": torch.tensor(pool.images.shape[2])} | {
+            name: w.detach().cpu() for name, w in parts.lora.items()
+        }
 
     # -- sampling
 
-    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+    def sample(
+        self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
+    ) -> np.ndarray:
         parts, size = Parts(self, context), int(state["size"])
         parts.load(state)
         alpha, sigma = (part.tolist() for part in parts.levels)
         out = [np.empty((0, 3, size, size), np.uint8)]
         with torch.inference_mode():
             for low in range(0, len(told), self.sample_batch):
-                c = context.tensor(parts.known(told[low: low + self.sample_batch]))
+                c = context.tensor(parts.known(told[low : low + self.sample_batch]))
 
                 def clean(z: Tensor, t: int, c: Tensor = c) -> Tensor:
-                    f = guided(parts.predict, z, torch.full((len(z),), t, device=z.device), c, parts.null, self.guidance)
+                    f = guided(
+                        parts.predict,
+                        z,
+                        torch.full((len(z),), t, device=z.device),
+                        c,
+                        parts.null,
+                        self.guidance,
+                    )
                     return cleaned(parts.prediction, z, f, alpha[t], sigma[t])
 
                 z = noise_of_images(first_index + low, len(c), parts.shape, seed, context)
@@ -203,10 +282,12 @@ class StableDiffusion:
         return np.concatenate(out)
 
 
-# ---- The pipeline; B batch, S side of an image, s side of a latent, L tokens, D width of the text --------------------
+# ---- The pipeline; B batch, S side of an image, s side of a latent, L tokens, D width of the text
+
 
 class Parts:
-    """The networks of a pipeline on the device, LoRA in the UNet, and the prompts as the text encoder sees them.
+    """The networks of a pipeline on the device, LoRA in the UNet, and the prompts as the text
+    encoder sees them.
 
     lora    the weights that learn, by the names under which diffusers stores them
     table   (n + 1, L, D)   the encoded prompts; the last one is the empty prompt, number `null`
@@ -217,27 +298,42 @@ class Parts:
     def __init__(self, options: StableDiffusion, context: Context) -> None:
         from diffusers import StableDiffusionPipeline
         from peft import LoraConfig
+
         numerics = context.numerics
         self.numerics = numerics
         self.frozen = torch.bfloat16 if options.frozen == "bf16" else numerics.dtype
         folder = located(NAME, options.pipeline, options.revision, False, PARTS[:3])
         with quietly(), context.initial("lora"):  # peft draws weights, which are then replaced
             pipe: Any = StableDiffusionPipeline.from_pretrained(
-                folder, dtype=numerics.dtype, local_files_only=True, use_safetensors=True, safety_checker=None,
-                feature_extractor=None, requires_safety_checker=False)
+                folder,
+                dtype=numerics.dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
             pipe.unet.requires_grad_(False)
-            pipe.unet.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=ATTENTION))
+            pipe.unet.add_adapter(
+                LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=ATTENTION)
+            )
         self.table = encoded(pipe, options.prompts, numerics.device).to(self.frozen)
         self.null = len(options.prompts)
         self.unet, self.vae, config = pipe.unet, pipe.vae.requires_grad_(False), pipe.unet.config
-        self.lora = {f"unet.{name}".replace(".default.", "."): weight for name, weight in self.unet.named_parameters()
-                     if weight.requires_grad}
+        self.lora = {
+            f"unet.{name}".replace(".default.", "."): weight
+            for name, weight in self.unet.named_parameters()
+            if weight.requires_grad
+        }
         for module in (self.unet, self.vae):
             module.to(numerics.device, memory_format=torch.channels_last)
             for weight in module.parameters():
-                weight.data = weight.data.to(numerics.dtype if weight.requires_grad else self.frozen)
+                weight.data = weight.data.to(
+                    numerics.dtype if weight.requires_grad else self.frozen
+                )
         if config.flip_sin_to_cos and config.freq_shift == 0:
-            self.unet.time_proj = Waves(config.block_out_channels[0])  # that of diffusers computes in float32
+            # that of diffusers computes in float32
+            self.unet.time_proj = Waves(config.block_out_channels[0])
         if options.checkpointing:
             self.unet.enable_gradient_checkpointing()
         if options.attention_slicing:
@@ -251,12 +347,19 @@ class Parts:
         self.prediction = PREDICTIONS[pipe.scheduler.config.prediction_type]
         self.levels = noise_levels(pipe.scheduler.config)
         self.size = options.size or config.sample_size * pipe.vae_scale_factor
-        self.shape = (config.in_channels, self.size // pipe.vae_scale_factor, self.size // pipe.vae_scale_factor)
+        self.shape = (
+            config.in_channels,
+            self.size // pipe.vae_scale_factor,
+            self.size // pipe.vae_scale_factor,
+        )
 
     def known(self, told: np.ndarray) -> np.ndarray:
         """The conditions; ValueError if one has no prompt."""
         if len(told) and not 0 <= told.min() <= told.max() < self.null:
-            raise ValueError(f"{NAME} has prompts for conditions 0..{self.null - 1}; got {told.min()}..{told.max()}")
+            raise ValueError(
+                f"{NAME} has prompts for conditions 0..{self.null - 1}; got "
+                f"{told.min()}..{told.max()}"
+            )
         return told
 
     def load(self, state: State) -> None:
@@ -293,9 +396,11 @@ def encoded(pipe: Any, prompts: list, device: str) -> Tensor:
 
 
 def noise_levels(scheduler: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Signal alpha_t and noise sigma_t of a scheduler of diffusers for t = 0 .. 999, and 1 and 0 at index -1; (1001,) float64.
+    """Signal alpha_t and noise sigma_t of a scheduler of diffusers for t = 0 .. 999, and 1 and 0 at
+    index -1; (1001,) float64.
 
-    alpha_t^2 = product over i <= t of 1 - beta_i;  beta rises linearly ("linear"), or its root does ("scaled_linear")
+    alpha_t^2 = product over i <= t of 1 - beta_i;  beta rises linearly ("linear"), or its root does
+    ("scaled_linear")
     """
     if scheduler["beta_schedule"] == "squaredcos_cap_v2":
         return schedule()
@@ -307,17 +412,29 @@ def noise_levels(scheduler: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def check_pipeline(folder: Path, size: int) -> None:
-    """ValueError with one sentence unless this generator knows how to fit a pipeline, at this size of its images."""
+    """ValueError with one sentence unless this generator knows how to fit a pipeline, at this size
+    of its images."""
+
     def read(name: str) -> dict[str, Any]:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{NAME}: {folder} is no pipeline of diffusers: it has no {name}")
+            raise FileNotFoundError(
+                f"{NAME}: {folder} is no pipeline of diffusers: it has no {name}"
+            )
         return json.loads((folder / name).read_text())
+
     if (found := read("model_index.json").get("_class_name")) != "StableDiffusionPipeline":
-        raise ValueError(f"{NAME} knows the pipeline StableDiffusionPipeline (1.x, 2.x); got {found}")
+        raise ValueError(
+            f"{NAME} knows the pipeline StableDiffusionPipeline (1.x, 2.x); got {found}"
+        )
     scheduler = read("scheduler/scheduler_config.json")
     for name, known in SCHEDULERS.items():
         if (found := scheduler.get(name, known[0])) not in known:
-            raise ValueError(f"{NAME} knows schedulers whose {name} is {' or '.join(map(str, known))}; got {found}")
+            raise ValueError(
+                f"{NAME} knows schedulers whose {name} is {' or '.join(map(str, known))}; got "
+                f"{found}"
+            )
     levels = [len(read(f"{part}/config.json")["block_out_channels"]) for part in ("vae", "unet")]
     if size % (multiple := 2 ** (sum(levels) - 2)):
-        raise ValueError(f"{NAME}: size must be a multiple of {multiple} for this pipeline; got {size}")
+        raise ValueError(
+            f"{NAME}: size must be a multiple of {multiple} for this pipeline; got {size}"
+        )

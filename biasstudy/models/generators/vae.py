@@ -1,4 +1,5 @@
-"""A conditional variational autoencoder for small colour images: blurred but quick, and told conditions are kept."""
+"""A conditional variational autoencoder for small colour images: blurred but quick, and told
+conditions are kept."""
 
 from dataclasses import dataclass
 
@@ -22,19 +23,23 @@ State = dict[str, Tensor]
 @GENERATORS.register("vae", version=1, warm=True)
 @dataclass(frozen=True)
 class VAE:
-    """An encoder and a decoder, both told the condition; an image is the decoder's mean for a standard normal latent.
+    """An encoder and a decoder, both told the condition; an image is the decoder's mean for a
+    standard normal latent.
 
     loss  E -log p(x | z, c) + beta KL(q(z | x, c) || N(0, 1)),  z from q, per image
-    p     Gaussian of variance 1 per number of x, the image in uncorrelated colours: a wrong hue costs as much as a wrong
-          brightness, and the answer for a doubtful hue is a hue between (a Bernoulli per RGB channel gave grey digits)
+    p     Gaussian of variance 1 per number of x, the image in uncorrelated colours: a wrong hue
+          costs as much as a wrong brightness, and the answer for a doubtful hue is a hue between (a
+          Bernoulli per RGB channel gave grey digits)
     q     Gaussian, its means and log variances from the encoder
 
     steps     int >= 1      optimiser steps
     batch     int >= 1      images in a step
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
-    rate      float > 0     of Adam; rises over the first 5 % of the steps, then falls to 0 on a cosine
-    beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told condition better; the
+    rate      float > 0     of Adam; rises over the first 5 % of the steps, then falls to 0 on a
+              cosine
+    beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told
+              condition better; the
                             same as a Gaussian of variance beta
     source    Kingma and Welling 2014; Sohn et al. 2015 (conditional); Higgins et al. 2017 (beta)
     """
@@ -49,10 +54,20 @@ class VAE:
     def __post_init__(self) -> None:
         at_least("vae", self, steps=1, batch=1, channels=4, latent=1)
         if not (self.rate > 0 and self.beta >= 0):
-            raise ValueError(f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}")
+            raise ValueError(
+                f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}"
+            )
 
-    def fit(self, pool: LabeledImages, told: np.ndarray, reserve_t: LabeledImages | None, *, seed: int, context: Context,
-            previous: State | None = None) -> State:
+    def fit(
+        self,
+        pool: LabeledImages,
+        told: np.ndarray,
+        reserve_t: LabeledImages | None,
+        *,
+        seed: int,
+        context: Context,
+        previous: State | None = None,
+    ) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
             networks = Networks(self.channels, self.latent, n_conditions, size)
@@ -60,8 +75,11 @@ class VAE:
         networks.colors.fit(pool.images)
         if previous is not None:
             if int(previous["n_conditions"]) != n_conditions:
-                raise ValueError(f"the previous vae knows {int(previous['n_conditions'])} conditions; this pool has "
-                                 f"{n_conditions}")
+                raise ValueError(
+                    f"the previous vae knows {int(previous['n_conditions'])} conditions; this "
+                    "pool has "
+                    f"{n_conditions}"
+                )
             networks.load_state_dict(_weights(previous))
         adam = context.optimizer(torch.optim.Adam, networks.parameters(), self.rate)
         images, condition = context.tensor(pool.images), context.tensor(told)
@@ -75,7 +93,9 @@ class VAE:
                 z = mean + (log_variance / 2).exp() * eps
                 decoded = networks.decoder(z, c)
             surprise = F.mse_loss(decoded.to(x.dtype), x, reduction="sum") / 2
-            divergence = (mean.square() + log_variance.exp() - 1 - log_variance).to(x.dtype).sum() / 2
+            divergence = (mean.square() + log_variance.exp() - 1 - log_variance).to(
+                x.dtype
+            ).sum() / 2
             adam.zero_grad(set_to_none=True)
             ((surprise + self.beta * divergence) / len(x)).backward()
             adam.step()
@@ -88,17 +108,21 @@ class VAE:
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
         return shape | {name: value.detach().cpu() for name, value in networks.state_dict().items()}
 
-    def sample(self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context) -> np.ndarray:
+    def sample(
+        self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
+    ) -> np.ndarray:
         size, n_conditions = int(state["size"]), int(state["n_conditions"])
         if len(told) and not 0 <= told.min() <= told.max() < n_conditions:
-            raise ValueError(f"vae knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}")
+            raise ValueError(
+                f"vae knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}"
+            )
         networks = Networks(self.channels, self.latent, n_conditions, size)
         networks.load_state_dict(_weights(state))
         context.place(networks).eval()
         out = [np.empty((0, 3, size, size), np.uint8)]
         with torch.inference_mode():
             for low in range(0, len(told), CHUNK):
-                c = context.tensor(told[low: low + CHUNK])
+                c = context.tensor(told[low : low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
                 with context.numerics.autocast():
                     decoded = networks.decoder(z, c)
@@ -110,7 +134,8 @@ def _weights(state: State) -> State:
     return {name: value for name, value in state.items() if name not in ("n_conditions", "size")}
 
 
-# ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ------------------------------------------
+# ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ----------------------
+
 
 class Networks(nn.Module):
     """The change of colours, the encoder and the decoder."""
@@ -130,15 +155,22 @@ class Encoder(nn.Module):
         if size % 4:
             raise ValueError(f"vae: the side of an image must be a multiple of 4; got {size}")
         self.features = nn.Sequential(
-            nn.Conv2d(3, channels, 4, 2, 1), nn.SiLU(),                                      # (B, C, S / 2, S / 2)
-            nn.Conv2d(channels, 2 * channels, 4, 2, 1), nn.SiLU(), nn.Flatten())             # (B, 2 C s s)
+            # (B, C, S / 2, S / 2)
+            nn.Conv2d(3, channels, 4, 2, 1),
+            nn.SiLU(),
+            # (B, 2 C s s)
+            nn.Conv2d(channels, 2 * channels, 4, 2, 1),
+            nn.SiLU(),
+            nn.Flatten(),
+        )
         self.embedding = nn.Embedding(n_conditions, latent)
         self.mixing = nn.Linear(2 * channels * (size // 4) ** 2 + latent, 8 * channels)
         self.last = nn.Linear(8 * channels, 2 * latent)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         hidden = F.silu(self.mixing(torch.cat([self.features(x), self.embedding(c)], 1)))
-        mean, log_variance = self.last(hidden).chunk(2, 1)                                   # (B, Z) each
+        # (B, Z) each
+        mean, log_variance = self.last(hidden).chunk(2, 1)
         return mean, log_variance
 
 
@@ -156,5 +188,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         hidden = F.silu(self.mixing(torch.cat([z, self.embedding(c)], 1)))
-        x = F.silu(self.first(hidden).view(-1, *self.shape))                                 # (B, 2 C, s, s)
-        return self.to_image(F.silu(self.up(x)))                                             # (B, 3, S, S)
+        # (B, 2 C, s, s)
+        x = F.silu(self.first(hidden).view(-1, *self.shape))
+        # (B, 3, S, S)
+        return self.to_image(F.silu(self.up(x)))

@@ -1,9 +1,11 @@
-"""Figures: results in, Figure out. One style for all; every figure is saved as PNG and PDF with the table it draws.
+"""Figures: results in, Figure out. One style for all; every figure is saved as PNG and PDF with the
+table it draws.
 
-Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin line is one seed, a
-thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over generations, `_shares` what batches are made
-of, `_families` several variants of a study side by side, `_dynamics` where bias is going,
-`_masks` what is measured on images with masks, `_summary` all stored results.
+Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin
+line is one seed, a thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over
+generations, `_shares` what batches are made of, `_families` several variants of a study side by
+side, `_dynamics` where bias is going, `_masks` what is measured on images with masks, `_summary`
+all stored results.
 """
 
 from ._curves import cell_accuracy as cell_accuracy

@@ -13,18 +13,29 @@ from ...loop.results import Results
 from ...measures.floors import floor_band
 from ._style import ARM_STYLE, BAND, LABELS, WIDTH, compact, mark_of, signed, use_style
 
-# the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within their classes
-CURVES = {"crossed": ("accuracy", "worst-group-accuracy", "accuracy-gap", "headline"),
-          "nested": ("accuracy", "equal-opportunity-mean", "class-disparity-mean", "headline"),
-          "grouped": ("accuracy", "worst-group-accuracy", "headline")}
-FLOORED = ("worst-group-accuracy", "accuracy-gap", "equal-opportunity-mean", "equal-opportunity-max")  # positive by chance
+# the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within
+# their classes
+CURVES = {
+    "crossed": ("accuracy", "worst-group-accuracy", "accuracy-gap", "headline"),
+    "nested": ("accuracy", "equal-opportunity-mean", "class-disparity-mean", "headline"),
+    "grouped": ("accuracy", "worst-group-accuracy", "headline"),
+}
+# positive by chance
+FLOORED = (
+    "worst-group-accuracy",
+    "accuracy-gap",
+    "equal-opportunity-mean",
+    "equal-opportunity-max",
+)
 
 
 def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.DataFrame]:
-    """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones their mean. The grey band of a
-    gap is its floor: where one seed of the generated arm would lie if groups did not matter.
+    """Metrics over generations, one panel each, for every arm; thin lines are seeds, thick ones
+    their mean. The grey band of a gap is its floor: where one seed of the generated arm would lie
+    if groups did not matter.
 
-    metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`; default by design
+    metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`;
+             default by design
     returns  the figure and its table: mean over seeds by metric, arm and generation
     """
     use_style()
@@ -32,12 +43,20 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
     table = curve_table(results, metrics)
     columns = 2 if len(metrics) == 4 else len(metrics)
     lines_of_panels = -(-len(metrics) // columns)
-    figure, axes = plt.subplots(lines_of_panels, columns, figsize=(WIDTH, 0.5 + 2.1 * lines_of_panels), squeeze=False)
+    figure, axes = plt.subplots(
+        lines_of_panels, columns, figsize=(WIDTH, 0.5 + 2.1 * lines_of_panels), squeeze=False
+    )
     floor = None
     for axis, metric in zip(axes.flat, metrics, strict=True):
         if metric in FLOORED and results.outcomes[0].design != "grouped":
             band = floor_band(results.of("generated") or results.outcomes, metric)
-            floor = axis.fill_between(band.generation, band.low, band.high, label="if groups did not matter (95 %)", **BAND)
+            floor = axis.fill_between(
+                band.generation,
+                band.low,
+                band.high,
+                label="if groups did not matter (95 %)",
+                **BAND,
+            )
         for arm, style in ARM_STYLE.items():
             mine = table[(table.metric == metric) & (table.arm == arm)]
             lines = mine.pivot(index="generation", columns="seed", values="value")
@@ -59,24 +78,39 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
 
 
 def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Values of scalar metrics by metric, arm, seed and generation; the classifiers of a seed averaged."""
+    """Values of scalar metrics by metric, arm, seed and generation; the classifiers of a seed
+    averaged."""
     parts: list[Any] = []
     scalar = [m for m in metrics if m != "headline"]
     if scalar:
-        found = results.table.query("metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()")
-        parts.append(found.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean())
+        found = results.table.query(
+            "metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()"
+        )
+        parts.append(
+            found.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean()
+        )
     if "headline" in metrics:
         for arm in ARM_STYLE:
             outcomes = results.of(arm)
             if outcomes:
                 for o, line in zip(outcomes, headline(outcomes), strict=True):
-                    parts.append(pd.DataFrame({"metric": "headline", "arm": arm, "seed": o.experiment.seed,
-                                               "generation": range(len(line)), "value": line}))
+                    parts.append(
+                        pd.DataFrame(
+                            {
+                                "metric": "headline",
+                                "arm": arm,
+                                "seed": o.experiment.seed,
+                                "generation": range(len(line)),
+                                "value": line,
+                            }
+                        )
+                    )
     return pd.concat(parts, ignore_index=True)
 
 
 def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.DataFrame]:
-    """Accuracy of every class (rows) and group (columns) in generation 0, and its change since, in every later one.
+    """Accuracy of every class (rows) and group (columns) in generation 0, and its change since, in
+    every later one.
 
     arm      default: generated, or none where nothing was added
     returns  the figure and its table: accuracy per cell and generation, mean over seeds
@@ -89,15 +123,23 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     means = np.stack([np.mean([o.cell_accuracy(t) for o in outcomes], axis=0) for t in range(n_t)])
     cells = np.stack([compact(m, first) for m in means])
     height = 1.1 + 0.2 * cells.shape[1]
-    figure, axes = plt.subplots(1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False
+    )
     limit = max(0.02, float(np.nanmax(np.abs(cells[1:] - cells[0]))))
-    columns = first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
+    columns = (
+        first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
+    )
     for t, axis in enumerate(axes[0]):
         values = cells[0] if t == 0 else cells[t] - cells[0]
         low, high = (min(0.5, float(np.nanmin(cells[0]))), 1.0) if t == 0 else (-limit, limit)
-        shown = axis.imshow(values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high)
+        shown = axis.imshow(
+            values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high
+        )
         axis.set_title("generation 0: accuracy" if t == 0 else f"generation {t}: change")
-        axis.set_xticks(range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0)
+        axis.set_xticks(
+            range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0
+        )
         axis.set_yticks(range(len(first.classes)), first.classes)
         axis.grid(False)
         axis.tick_params(length=0)
@@ -105,6 +147,10 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
             figure.colorbar(shown, ax=axis, shrink=0.9, aspect=30, pad=0.03)
     axes[0][0].set_ylabel("class")
     axes[0][0].set_xlabel("group" if first.design == "crossed" else "group within the class")
-    rows = [(t, first.classes[y], first.groups[g], means[t, y, g]) for t in range(n_t) for y, g in np.argwhere(first.occurs)]
+    rows = [
+        (t, first.classes[y], first.groups[g], means[t, y, g])
+        for t in range(n_t)
+        for y, g in np.argwhere(first.occurs)
+    ]
     table = pd.DataFrame(rows, columns=["generation", "class", "group", "accuracy"])
     return signed(figure, f"arm {arm} · {mark_of(results)}"), table

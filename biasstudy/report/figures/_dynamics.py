@@ -1,4 +1,5 @@
-"""Where bias is going: transfer maps, what they predict, and why no series is fitted to its own past."""
+"""Where bias is going: transfer maps, what they predict, and why no series is fitted to its own
+past."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,9 @@ from ._style import ARM_STYLE, WIDTH, signed, use_style
 
 
 def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation changes nothing; where a
-    line crosses it from above, bias would come to rest (a bar on the diagonal: its interval, where it has one).
+    """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation
+    changes nothing; where a line crosses it from above, bias would come to rest (a bar on the
+    diagonal: its interval, where it has one).
 
     parts    variants with starts `biased` at several levels of bias, in one or more settings
     returns  the figure and its table, see `dynamics.transfer_table`
@@ -25,18 +27,33 @@ def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     use_style()
     table = transfer_table(parts)
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    for axis, what, title in zip(axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True):
+    for axis, what, title in zip(
+        axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True
+    ):
         before, after = f"{what}_before", f"{what}_after"
-        for (setting, part), color in zip(table.groupby("setting", sort=False), PALETTE, strict=False):
+        for (setting, part), color in zip(
+            table.groupby("setting", sort=False), PALETTE, strict=False
+        ):
             means = part.groupby("assigned")[[before, after]].mean()
             axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
-            axis.plot(means[before], means[after], "-o", color=color, label=str(setting).removeprefix("generator "))
+            axis.plot(
+                means[before],
+                means[after],
+                "-o",
+                color=color,
+                label=str(setting).removeprefix("generator "),
+            )
             rest = fixed_point(transfer_map(part, what))
             if np.isfinite(rest.value):
                 ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
                 axis.plot(ends, ends, color=color, linewidth=5, alpha=0.3, solid_capstyle="butt")
-                axis.plot(rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5)
-        low, high = float(table[[before, after]].min().min()), float(table[[before, after]].max().max())
+                axis.plot(
+                    rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5
+                )
+        low, high = (
+            float(table[[before, after]].min().min()),
+            float(table[[before, after]].max().max()),
+        )
         axis.axline((low, low), (high, high), color="#999999", linewidth=0.8, linestyle="--")
         axis.set_title(title)
     axes[0].set_xlabel("in the start")
@@ -48,7 +65,8 @@ def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
 
 def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
-    """Shares of later batches as the one-step map predicts them, against what was measured; on the diagonal it is right.
+    """Shares of later batches as the one-step map predicts them, against what was measured; on the
+    diagonal it is right.
 
     table    of `dynamics.held_out`
     mark     what stands under the figure
@@ -58,13 +76,22 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     errors = prediction_errors(table)
     if table.empty:
         figure = plt.figure(figsize=(WIDTH, 0.8))
-        figure.text(0.5, 0.5, "no experiment has the setting of a map and later generations: nothing is held out", ha="center")
+        figure.text(
+            0.5,
+            0.5,
+            "no experiment has the setting of a map and later generations: nothing is held out",
+            ha="center",
+        )
         return signed(figure, mark), errors
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.3))
-    for (name, part), color in zip(table.groupby(["setting", "protocol"], sort=False), PALETTE, strict=False):
+    for (name, part), color in zip(
+        table.groupby(["setting", "protocol"], sort=False), PALETTE, strict=False
+    ):
         axis.plot(part.predicted, part.measured, ".", color=color, alpha=0.3, markersize=4)
         means = part.groupby(["bias", "ratio", "generation"])[["predicted", "measured"]].mean()
-        axis.plot(means.predicted, means.measured, "o", color=color, label=", ".join(map(str, name)))
+        axis.plot(
+            means.predicted, means.measured, "o", color=color, label=", ".join(map(str, name))
+        )
     axis.axline((0.5, 0.5), slope=1, color="#999999", linewidth=0.8, linestyle="--")
     seen = table[["predicted", "measured"]].to_numpy()
     ends = np.nanmin(seen) - 0.02, np.nanmax(seen) + 0.02
@@ -77,27 +104,42 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
 
 
 def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
-    """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 % interval; drift asks that the
-    lowest lies above 0 and the highest below, growth that all lie above. Grey: within 0.02.
+    """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 %
+    interval; drift asks that the lowest lies above 0 and the highest below, growth that all lie
+    above. Grey: within 0.02.
 
     found    (..., setting, contrast or share) -> Judgement, as of `Stored.judgements`
     returns  the figure and its table: setting, of, bias, change, low, high, n, judgement
     """
     use_style()
-    rows = [(", ".join(name[:-1]), name[-1], level, e.mean, e.low, e.high, e.n, j.word)
-            for name, j in found.items() for level, e in j.levels.items()]
-    table = pd.DataFrame(rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"])
+    rows = [
+        (", ".join(name[:-1]), name[-1], level, e.mean, e.low, e.high, e.n, j.word)
+        for name, j in found.items()
+        for level, e in j.levels.items()
+    ]
+    table = pd.DataFrame(
+        rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"]
+    )
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
-    titles = {"contrast": "A: accuracy contrast of classifiers,\ngenerated minus none",
-              "share": "share of favoured cells,\nin the batch minus in the start"}
+    titles = {
+        "contrast": "A: accuracy contrast of classifiers,\ngenerated minus none",
+        "share": "share of favoured cells,\nin the batch minus in the start",
+    }
     for axis, (what, title) in zip(axes, titles.items(), strict=True):
         axis.axhspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
         axis.axhline(0, color="#666666", linewidth=0.9)
         for i, (setting, part) in enumerate(table[table.of == what].groupby("setting", sort=False)):
             off = np.abs(part[["low", "high"]].to_numpy().T - part.change.to_numpy())
             name = str(setting).split(", ", 1)[-1].removeprefix("generator ")
-            axis.errorbar(part.bias + 0.008 * i, part.change, yerr=off, fmt="-o", color=PALETTE[i % len(PALETTE)], capsize=2,
-                          label=f"{name}: {part.judgement.iloc[0]}")
+            axis.errorbar(
+                part.bias + 0.008 * i,
+                part.change,
+                yerr=off,
+                fmt="-o",
+                color=PALETTE[i % len(PALETTE)],
+                capsize=2,
+                label=f"{name}: {part.judgement.iloc[0]}",
+            )
         axis.set_title(title)
         axis.set_xlabel("assigned bias")
         if 0 < table[table.of == what].setting.nunique() <= 7:
@@ -106,7 +148,8 @@ def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFr
 
 
 def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
-    """Slopes of the last contrast on the first: generated below none, starts come together; above, they part.
+    """Slopes of the last contrast on the first: generated below none, starts come together; above,
+    they part.
 
     table    rows of `dynamics.convergence_table`, with a column study
     returns  the figure and the table
@@ -116,12 +159,24 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.5 * max(1, len(names))))
     for i, arm in enumerate(("generated", "none")):
         mine = table[table.slope == arm]
-        at = np.array([names.index(n) for n in zip(mine.study, mine.setting, strict=True)]) + 0.16 * (2 * i - 1)
+        at = np.array(
+            [names.index(n) for n in zip(mine.study, mine.setting, strict=True)]
+        ) + 0.16 * (2 * i - 1)
         off = np.abs(np.nan_to_num(mine[["low", "high"]].to_numpy().T - mine.value.to_numpy()))
-        axis.errorbar(mine.value, at, xerr=off, capsize=2, linestyle="none", color=ARM_STYLE[arm]["color"],
-                      marker=ARM_STYLE[arm]["marker"], label=arm)
+        axis.errorbar(
+            mine.value,
+            at,
+            xerr=off,
+            capsize=2,
+            linestyle="none",
+            color=ARM_STYLE[arm]["color"],
+            marker=ARM_STYLE[arm]["marker"],
+            label=arm,
+        )
     axis.axvline(1, color="#666666", linewidth=0.9)
-    axis.set_yticks(range(len(names)), [f"{study}\n{setting}" for study, setting in names], fontsize=7.5)
+    axis.set_yticks(
+        range(len(names)), [f"{study}\n{setting}" for study, setting in names], fontsize=7.5
+    )
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel("slope of the last contrast on the first, by assigned bias, 95 % interval")
     axis.legend()
@@ -129,16 +184,24 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
 
 
 def naive(replicates: int = 2000) -> tuple[Figure, pd.DataFrame]:
-    """Why no series is fitted to its own past: slopes b of M_{t+1} = a + b M_t on simulated series without any equilibrium.
+    """Why no series is fitted to its own past: slopes b of M_{t+1} = a + b M_t on simulated series
+    without any equilibrium.
 
-    returns  the figure and its table: series, n, mean_b, low_b, high_b (95 % of series), equilibrium (share with b < 1)
+    returns  the figure and its table: series, n, mean_b, low_b, high_b (95 % of series),
+             equilibrium (share with b < 1)
     """
     use_style()
     found, t = naive_study(replicates), np.arange(9.0)
     figure, axes = plt.subplots(2, len(SERIES), figsize=(WIDTH, 3.6), sharex="row", sharey="row")
     rng, rows = np.random.default_rng(1), []
     for (name, truth), (above, below) in zip(SERIES.items(), axes.T, strict=True):
-        above.plot(t, (truth(t) + rng.standard_normal((12, len(t)))).T, color="#0072B2", linewidth=0.5, alpha=0.5)
+        above.plot(
+            t,
+            (truth(t) + rng.standard_normal((12, len(t)))).T,
+            color="#0072B2",
+            linewidth=0.5,
+            alpha=0.5,
+        )
         above.plot(t, truth(t), color="#333333", linewidth=1.6)
         above.set_title(name)
         above.set_xlabel("generation")
@@ -152,4 +215,7 @@ def naive(replicates: int = 2000) -> tuple[Figure, pd.DataFrame]:
     axes[0][0].set_ylabel("bias, in units of noise")
     axes[1][0].set_ylabel("series")
     table = pd.DataFrame(rows, columns=["series", "n", "mean_b", "low_b", "high_b", "equilibrium"])
-    return signed(figure, f"simulated, {replicates} series each, T = 8; black: the truth; none has an equilibrium"), table
+    return signed(
+        figure,
+        f"simulated, {replicates} series each, T = 8; black: the truth; none has an equilibrium",
+    ), table

@@ -1,4 +1,5 @@
-"""Several variants of a study side by side. `parts` is what `Study.split` returns: results by the name of the variant."""
+"""Several variants of a study side by side. `parts` is what `Study.split` returns: results by the
+name of the variant."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,13 +18,20 @@ from ._curves import curve_table
 from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
 
 Parts = Mapping[str, Results]
-CONTRAST_STYLE = {"A": ("#D55E00", "o"), "S": ("#CC79A7", "^"), "R": ("#0072B2", "s"), "F": ("#56B4E9", "v")}
+CONTRAST_STYLE = {
+    "A": ("#D55E00", "o"),
+    "S": ("#CC79A7", "^"),
+    "R": ("#0072B2", "s"),
+    "F": ("#56B4E9", "v"),
+}
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#000000")
 
 
 def _mark(parts: Parts) -> str:
     first = next(iter(parts.values()))
-    everything = Results([o for results in parts.values() for o in results.outcomes], note=first.note)
+    everything = Results(
+        [o for results in parts.values() for o in results.outcomes], note=first.note
+    )
     return mark_of(everything)
 
 
@@ -37,21 +45,30 @@ def _panels(parts: Parts, height: float) -> tuple[Figure, list[Any]]:
     use_style()
     columns = _columns(parts)
     rows = -(-len(parts) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.9 + height * rows), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, 0.9 + height * rows), squeeze=False, sharex=True, sharey=True
+    )
     for axis, name in zip(axes.flat, parts, strict=False):
         axis.set_title(name.replace(", ", "\n"), fontsize=8)
-    for axis in axes.flat[len(parts):]:
+    for axis in axes.flat[len(parts) :]:
         axis.set_axis_off()
     return figure, list(axes.flat[: len(parts)])
 
 
 def _legend(figure: Figure, axes: list[Any]) -> None:
-    found = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    found = {
+        name: handle
+        for axis in axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=5)
 
 
 def _stacked(rows: list[pd.DataFrame], names: Any) -> pd.DataFrame:
-    return pd.concat([table.assign(variant=name) for table, name in zip(rows, names, strict=True)], ignore_index=True)
+    return pd.concat(
+        [table.assign(variant=name) for table, name in zip(rows, names, strict=True)],
+        ignore_index=True,
+    )
 
 
 def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
@@ -64,7 +81,9 @@ def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
     tables = [curve_table(results, (metric,)) for results in parts.values()]
     for axis, table in zip(axes, tables, strict=True):
         for arm, style in ARM_STYLE.items():
-            lines = table[table.arm == arm].pivot(index="generation", columns="seed", values="value")
+            lines = table[table.arm == arm].pivot(
+                index="generation", columns="seed", values="value"
+            )
             if lines.empty:
                 continue
             if lines.shape[1] > 1:
@@ -74,14 +93,15 @@ def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
             axis.axhline(0, color="#999999", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supylabel(LABELS.get(metric, metric), fontsize=9)
-    for axis in axes[-_columns(parts):]:
+    for axis in axes[-_columns(parts) :]:
         axis.set_xlabel("generation")
     _legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
 
 def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0 (open ring) to the last.
+    """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0
+    (open ring) to the last.
 
     Down is fairer, right is better. A small dot is one seed in the last generation.
 
@@ -91,7 +111,9 @@ def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     tables = []
     for axis, results in zip(axes, parts.values(), strict=True):
         table = curve_table(results, ("accuracy", "headline"))
-        wide = table.pivot(index=["arm", "seed", "generation"], columns="metric", values="value").reset_index()
+        wide = table.pivot(
+            index=["arm", "seed", "generation"], columns="metric", values="value"
+        ).reset_index()
         tables.append(wide.rename(columns={"headline": "contrast"}))
         for arm, style in ARM_STYLE.items():
             mine = wide[wide.arm == arm]
@@ -99,13 +121,35 @@ def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
                 continue
             way = mine.groupby("generation")[["accuracy", "headline"]].mean()
             last = mine[mine.generation == mine.generation.max()]
-            axis.plot(last.accuracy, last.headline, ".", color=style["color"], alpha=0.3, markersize=3)
-            axis.plot(way.accuracy, way.headline, color=style["color"], linewidth=1.3, linestyle=style["linestyle"])
-            axis.plot(way.accuracy.iloc[-1:], way.headline.iloc[-1:], style["marker"], color=style["color"], label=arm)
-            axis.plot(way.accuracy.iloc[:1], way.headline.iloc[:1], "o", mfc="white", mec="#333333", markersize=6, zorder=5)
+            axis.plot(
+                last.accuracy, last.headline, ".", color=style["color"], alpha=0.3, markersize=3
+            )
+            axis.plot(
+                way.accuracy,
+                way.headline,
+                color=style["color"],
+                linewidth=1.3,
+                linestyle=style["linestyle"],
+            )
+            axis.plot(
+                way.accuracy.iloc[-1:],
+                way.headline.iloc[-1:],
+                style["marker"],
+                color=style["color"],
+                label=arm,
+            )
+            axis.plot(
+                way.accuracy.iloc[:1],
+                way.headline.iloc[:1],
+                "o",
+                mfc="white",
+                mec="#333333",
+                markersize=6,
+                zorder=5,
+            )
         axis.axhline(0, color="#999999", linewidth=0.8)
     figure.supylabel("accuracy contrast (signed)", fontsize=9)
-    for axis in axes[-_columns(parts):]:
+    for axis in axes[-_columns(parts) :]:
         axis.set_xlabel("accuracy")
     _legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
@@ -116,21 +160,35 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
     """
-    rows = [(name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n) for name, results in parts.items()
-            for key, d in all_contrasts(results).items()]
-    table = pd.DataFrame(rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"])
-    styles = {key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}") for key, arms in CONTRASTS.items()}
-    figure = _intervals(table, "contrast", styles, "difference of accuracy contrasts in the last generation")
+    rows = [
+        (name, key, CONTRASTS[key][1], d.mean, d.low, d.high, d.n)
+        for name, results in parts.items()
+        for key, d in all_contrasts(results).items()
+    ]
+    table = pd.DataFrame(
+        rows, columns=["variant", "contrast", "control", "mean", "low", "high", "n"]
+    )
+    styles = {
+        key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}")
+        for key, arms in CONTRASTS.items()
+    }
+    figure = _intervals(
+        table, "contrast", styles, "difference of accuracy contrasts in the last generation"
+    )
     return signed(figure, _mark(parts)), table
 
 
 def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """What the difference between generated and real images is made of, a row per variant: see the module `decomposition`.
+    """What the difference between generated and real images is made of, a row per variant: see the
+    module `decomposition`.
 
     returns  the figure and its table: variant, part, mean, low, high, n
     """
-    rows = [(name, key, d.mean, d.low, d.high, d.n) for name, results in parts.items()
-            for key, d in inference.decomposition(results).items()]
+    rows = [
+        (name, key, d.mean, d.low, d.high, d.n)
+        for name, results in parts.items()
+        for key, d in inference.decomposition(results).items()
+    ]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
     styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
     figure = _intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
@@ -138,7 +196,8 @@ def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
 
 def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], what: str) -> Figure:
-    """Means of `what` with intervals, a row per variant; `styles` (colour, marker, legend) of each value of the column."""
+    """Means of `what` with intervals, a row per variant; `styles` (colour, marker, legend) of each
+    value of the column."""
     use_style()
     parts = list(dict.fromkeys(table.variant))
     shown = [key for key in styles if key in set(table[column])]
@@ -146,38 +205,67 @@ def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], wh
     for i, key in enumerate(shown):
         mine = table[table[column] == key]
         color, marker, label = styles[key]
-        at = np.array([parts.index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (i - (len(shown) - 1) / 2)
+        at = np.array([parts.index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (
+            i - (len(shown) - 1) / 2
+        )
         off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
-        axis.errorbar(mine["mean"], at, xerr=off, fmt=marker, color=color, capsize=2, markersize=4, label=label)
+        axis.errorbar(
+            mine["mean"],
+            at,
+            xerr=off,
+            fmt=marker,
+            color=color,
+            capsize=2,
+            markersize=4,
+            label=label,
+        )
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
     axis.set_ylim(len(parts) - 0.5, -0.5)
-    axis.set_xlabel(f"{what}, {'95 % interval' if table.low.notna().any() else 'one seed: no interval'}")
+    axis.set_xlabel(
+        f"{what}, {'95 % interval' if table.low.notna().any() else 'one seed: no interval'}"
+    )
     figure.legend(loc="outside upper left", ncols=2 if len(shown) < 5 else len(shown))
     return figure
 
 
 def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
-    """How often a filter accepts generated images of each probed group, a panel per variant with a filter.
+    """How often a filter accepts generated images of each probed group, a panel per variant with a
+    filter.
 
     returns  the figure and its table: variant, seed, generation, group, acceptance, n
     raises   ValueError   if no variant has a filter
     """
     rows = []
     for name, results in parts.items():
-        found = results.table.query("metric == 'acceptance' and arm == 'generated' and group.notna()")
-        rows += [(name, *row) for row in found[["seed", "generation", "group", "value", "n"]].itertuples(index=False)]
-    table = pd.DataFrame(rows, columns=["variant", "seed", "generation", "group", "acceptance", "n"])
+        found = results.table.query(
+            "metric == 'acceptance' and arm == 'generated' and group.notna()"
+        )
+        rows += [
+            (name, *row)
+            for row in found[["seed", "generation", "group", "value", "n"]].itertuples(index=False)
+        ]
+    table = pd.DataFrame(
+        rows, columns=["variant", "seed", "generation", "group", "acceptance", "n"]
+    )
     if table.empty:
         raise ValueError("no variant has a filter: nothing was accepted or rejected")
     figure, axes = _panels({name: parts[name] for name in parts if name in set(table.variant)}, 2.0)
     for axis, (_, part) in zip(axes, table.groupby("variant", sort=False), strict=True):
         groups = tuple(dict.fromkeys(part.group))
         for g, (group, color) in enumerate(zip(groups, group_colors(groups), strict=True)):
-            lines = part[part.group == group].pivot(index="generation", columns="seed", values="acceptance")
+            lines = part[part.group == group].pivot(
+                index="generation", columns="seed", values="acceptance"
+            )
             if lines.shape[1] > 1:
                 axis.plot(lines.index, lines, color=color, linewidth=0.5, alpha=0.35)
-            axis.plot(lines.index, lines.mean(axis=1), color=color, marker="osD^vPX*hp"[g % 10], label=group)
+            axis.plot(
+                lines.index,
+                lines.mean(axis=1),
+                color=color,
+                marker="osD^vPX*hp"[g % 10],
+                label=group,
+            )
         axis.set_xticks(sorted(part.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
@@ -186,60 +274,112 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
 
 
 def pool_table(parts: Parts) -> pd.DataFrame:
-    """Images in the training set of each generation of the arm `generated`, by variant: all of them, and the real ones."""
+    """Images in the training set of each generation of the arm `generated`, by variant: all of
+    them, and the real ones."""
     rows = {}
     for name, results in parts.items():
         o = results.of("generated")[0]
         e, n_real = o.experiment, int(o.counts.sum())
         for t, pool in enumerate(o.pools):
-            rows[name, f"generation {t}"] = f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(e, n_real, t)})"
+            rows[name, f"generation {t}"] = (
+                f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(e, n_real, t)})"
+            )
     return pd.Series(rows).unstack().reindex(list(parts)).rename_axis("images (of them real)")
 
 
 def _real_images(e: Any, n_real: int, t: int) -> str:
-    """Real images in the pool of generation t, "about" where they are drawn at random, "?" where the groups decide."""
+    """Real images in the pool of generation t, "about" where they are drawn at random, "?" where
+    the groups decide."""
     protocol = PROTOCOLS[e.protocol]
     if protocol.balanced:
         return "?"
     real = (n_real if protocol.start else 0) + t * e.n_fresh
-    return f"about {round(n_real * n_real / (n_real + t * e.n_batch))}" if protocol.drawn else str(real)
+    return (
+        f"about {round(n_real * n_real / (n_real + t * e.n_batch))}"
+        if protocol.drawn
+        else str(real)
+    )
 
 
-BATCH_METRICS = ("label-agreement", "clear-share", "favoured-share", "kid", "kid-gap", "precision", "recall", "copied-share")
+BATCH_METRICS = (
+    "label-agreement",
+    "clear-share",
+    "favoured-share",
+    "kid",
+    "kid-gap",
+    "precision",
+    "recall",
+    "copied-share",
+)
 
 
 def batch_table(parts: Parts, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.DataFrame:
-    """Quality and shares of what the generators make, means over seeds: by variant and metric, a column per generation."""
-    found = {name: results.table.query("measured_on == 'batch' and arm == 'generated' and label.isna() and group.isna()")
-             for name, results in parts.items()}
+    """Quality and shares of what the generators make, means over seeds: by variant and metric, a
+    column per generation."""
+    found = {
+        name: results.table.query(
+            "measured_on == 'batch' and arm == 'generated' and label.isna() and group.isna()"
+        )
+        for name, results in parts.items()
+    }
     table = pd.concat(found, names=["variant"]).reset_index("variant")
     table = table[table.metric.isin(metrics)]
-    return table.pivot_table(index=["variant", "metric"], columns="generation", values="value", sort=False)
+    return table.pivot_table(
+        index=["variant", "metric"], columns="generation", values="value", sort=False
+    )
 
 
-def share_and_accuracy(results: Results, arms: tuple[str, ...] = ("generated", "real")) -> tuple[Figure, pd.DataFrame]:
-    """Share of each group in its class in the training set against the accuracy of that cell, in generation 0 and the last.
+def share_and_accuracy(
+    results: Results, arms: tuple[str, ...] = ("generated", "real")
+) -> tuple[Figure, pd.DataFrame]:
+    """Share of each group in its class in the training set against the accuracy of that cell, in
+    generation 0 and the last.
 
-    returns  the figure and its table: arm, generation, class, group, share, accuracy: means over seeds
+    returns  the figure and its table: arm, generation, class, group, share, accuracy: means over
+             seeds
     """
     use_style()
     rows = []
     for arm in arms:
         outcomes = results.of(arm)
-        for t in ([0, len(outcomes[0].predicted) - 1] if outcomes else []):
-            pools = [o.pools[t, :, :-1] / np.maximum(o.pools[t].sum(1, keepdims=True), 1) for o in outcomes]
+        for t in [0, len(outcomes[0].predicted) - 1] if outcomes else []:
+            pools = [
+                o.pools[t, :, :-1] / np.maximum(o.pools[t].sum(1, keepdims=True), 1)
+                for o in outcomes
+            ]
             accuracy = [o.cell_accuracy(t) for o in outcomes]
             o = outcomes[0]
-            rows += [(arm, t, outcome.experiment.seed, o.classes[y], o.groups[g], pool[y, g], right[y, g])
-                     for outcome, pool, right in zip(outcomes, pools, accuracy, strict=True) for y, g in np.argwhere(o.occurs)]
-    table = pd.DataFrame(rows, columns=["arm", "generation", "seed", "class", "group", "share", "accuracy"])
-    figure, axes = plt.subplots(1, len(arms), figsize=(WIDTH, 2.8), sharex=True, sharey=True, squeeze=False)
+            rows += [
+                (
+                    arm,
+                    t,
+                    outcome.experiment.seed,
+                    o.classes[y],
+                    o.groups[g],
+                    pool[y, g],
+                    right[y, g],
+                )
+                for outcome, pool, right in zip(outcomes, pools, accuracy, strict=True)
+                for y, g in np.argwhere(o.occurs)
+            ]
+    table = pd.DataFrame(
+        rows, columns=["arm", "generation", "seed", "class", "group", "share", "accuracy"]
+    )
+    figure, axes = plt.subplots(
+        1, len(arms), figsize=(WIDTH, 2.8), sharex=True, sharey=True, squeeze=False
+    )
     for axis, arm in zip(axes[0], arms, strict=True):
-        for t, marker, color in zip(sorted(set(table.generation)), "o^", ("#888888", ARM_STYLE[arm]["color"]), strict=False):
+        for t, marker, color in zip(
+            sorted(set(table.generation)), "o^", ("#888888", ARM_STYLE[arm]["color"]), strict=False
+        ):
             mine = table[(table.arm == arm) & (table.generation == t)]
             axis.plot(mine.share, mine.accuracy, ".", color=color, alpha=0.25, markersize=3)
-            binned = mine.groupby(pd.cut(mine.share, np.linspace(0, 1, 11)), observed=True)[["share", "accuracy"]].mean()
-            axis.plot(binned.share, binned.accuracy, "-" + marker, color=color, label=f"generation {t}")
+            binned = mine.groupby(pd.cut(mine.share, np.linspace(0, 1, 11)), observed=True)[
+                ["share", "accuracy"]
+            ].mean()
+            axis.plot(
+                binned.share, binned.accuracy, "-" + marker, color=color, label=f"generation {t}"
+            )
         axis.set_title(f"arm {arm}")
         axis.set_xlabel("share of the group in its class")
         axis.legend()

@@ -31,12 +31,16 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
     source, start = real.source, real.start.load()
     shown = min(n_classes, source.n_classes)
     if source.design == "crossed":
-        rows = [np.stack([_first(start, k, g) for k in range(shown)]) for g in range(source.n_groups)]
+        rows = [
+            np.stack([_first(start, k, g) for k in range(shown)]) for g in range(source.n_groups)
+        ]
         names = source.groups
     else:
         members = [np.flatnonzero(source.occurs[k]) for k in range(shown)]
-        rows = [np.stack([_first(start, k, member[i]) for k, member in enumerate(members)])
-                for i in range(min(map(len, members)))]
+        rows = [
+            np.stack([_first(start, k, member[i]) for k, member in enumerate(members)])
+            for i in range(min(map(len, members)))
+        ]
         names = tuple(f"group {i + 1}" for i in range(len(rows)))
     size = start.images.shape[2] + 2
     turn = 0 if max(map(len, source.classes)) < 3 else 60
@@ -50,7 +54,15 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
     counts = compact(real.counts, source)
     right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.8 * counts.max())
     for (k, g), n in np.ndenumerate(counts[:shown]):
-        right.text(k, g, n, ha="center", va="center", fontsize=6.5, color="white" if n > 0.95 * counts.max() else "black")
+        right.text(
+            k,
+            g,
+            n,
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color="white" if n > 0.95 * counts.max() else "black",
+        )
     right.set_xticks(range(shown), source.classes[:shown], rotation=turn)
     right.set_yticks([])
     right.set_title("images in the start")
@@ -63,21 +75,29 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
 
 def _first(images: Any, k: int, g: int) -> np.ndarray:
     found = np.flatnonzero((images.label == k) & (images.group == g))
-    return images.images[found[0]] if len(found) else np.full(images.images.shape[1:], 235, np.uint8)
+    return (
+        images.images[found[0]] if len(found) else np.full(images.images.shape[1:], 235, np.uint8)
+    )
 
 
 def counts_table(real: Any) -> pd.DataFrame:
-    """Images of the start by class (rows) and group (columns, numbered within the class where groups are nested)."""
+    """Images of the start by class (rows) and group (columns, numbered within the class where
+    groups are nested)."""
     counts = compact(real.counts, real.source)
-    columns = real.source.groups if real.source.design == "crossed" else [f"group {i + 1}" for i in range(counts.shape[1])]
+    columns = (
+        real.source.groups
+        if real.source.design == "crossed"
+        else [f"group {i + 1}" for i in range(counts.shape[1])]
+    )
     return pd.DataFrame(counts, index=pd.Index(real.source.classes, name="class"), columns=columns)
 
 
 def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
-    """Real images, if given, beside what the generator of each generation makes of equal noise; one row per class.
+    """Real images, if given, beside what the generator of each generation makes of equal noise; one
+    row per class.
 
-    Where the start favours one group in all classes, titles say which share of the start, and of each batch as the probe sees
-    it, is of that group.
+    Where the start favours one group in all classes, titles say which share of the start, and of
+    each batch as the probe sees it, is of that group.
 
     raises   ValueError   if these results were stored without images
     """
@@ -88,19 +108,31 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
     if real is not None:
         start = real.start.load()
         members = [np.flatnonzero(start.label == k) for k in range(shown)]
-        first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]  # from all groups
+        # from all groups
+        first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]
         blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
-    blocks += [[grid[k * per_class: k * per_class + n_show] for k in range(shown)] for grid in o.grids]
+    blocks += [
+        [grid[k * per_class : k * per_class + n_show] for k in range(shown)] for grid in o.grids
+    ]
     titles += [f"made by generator {t}" for t in range(len(o.grids))]
     if not blocks:
-        raise ValueError("these results hold no generated images; run and sweep store them with --pictures")
+        raise ValueError(
+            "these results hold no generated images; run and sweep store them with --pictures"
+        )
     for g in np.flatnonzero((o.favoured > 0).all(0)):
-        seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[:len(o.grids)]]
-        shares = [*([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]), *(np.mean(group == g) for group in seen)]
-        titles = [f"{title}:\n{share:.0%} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)]
+        seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[: len(o.grids)]]
+        shares = [
+            *([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]),
+            *(np.mean(group == g) for group in seen),
+        ]
+        titles = [
+            f"{title}:\n{share:.0%} {o.groups[g]}"
+            for title, share in zip(titles, shares, strict=True)
+        ]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
-    height = lines * (WIDTH / columns * shown / n_show + 0.22 * titles[0].count("\n") + 0.25) + 0.25  # titles, the mark below
+    # titles, the mark below
+    height = lines * (WIDTH / columns * shown / n_show + 0.22 * titles[0].count("\n") + 0.25) + 0.25
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

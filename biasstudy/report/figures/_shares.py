@@ -14,8 +14,9 @@ from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, signed, use_s
 
 
 def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
-    """What the batches are made of: share of the cells that a biased start favours, for every arm; and share of each group
-    minus its share in the start, for the generated arm and the bootstrap. Grey: where one seed lies by sampling alone.
+    """What the batches are made of: share of the cells that a biased start favours, for every arm;
+    and share of each group minus its share in the start, for the generated arm and the bootstrap.
+    Grey: where one seed lies by sampling alone.
 
     returns  the figure and its table: share by arm, seed, generation (-1: the start) and group
     """
@@ -30,7 +31,9 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     panels = ["favoured", *panels[:2]] if biased else panels
     if not arms:
         figure = plt.figure(figsize=(WIDTH, 0.8))
-        figure.text(0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center")
+        figure.text(
+            0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center"
+        )
         return signed(figure, mark_of(results)), table.reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
@@ -39,23 +42,46 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
             _favoured(axis, table[table.metric == "favoured-share"], arms)
         else:
             _drift(axis, results.of(panel), "group-share")
-            _deviations(axis, table[(table.metric == "group-share") & (table.arm == panel)], results.outcomes[0].groups)
+            _deviations(
+                axis,
+                table[(table.metric == "group-share") & (table.arm == panel)],
+                results.outcomes[0].groups,
+            )
             axis.set_title(f"shares of groups minus the\nstart's, arm {panel}")
         ticks = sorted(table[table.arm == arms[0]].generation.unique())
         axis.set_xticks(ticks, ["start" if t < 0 else str(t) for t in ticks])
         axis.set_xlabel("made in generation")
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=7, columnspacing=0.7, handlelength=1.3,
-                    handletextpad=0.4)
+        axis.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.22),
+            ncols=2,
+            fontsize=7,
+            columnspacing=0.7,
+            handlelength=1.3,
+            handletextpad=0.4,
+        )
     return signed(figure, mark_of(results)), table.reset_index(drop=True)
 
 
 def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
-    """Share of the images in groups that the start favours, corrected for the errors of the probe: see `correction`.
+    """Share of the images in groups that the start favours, corrected for the errors of the probe:
+    see `correction`.
 
-    returns  variant, arm, seed, generation, start, raw, corrected, low, high, n; no rows where the probe does not err or the
-             start favours nothing
+    returns  variant, arm, seed, generation, start, raw, corrected, low, high, n; no rows where the
+             probe does not err or the start favours nothing
     """
-    columns = ["variant", "arm", "seed", "generation", "start", "raw", "corrected", "low", "high", "n"]
+    columns = [
+        "variant",
+        "arm",
+        "seed",
+        "generation",
+        "start",
+        "raw",
+        "corrected",
+        "low",
+        "high",
+        "n",
+    ]
     rows = []
     for name, results in parts.items():
         for o in results.outcomes:
@@ -66,24 +92,44 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
                 told = told_counts(batch["label"], batch["group"], shape)
                 raw = told[:, :-1][o.favoured > 0].sum() / told[:, :-1][o.occurs].sum()
                 found = favoured_share(told, o.confusion, o.occurs, o.favoured)
-                rows.append((name, o.experiment.arm, o.experiment.seed, t, start, raw, found.value, found.low, found.high,
-                             found.n))
+                rows.append(
+                    (
+                        name,
+                        o.experiment.arm,
+                        o.experiment.seed,
+                        t,
+                        start,
+                        raw,
+                        found.value,
+                        found.low,
+                        found.high,
+                        found.n,
+                    )
+                )
     return pd.DataFrame(rows, columns=columns)
 
 
 def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
-    """Grey band: where the share of one seed would lie by sampling alone; of group shares the widest, around the start's."""
-    if outcomes[0].experiment.protocol not in KNOWN:    # its pools do not drift by sampling alone
+    """Grey band: where the share of one seed would lie by sampling alone; of group shares the
+    widest, around the start's."""
+    if outcomes[0].experiment.protocol not in KNOWN:  # its pools do not drift by sampling alone
         return
     band = drift_band(outcomes)
-    band = band[band.metric == metric].assign(zero=0.0 if metric == "favoured-share" else lambda b: b.start)
+    band = band[band.metric == metric].assign(
+        zero=0.0 if metric == "favoured-share" else lambda b: b.start
+    )
     edges = band.assign(low=band.low - band.zero, high=band.high - band.zero).groupby("generation")
-    axis.fill_between(list(edges.groups), edges.low.min(), edges.high.max(), label="sampling alone (95 %)", **BAND)
+    axis.fill_between(
+        list(edges.groups), edges.low.min(), edges.high.max(), label="sampling alone (95 %)", **BAND
+    )
 
 
 def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
     for arm in arms:
-        lines, style = table[table.arm == arm].pivot(index="generation", columns="seed", values="value"), ARM_STYLE[arm]
+        lines, style = (
+            table[table.arm == arm].pivot(index="generation", columns="seed", values="value"),
+            ARM_STYLE[arm],
+        )
         if lines.shape[1] > 1:
             axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
         axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.8, **style)
@@ -98,6 +144,12 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
         lines = lines - lines.loc[-1]
         if lines.shape[1] > 1 and not many:
             axis.plot(lines.index, lines, color=palette[g], linewidth=0.6, alpha=0.4)
-        axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6 if many else 1.6,
-                  label=None if many else name, marker=None if many else "osD^vPX*hp"[g % 10])
+        axis.plot(
+            lines.index,
+            lines.mean(axis=1),
+            color=palette[g],
+            linewidth=0.6 if many else 1.6,
+            label=None if many else name,
+            marker=None if many else "osD^vPX*hp"[g % 10],
+        )
     axis.axhline(0, color="#999999", linewidth=0.8)

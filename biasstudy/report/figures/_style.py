@@ -26,22 +26,47 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "real-noise": {"color": "#7B4EA3", "marker": "h", "linestyle": (0, (1, 1.5))},
 }
 STYLE = {
-    "figure.dpi": 80, "savefig.dpi": 200, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9.5,
-    "axes.labelsize": 9, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8.5, "pdf.fonttype": 42,
-    "figure.constrained_layout.use": True, "lines.markersize": 4.5, "image.interpolation": "nearest",
+    "figure.dpi": 80,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+    "lines.markersize": 4.5,
+    "image.interpolation": "nearest",
 }
 WIDTH = 7.0  # inches: the text width of a one-column page
 BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 
-LABELS = {"worst-group-accuracy": "worst-group accuracy", "accuracy-gap": "accuracy gap between groups",
-          "equal-opportunity-mean": "mean gap within classes",
-          "class-disparity-mean": "variance within classes, without noise", "adjusted-accuracy": "mean of group accuracies",
-          "headline": "accuracy contrast (signed)", "relative-foreground-sensitivity": "relative foreground sensitivity",
-          **{f"ablated-{kind}-{how}": f"{kind}, {said}" for kind in ("accuracy", "confidence") for how, said in
-             (("grey-object", "object grey"), ("grey-box", "box of the object grey"), ("tile", "object tiled over"))}}
-
+LABELS = {
+    "worst-group-accuracy": "worst-group accuracy",
+    "accuracy-gap": "accuracy gap between groups",
+    "equal-opportunity-mean": "mean gap within classes",
+    "class-disparity-mean": "variance within classes, without noise",
+    "adjusted-accuracy": "mean of group accuracies",
+    "headline": "accuracy contrast (signed)",
+    "relative-foreground-sensitivity": "relative foreground sensitivity",
+    **{
+        f"ablated-{kind}-{how}": f"{kind}, {said}"
+        for kind in ("accuracy", "confidence")
+        for how, said in (
+            ("grey-object", "object grey"),
+            ("grey-box", "box of the object grey"),
+            ("tile", "object tiled over"),
+        )
+    },
+}
 
 
 def use_style() -> None:
@@ -51,61 +76,102 @@ def use_style() -> None:
 
 
 def mark_of(results: Results) -> str:
-    """What must stand on every figure: where the numbers come from, how many seeds, and the word smoke where it is due."""
+    """What must stand on every figure: where the numbers come from, how many seeds, and the word
+    smoke where it is due."""
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
-    words = [first.experiment.dataset, first.caption, f"scale {first.scale}", f"n = {seeds} seed{'s' * (seeds > 1)}",
-             results.note]
+    words = [
+        first.experiment.dataset,
+        first.caption,
+        f"scale {first.scale}",
+        f"n = {seeds} seed{'s' * (seeds > 1)}",
+        results.note,
+    ]
     return " · ".join(w for w in words if w)
 
 
 def signed(figure: Figure, text: str) -> Figure:
     """The figure with a small line below that says where its numbers come from."""
-    text = textwrap.fill(text, int(16 * figure.get_figwidth()))     # characters of this size that fit
+    # characters of this size that fit
+    text = textwrap.fill(text, int(16 * figure.get_figwidth()))
     figure.supxlabel(text, fontsize=7, color="#777777", x=0.99, ha="right")
     return figure
 
 
 def compact(values: np.ndarray, source: Any) -> np.ndarray:
-    """(n_classes, n_groups) as it is if crossed; else (n_classes, groups per class), the groups of a class side by side."""
+    """(n_classes, n_groups) as it is if crossed; else (n_classes, groups per class), the groups of
+    a class side by side."""
     if source.design == "crossed":
         return values
     return np.stack([row[occurs] for row, occurs in zip(values, source.occurs, strict=True)])
 
 
-_NAMED = {"red": "#d1495b", "orange": "#d98324", "yellow": "#a08c00", "green": "#3c8d40", "mint": "#1f9e89", "cyan": "#1b9bc0",
-          "blue": "#2f6fba", "indigo": "#5b57c9", "purple": "#8e4ec6", "pink": "#c64e9b"}
+_NAMED = {
+    "red": "#d1495b",
+    "orange": "#d98324",
+    "yellow": "#a08c00",
+    "green": "#3c8d40",
+    "mint": "#1f9e89",
+    "cyan": "#1b9bc0",
+    "blue": "#2f6fba",
+    "indigo": "#5b57c9",
+    "purple": "#8e4ec6",
+    "pink": "#c64e9b",
+}
 
 
 def group_colors(groups: tuple[str, ...]) -> list[str]:
-    fallback = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999", "#7F3C8D"]
+    fallback = [
+        "#0072B2",
+        "#D55E00",
+        "#009E73",
+        "#CC79A7",
+        "#E69F00",
+        "#56B4E9",
+        "#F0E442",
+        "#000000",
+        "#999999",
+        "#7F3C8D",
+    ]
     return [_NAMED.get(name, fallback[i % 10]) for i, name in enumerate(groups)]
 
 
 def packed(png: bytes) -> bytes:
     """A picture in 128 colours: a third of the bytes.
 
-    The colours span those of the picture, so that the few coloured points of a grey figure stay what they are; a palette by
-    how often colours occur makes one brown of them.
+    The colours span those of the picture, so that the few coloured points of a grey figure stay
+    what they are; a palette by how often colours occur makes one brown of them.
 
     png      an encoded picture
     returns  an encoded PNG
     """
     picture, small = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
-    palette = picture.quantize(128, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    palette = picture.quantize(
+        128, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+    )
     palette.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
-def save(figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path) -> list[str]:
-    """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim and where the numbers come from).
+def save(
+    figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path
+) -> list[str]:
+    """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim and where the numbers
+    come from).
 
     returns  the file names
     """
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "pdf"):
-        figure.savefig(folder / f"{name}.{ending}", metadata={"CreationDate": None} if ending == "pdf" else {})
+        figure.savefig(
+            folder / f"{name}.{ending}", metadata={"CreationDate": None} if ending == "pdf" else {}
+        )
     table.to_csv(folder / f"{name}.csv", index=False)
-    about = {"name": name, "claim": claim, "mark": mark_of(results), "made": "reference" if results.note else "trained here"}
+    about = {
+        "name": name,
+        "claim": claim,
+        "mark": mark_of(results),
+        "made": "reference" if results.note else "trained here",
+    }
     (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
     return [f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]

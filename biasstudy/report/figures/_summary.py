@@ -1,4 +1,5 @@
-"""All settings at once, from the table of `summary.effects` or from stored results: across data sets, by dose, and others."""
+"""All settings at once, from the table of `summary.effects` or from stored results: across data
+sets, by dose, and others."""
 
 from collections.abc import Mapping
 from itertools import cycle, product
@@ -18,47 +19,85 @@ from ..summary import SETTING
 from ._families import PALETTE
 from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, signed, use_style
 
-VERDICT_STYLE = {"amplified": ("#D55E00", "o"), "reduced": ("#0072B2", "s"), "no change beyond 0.02": ("#777777", "D"),
-                 "cannot tell": ("#8C6D00", "^"), "no verdict with fewer than 6 seeds": ("#BBBBBB", "v")}
+VERDICT_STYLE = {
+    "amplified": ("#D55E00", "o"),
+    "reduced": ("#0072B2", "s"),
+    "no change beyond 0.02": ("#777777", "D"),
+    "cannot tell": ("#8C6D00", "^"),
+    "no verdict with fewer than 6 seeds": ("#BBBBBB", "v"),
+}
 FORMS = ("-o", "--s", ":^", "-.D", "-v", "--P", ":X", "-.p")  # of lines, each in every colour
 NAMED_ROWS = 60  # settings that a figure can name, a line each
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
-    """A short name of each setting: its start, generator and classifier, and whatever else is not the most common; where a
-    data set has two of the name, what else its variant says, and the study if it still has."""
+    """A short name of each setting: its start, generator and classifier, and whatever else is not
+    the most common; where a data set has two of the name, what else its variant says, and the study
+    if it still has."""
     words = []
-    common = {field: table[field].mode()[0] for field in ("protocol", "filter", "condition", "ratio", "n_real")}
+    common = {
+        field: table[field].mode()[0]
+        for field in ("protocol", "filter", "condition", "ratio", "n_real")
+    }
     for row in table.itertuples():
-        parts = ["unbiased" if row.start == "unbiased" else f"bias {row.bias:g}", row.generator, row.classifier,
-                 f"T {row.generation}"]
-        parts += [f"{field} {getattr(row, field)}" if field in ("ratio", "n_real", "filter", "condition") else
-                  str(getattr(row, field)) for field, usual in common.items() if getattr(row, field) != usual]
+        parts = [
+            "unbiased" if row.start == "unbiased" else f"bias {row.bias:g}",
+            row.generator,
+            row.classifier,
+            f"T {row.generation}",
+        ]
+        parts += [
+            f"{field} {getattr(row, field)}"
+            if field in ("ratio", "n_real", "filter", "condition")
+            else str(getattr(row, field))
+            for field, usual in common.items()
+            if getattr(row, field) != usual
+        ]
         words.append(", ".join(parts))
-    says = [", ".join(part for part in variant.split(", ") if part.split(" ")[-1] not in word.replace(",", "").split(" "))
-            for variant, word in zip(table.variant, words, strict=True)]
+    says = [
+        ", ".join(
+            part
+            for part in variant.split(", ")
+            if part.split(" ")[-1] not in word.replace(",", "").split(" ")
+        )
+        for variant, word in zip(table.variant, words, strict=True)
+    ]
     for notes in (says, table.study):
-        twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(keep=False)
-        words = [f"{word} ({note})" if again and note else word for word, note, again in zip(words, notes, twice, strict=True)]
+        twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(
+            keep=False
+        )
+        words = [
+            f"{word} ({note})" if again and note else word
+            for word, note, again in zip(words, notes, twice, strict=True)
+        ]
     return words
 
 
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
-    """The effect of adding generated images in every setting, with its 95 % interval, by data set, start, generator and
-    classifier; colour and shape say the verdict.
+    """The effect of adding generated images in every setting, with its 95 % interval, by data set,
+    start, generator and classifier; colour and shape say the verdict.
 
-    table    of `summary.effects`; with more than 60 settings, those of a data set stand in order of effect, unnamed
+    table    of `summary.effects`; with more than 60 settings, those of a data set stand in order of
+             effect, unnamed
     mark     what stands under the figure
     returns  the figure and the rows it draws
     """
     use_style()
     few = len(table) <= NAMED_ROWS
-    table = table.sort_values(["dataset", "start", "bias", "generator", "A"] if few else ["dataset", "A"], kind="stable",
-                              ignore_index=True)
+    table = table.sort_values(
+        ["dataset", "start", "bias", "generator", "A"] if few else ["dataset", "A"],
+        kind="stable",
+        ignore_index=True,
+    )
     sizes = table.groupby("dataset", sort=False).size()
     height = (0.165 if few else 0.028) * len(table) + 0.5 * len(sizes) + 0.8
-    figure, axes = plt.subplots(len(sizes), 1, figsize=(WIDTH, height), squeeze=False,
-                                gridspec_kw={"height_ratios": [n + 1.2 for n in sizes]})
+    figure, axes = plt.subplots(
+        len(sizes),
+        1,
+        figsize=(WIDTH, height),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [n + 1.2 for n in sizes]},
+    )
     names = np.array(names_of(table))
     for axis, (dataset, part) in zip(axes[:, 0], table.groupby("dataset", sort=False), strict=True):
         at = np.arange(len(part))
@@ -67,37 +106,67 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         for word, (color, marker) in VERDICT_STYLE.items():
             mine = (part.verdict == word).to_numpy()
             off = np.abs(part[["A_low", "A_high"]].to_numpy().T - part.A.to_numpy())[:, mine]
-            axis.errorbar(part.A[mine], at[mine], xerr=off, fmt=marker, color=color, capsize=1.5 if few else 0,
-                          markersize=4 if few else 2.5, linewidth=1 if few else 0.6, label=word if mine.any() else None)
+            axis.errorbar(
+                part.A[mine],
+                at[mine],
+                xerr=off,
+                fmt=marker,
+                color=color,
+                capsize=1.5 if few else 0,
+                markersize=4 if few else 2.5,
+                linewidth=1 if few else 0.6,
+                label=word if mine.any() else None,
+            )
         axis.set_yticks(at if few else [], names[part.index] if few else [], fontsize=6.8)
         axis.set_ylim(len(part) - 0.4, -0.6)
         axis.set_title(f"{dataset}, {len(part)} setting{'s' * (len(part) > 1)}")
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes[-1, 0].set_xlabel("A: change of the accuracy contrast, 95 % interval; grey: within 0.02; a scale for each data set",
-                           loc="right")
-    found = {name: handle for axis in axes[:, 0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[-1, 0].set_xlabel(
+        "A: change of the accuracy contrast, 95 % interval; grey: within 0.02; a scale for each "
+        "data set",
+        loc="right",
+    )
+    found = {
+        name: handle
+        for axis in axes[:, 0]
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     words = [word for word in VERDICT_STYLE if word in found]
-    figure.legend([found[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5)
+    figure.legend(
+        [found[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5
+    )
     return signed(figure, mark), table
 
 
-def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.DataFrame]:
-    """A in the last generation against the ratio, and against the share of fresh real images: settings that differ in nothing
-    else stand on a line; a lone setting is no dose.
+def dose(
+    table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str
+) -> tuple[Figure, pd.DataFrame]:
+    """A in the last generation against the ratio, and against the share of fresh real images:
+    settings that differ in nothing else stand on a line; a lone setting is no dose.
 
-    At fresh share 1 stands the arm `real` (fresh images alone) against `none`, at 0 the protocol `accumulate`.
+    At fresh share 1 stands the arm `real` (fresh images alone) against `none`, at 0 the protocol
+    `accumulate`.
 
-    returns  the figure and its table: dose (ratio, fresh share), line (the setting), value, A, low, high, n
+    returns  the figure and its table: dose (ratio, fresh share), line (the setting), value, A, low,
+             high, n
     """
     use_style()
     rows = []
     for what in ("ratio", "fresh share"):
         field = "ratio" if what == "ratio" else "fresh_share"
-        mine = table if what == "ratio" else table[table.protocol.isin(["accumulate", "fresh"])].assign(
-            fresh_share=lambda t: np.where(t.protocol == "fresh", t.fresh_share, 0.0), protocol="accumulate")
+        mine = (
+            table
+            if what == "ratio"
+            else table[table.protocol.isin(["accumulate", "fresh"])].assign(
+                fresh_share=lambda t: np.where(t.protocol == "fresh", t.fresh_share, 0.0),
+                protocol="accumulate",
+            )
+        )
         keys = ["study", *(name for name in SETTING if name != field), "generation"]
-        doses = [part.sort_values(field) for _, part in mine.groupby(keys, sort=False) if len(part) > 1]
+        doses = [
+            part.sort_values(field) for _, part in mine.groupby(keys, sort=False) if len(part) > 1
+        ]
         lines = names_of(pd.concat([part.iloc[:1] for part in doses])) if doses else []
         for part, line in zip(doses, lines, strict=True):
             found = [(getattr(r, field), r.A, r.A_low, r.A_high, r.n) for r in part.itertuples()]
@@ -111,14 +180,36 @@ def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str)
     for axis, what in zip(axes, ("ratio", "fresh share"), strict=True):
         mine = drawn[drawn.dose == what]
         lines = mine.groupby("line", sort=False)
-        apart = 0.08 * (np.arange(len(lines)) - (len(lines) - 1) / 2) / max(len(lines), 2)    # so that each interval is seen
-        for (line, part), (form, color), aside in zip(lines, cycle(product(FORMS, PALETTE)), apart, strict=False):
+        # so that each interval is seen
+        apart = 0.08 * (np.arange(len(lines)) - (len(lines) - 1) / 2) / max(len(lines), 2)
+        for (line, part), (form, color), aside in zip(
+            lines, cycle(product(FORMS, PALETTE)), apart, strict=False
+        ):
             off = np.abs(part[["low", "high"]].to_numpy().T - part.A.to_numpy())
-            axis.errorbar(part.value + aside, part.A, yerr=off, fmt=form, color=color, capsize=2, linewidth=1.2, label=line)
+            axis.errorbar(
+                part.value + aside,
+                part.A,
+                yerr=off,
+                fmt=form,
+                color=color,
+                capsize=2,
+                linewidth=1.2,
+                label=line,
+            )
         axis.axhline(0, color="#666666", linewidth=0.9)
-        axis.set_xlabel("images per generation / real" if what == "ratio" else "share of fresh real images in a batch")
+        axis.set_xlabel(
+            "images per generation / real"
+            if what == "ratio"
+            else "share of fresh real images in a batch"
+        )
         if mine.empty:
-            axis.text(0.5, 0.5, f"no stored study varies\nthe {what} alone", ha="center", transform=axis.transAxes)
+            axis.text(
+                0.5,
+                0.5,
+                f"no stored study varies\nthe {what} alone",
+                ha="center",
+                transform=axis.transAxes,
+            )
             axis.set_xticks([])
         elif mine.line.nunique() <= 8:
             axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=4)
@@ -127,10 +218,11 @@ def dose(table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str)
 
 
 def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.DataFrame]:
-    """Accuracy and contrast of the arm `generated` minus those of `none`, over generations: the way of every setting from
-    (0, 0). Up is more bias, left is less accuracy.
+    """Accuracy and contrast of the arm `generated` minus those of `none`, over generations: the way
+    of every setting from (0, 0). Up is more bias, left is less accuracy.
 
-    returns  the figure and its table: study, variant, dataset, generation, accuracy, contrast (differences, means over seeds)
+    returns  the figure and its table: study, variant, dataset, generation, accuracy, contrast
+             (differences, means over seeds)
     """
     use_style()
     rows = []
@@ -139,17 +231,31 @@ def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.
             made, none = results.of("generated"), results.of("none")
             if not made or len(none) != len(made) or (len(made) == 1 and not made[0].biased):
                 continue
-            right = [np.mean([o.correct().mean((1, 2)) for o in arm], axis=0) for arm in (made, none)]
+            right = [
+                np.mean([o.correct().mean((1, 2)) for o in arm], axis=0) for arm in (made, none)
+            ]
             lines = [headline(arm).mean(0) for arm in (made, none)]
-            rows += [(study, name, made[0].experiment.dataset, t, a, c)
-                     for t, (a, c) in enumerate(zip(right[0] - right[1], lines[0] - lines[1], strict=True))]
-    table = pd.DataFrame(rows, columns=["study", "variant", "dataset", "generation", "accuracy", "contrast"])
+            rows += [
+                (study, name, made[0].experiment.dataset, t, a, c)
+                for t, (a, c) in enumerate(
+                    zip(right[0] - right[1], lines[0] - lines[1], strict=True)
+                )
+            ]
+    table = pd.DataFrame(
+        rows, columns=["study", "variant", "dataset", "generation", "accuracy", "contrast"]
+    )
     figure, axis = plt.subplots(figsize=(WIDTH * 0.7, 3.4))
     for (dataset, part), color in zip(table.groupby("dataset"), PALETTE, strict=False):
         for i, (_, way) in enumerate(part.groupby(["study", "variant"], sort=False)):
             axis.plot(way.accuracy, way.contrast, color=color, linewidth=0.8, alpha=0.7)
-            axis.plot(way.accuracy.iloc[-1:], way.contrast.iloc[-1:], "o", color=color, markersize=3.5,
-                      label=dataset if i == 0 else None)
+            axis.plot(
+                way.accuracy.iloc[-1:],
+                way.contrast.iloc[-1:],
+                "o",
+                color=color,
+                markersize=3.5,
+                label=dataset if i == 0 else None,
+            )
     axis.axhline(0, color="#999999", linewidth=0.8)
     axis.axvline(0, color="#999999", linewidth=0.8)
     axis.set_xlabel("accuracy, generated minus none")
@@ -159,30 +265,57 @@ def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.
 
 
 def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
-    """Calibration error of each group in the last generation, generated against none and real; a bar of groups where there
-    are more than ten. It is positive by chance, equally in all arms.
+    """Calibration error of each group in the last generation, generated against none and real; a
+    bar of groups where there are more than ten. It is positive by chance, equally in all arms.
 
-    returns  the figure and its table: arm, group, error (mean over seeds and classifiers), sd (over seeds)
+    returns  the figure and its table: arm, group, error (mean over seeds and classifiers), sd (over
+             seeds)
     """
     use_style()
     rows, arms = [], [arm for arm in ("generated", "real", "none") if results.of(arm)]
     for arm in arms:
         outcomes = results.of(arm)
-        found = np.stack([np.mean([_per_group(o, o.predicted[-1, r], o.confidence[-1, r])
-                                   for r in range(o.predicted.shape[1])], axis=0) for o in outcomes])
-        rows += [(arm, group, found[:, g].mean(), found[:, g].std(ddof=1) if len(found) > 1 else np.nan)
-                 for g, group in enumerate(outcomes[0].groups)]
+        found = np.stack(
+            [
+                np.mean(
+                    [
+                        _per_group(o, o.predicted[-1, r], o.confidence[-1, r])
+                        for r in range(o.predicted.shape[1])
+                    ],
+                    axis=0,
+                )
+                for o in outcomes
+            ]
+        )
+        rows += [
+            (arm, group, found[:, g].mean(), found[:, g].std(ddof=1) if len(found) > 1 else np.nan)
+            for g, group in enumerate(outcomes[0].groups)
+        ]
     table = pd.DataFrame(rows, columns=["arm", "group", "error", "sd"])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
     groups = list(dict.fromkeys(table.group))
     for i, arm in enumerate(arms):
         mine = table[table.arm == arm]
         if len(groups) > 10:
-            axis.plot(np.sort(mine.error)[::-1], np.arange(1, len(mine) + 1) / len(mine), label=arm, linewidth=1.4,
-                      color=ARM_STYLE[arm]["color"], linestyle=ARM_STYLE[arm]["linestyle"])
+            axis.plot(
+                np.sort(mine.error)[::-1],
+                np.arange(1, len(mine) + 1) / len(mine),
+                label=arm,
+                linewidth=1.4,
+                color=ARM_STYLE[arm]["color"],
+                linestyle=ARM_STYLE[arm]["linestyle"],
+            )
         else:
-            axis.errorbar(np.arange(len(groups)) + 0.15 * (i - 1), mine.error, yerr=mine.sd, capsize=2, linestyle="none",
-                          color=ARM_STYLE[arm]["color"], marker=ARM_STYLE[arm]["marker"], label=arm)
+            axis.errorbar(
+                np.arange(len(groups)) + 0.15 * (i - 1),
+                mine.error,
+                yerr=mine.sd,
+                capsize=2,
+                linestyle="none",
+                color=ARM_STYLE[arm]["color"],
+                marker=ARM_STYLE[arm]["marker"],
+                label=arm,
+            )
     if len(groups) > 10:
         axis.set_xlabel("calibration error of a group")
         axis.set_ylabel("share of groups above")
@@ -197,16 +330,26 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
 
 
 def _per_group(o: Any, predicted: np.ndarray, confidence: np.ndarray) -> list[float]:
-    found = measure("calibration-error", o.label, predicted, o.group, design=o.design, biased=o.biased, paired=o.paired,
-                    known={"occurs": o.occurs, "confidence": confidence})
+    found = measure(
+        "calibration-error",
+        o.label,
+        predicted,
+        o.group,
+        design=o.design,
+        biased=o.biased,
+        paired=o.paired,
+        known={"occurs": o.occurs, "confidence": confidence},
+    )
     return [v.value for v in found if v.group is not None]
 
 
 def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.DataFrame]:
-    """Distance of generated images to their nearest training image over generations, as a ratio to that of held-out real
-    images (1: as far as new real images are; below: copies), and the share that is as close as a copy.
+    """Distance of generated images to their nearest training image over generations, as a ratio to
+    that of held-out real images (1: as far as new real images are; below: copies), and the share
+    that is as close as a copy.
 
-    returns  the figure and its table: study, variant, generator, metric, generation, value (mean over seeds)
+    returns  the figure and its table: study, variant, generator, metric, generation, value (mean
+             over seeds)
     """
     use_style()
     rows = []
@@ -215,24 +358,45 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
             found: dict[tuple[str, int], list[float]] = {}
             for o in results.of("generated"):
                 for t, q in enumerate(o.quality):
-                    for metric, value, where in zip(q["metric"], q["value"], q["where"], strict=True):
+                    for metric, value, where in zip(
+                        q["metric"], q["value"], q["where"], strict=True
+                    ):
                         if NAMES[metric] in ("nearest-ratio", "copied-share") and (where < 0).all():
                             found.setdefault((NAMES[metric], t), []).append(float(value))
             generator = results.of("generated")[0].experiment.generator if found else ""
-            rows += [(study, name, generator, *where, np.mean(values)) for where, values in sorted(found.items())]
-    table = pd.DataFrame(rows, columns=["study", "variant", "generator", "metric", "generation", "value"])
+            rows += [
+                (study, name, generator, *where, np.mean(values))
+                for where, values in sorted(found.items())
+            ]
+    table = pd.DataFrame(
+        rows, columns=["study", "variant", "generator", "metric", "generation", "value"]
+    )
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
-    titles = {"nearest-ratio": "distance to the nearest training image\n/ that of held-out images",
-              "copied-share": "share as close as a copy"}
+    titles = {
+        "nearest-ratio": "distance to the nearest training image\n/ that of held-out images",
+        "copied-share": "share as close as a copy",
+    }
     for axis, (metric, label) in zip(axes, titles.items(), strict=True):
-        for (generator, part), color in zip(table[table.metric == metric].groupby("generator"), PALETTE, strict=False):
+        for (generator, part), color in zip(
+            table[table.metric == metric].groupby("generator"), PALETTE, strict=False
+        ):
             for i, (_, line) in enumerate(part.groupby(["study", "variant"], sort=False)):
-                axis.plot(line.generation, line.value, "-o", color=color, linewidth=0.9, markersize=3, alpha=0.8,
-                          label=generator if i == 0 else None)
+                axis.plot(
+                    line.generation,
+                    line.value,
+                    "-o",
+                    color=color,
+                    linewidth=0.9,
+                    markersize=3,
+                    alpha=0.8,
+                    label=generator if i == 0 else None,
+                )
         axis.set_title(label, fontsize=8.5)
         axis.set_xlabel("made in generation")
         axis.set_xticks(sorted(set(table.generation)))
     axes[0].axhline(1, color="#999999", linewidth=0.8)
     if len(table):
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=7.5)
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=7.5
+        )
     return signed(figure, mark), table
