@@ -29,7 +29,7 @@ _HOME = {
     "METRICS": "core.registry",
     "Numerics": "core.numerics",
     "LabeledImages": "data.images",
-    "Source": "data.images",
+    "Dataset": "data.images",
     "run": "loop.run",
     "Results": "loop.results",
     "reference": "report.shipped",
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from .core.registry import FILTERS as FILTERS
     from .core.registry import GENERATORS as GENERATORS
     from .core.registry import METRICS as METRICS
+    from .data.images import Dataset as Dataset
     from .data.images import LabeledImages as LabeledImages
-    from .data.images import Source as Source
     from .experiment import ARMS as ARMS
     from .experiment import PROTOCOLS as PROTOCOLS
     from .experiment import Experiment as Experiment

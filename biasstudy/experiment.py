@@ -333,11 +333,11 @@ class Experiment:
                 options[name] = value
         return options
 
-    def prepared(self, kind: str, source: Any = None) -> dict[str, Any]:
+    def prepared(self, kind: str, dataset: Any = None) -> dict[str, Any]:
         """Every option of a model, or of the `filter`, that is ready to be used: it has found its
         files, and its options say what they hold.
 
-        source   the data set, of a generator or filter: one that is told names has them in its
+        dataset   the data set, of a generator or filter: one that is told names has them in its
                  options
         raises   ValueError, OSError, ImportError   with one sentence if a file or a package is
                  missing, damaged or another
@@ -345,10 +345,12 @@ class Experiment:
         if kind == "filter":
             options = FILTERS[self.filter].resolve(self.filter_options)
             prepare = FILTERS[self.filter].traits.get("prepare")
-            return prepare(options, source.classes) if prepare else options
+            return prepare(options, dataset.classes) if prepare else options
         model = self._model(kind)
         if hasattr(model, "named"):
-            model = model.named(source.classes, source.groups if self.condition == "group" else ())
+            model = model.named(
+                dataset.classes, dataset.groups if self.condition == "group" else ()
+            )
         return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
 
     def _model(self, kind: str) -> Any:

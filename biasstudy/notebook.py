@@ -37,10 +37,10 @@ def study(namespace: Mapping[str, Any]) -> Study:
     found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
     found = replace(found, notebook=own or namespace.get("name", ""))
     if found.source == "run":
-        from .data.real import draw
+        from .data.real import real_data
 
         for e in found.experiments:
-            draw(e)  # refuses missing data and sizes that cannot be met
+            real_data(e)  # refuses missing data and sizes that cannot be met
     return found
 
 

@@ -69,11 +69,11 @@ class Study:
 
     @property
     def real(self) -> Any:
-        """Real data of the first seed (Draw), with the reserve if the arm `real` is among the
+        """Real data of the first seed (RealData), with the reserve if the arm `real` is among the
         arms."""
-        from .data.real import draw
+        from .data.real import real_data
 
-        return draw(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
+        return real_data(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
 
     def run(self, **keywords: Any) -> Any:
         """Run the experiments, or read the reference results that ship with the package (source:

@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR100
 from biasstudy import DATASETS, Experiment, run
 from biasstudy.__main__ import main
 from biasstudy.data.datasets import cifar
-from biasstudy.data.real import _source, draw
+from biasstudy.data.real import _source, real_data
 
 PER_GROUP = {"train": 44, "test": 2}
 
@@ -123,7 +123,9 @@ CIFAR = {
 
 
 def test_the_preset_thins_what_dim_thins_whatever_the_seed(folder):
-    tables = [draw(Experiment(**CIFAR, start="dim-25", bias=0.75, seed=s)).counts for s in (0, 1)]
+    tables = [
+        real_data(Experiment(**CIFAR, start="dim-25", bias=0.75, seed=s)).counts for s in (0, 1)
+    ]
     assert (tables[0] == tables[1]).all()
     assert (
         (tables[0].sum(0)[:60] == 10).all()
@@ -135,7 +137,7 @@ def test_the_preset_thins_what_dim_thins_whatever_the_seed(folder):
 @pytest.mark.parametrize("n_thinned", [1, 2, 4])
 def test_a_chosen_number_of_fine_classes_is_thinned_and_sizes_stay(folder, n_thinned):
     e = Experiment(**{**CIFAR, "n_real": 500}, start="biased", bias=0.9, n_thinned=n_thinned)
-    drawn = [draw(dataclasses.replace(e, seed=s)) for s in (0, 1)]
+    drawn = [real_data(dataclasses.replace(e, seed=s)) for s in (0, 1)]
     for real in drawn:
         assert ((real.favoured < 0).sum(1) == n_thinned).all() and (real.counts.sum(1) == 25).all()
     assert (drawn[0].favoured != drawn[1].favoured).any(), "drawn per seed"
@@ -166,7 +168,7 @@ def test_a_chosen_number_of_fine_classes_is_thinned_and_sizes_stay(folder, n_thi
 )
 def test_starts_that_cannot_be_are_refused_before_training(folder, fields, says):
     with pytest.raises(ValueError, match=says):
-        draw(Experiment(**fields))
+        real_data(Experiment(**fields))
 
 
 def test_grouped_groups_are_compared_by_accuracy_alone(folder):
@@ -241,7 +243,7 @@ def test_the_real_photographs():
     thinned = np.zeros(100, bool)
     thinned[list(source.presets["dim-25"])] = True
     assert ((source.occurs & thinned).sum(1) == 2).all(), "two fine classes of every coarse one"
-    real = draw(
+    real = real_data(
         Experiment(
             dataset="cifar20",
             start="dim-25",

@@ -10,7 +10,7 @@ from conftest import tiny
 from biasstudy import DATASETS, LabeledImages
 from biasstudy.data.images import condition_of
 from biasstudy.data.pools import Pool
-from biasstudy.data.real import draw, shares_of_start, source_of
+from biasstudy.data.real import dataset_of, real_data, shares_of_start
 
 NAMES = ["colorized-mnist-5k", "standin20"]
 
@@ -52,7 +52,7 @@ def test_parts_are_disjoint_and_counts_exact(dataset):
         generator="reserve",
         ratio=0.5,
     )
-    real, source = draw(e), source_of(e)
+    real, source = real_data(e), dataset_of(e)
     parts = {
         "start": real.start,
         "reserve 0": real.reserve(0),
@@ -83,25 +83,27 @@ def test_parts_are_disjoint_and_counts_exact(dataset):
 @pytest.mark.parametrize("dataset", NAMES)
 def test_the_start_is_the_same_in_every_arm_and_changes_with_the_seed(dataset):
     e = tiny(dataset=dataset, n_real=200, n_test=200)
-    starts = {arm: draw(e.to_arm(arm)).start for arm in ("generated", "real", "resample", "none")}
+    starts = {
+        arm: real_data(e.to_arm(arm)).start for arm in ("generated", "real", "resample", "none")
+    }
     assert len({part.id for part in starts.values()}) == 1
     assert (starts["real"].load().images == starts["none"].load().images).all()
-    other = draw(dataclasses.replace(e, seed=1))
-    assert other.start.id != starts["none"].id and other.test.id == draw(e).test.id
+    other = real_data(dataclasses.replace(e, seed=1))
+    assert other.start.id != starts["none"].id and other.test.id == real_data(e).test.id
     assert {k: p.id for k, p in other.instruments.items()} == {
-        k: p.id for k, p in draw(e).instruments.items()
+        k: p.id for k, p in real_data(e).instruments.items()
     }
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3, 1.0])
 def test_biased_starts_have_the_shares_of_the_formula(bias):
-    source = source_of(tiny())
+    source = dataset_of(tiny())
     shares, favoured = shares_of_start(source, "biased", bias, seed=3)
     assert np.allclose(shares.sum(1), 1) and (np.sum(favoured > 0, axis=1) == 1).all()
     assert np.allclose(shares[favoured > 0], bias + (1 - bias) / 5) and np.allclose(
         shares[favoured < 0], (1 - bias) / 5
     )
-    nested = source_of(tiny(dataset="standin20"))
+    nested = dataset_of(tiny(dataset="standin20"))
     shares, favoured = shares_of_start(nested, "biased", bias, seed=3)
     assert (np.sum(favoured < 0, axis=1) == 2).all() and (favoured[~nested.occurs] == 0).all()
     assert np.allclose(shares[favoured < 0], (1 - bias) / (3 + 2 * (1 - bias)))
@@ -111,13 +113,13 @@ def test_too_few_images_say_how_many_there_are():
     with pytest.raises(
         ValueError, match=r"class '0' has 400, 100 of them instruments, and needs 350 for the start"
     ):
-        draw(tiny(n_real=3500))
+        real_data(tiny(n_real=3500))
     with pytest.raises(ValueError, match=r"needs 200 for the start and 200 for the reserve"):
-        draw(tiny(n_real=2000, ratio=0.5, generator="reserve"))
+        real_data(tiny(n_real=2000, ratio=0.5, generator="reserve"))
     with pytest.raises(
         ValueError, match="n_test is 5000, but the balanced test set has at most 1000"
     ):
-        draw(tiny(n_test=5000))
+        real_data(tiny(n_test=5000))
 
 
 @pytest.mark.parametrize(
@@ -126,13 +128,13 @@ def test_too_few_images_say_how_many_there_are():
 )
 def test_data_set_options_are_checked(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        draw(tiny(dataset_options=options))
+        real_data(tiny(dataset_options=options))
 
 
 @pytest.mark.parametrize("n_colors", [2, 3, 5, 10])
 @pytest.mark.parametrize("contrast", [1.0, 0.3])
 def test_every_painted_colour_is_told_exactly(n_colors, contrast):
-    source = source_of(tiny(dataset_options={"n_colors": n_colors, "contrast": contrast}))
+    source = dataset_of(tiny(dataset_options={"n_colors": n_colors, "contrast": contrast}))
     part = source.test[::3]
     group = np.arange(len(part)) % n_colors
     assert (source.probe(source.paint(part.images, group, part.unit, 7)) == group).all()
@@ -140,7 +142,7 @@ def test_every_painted_colour_is_told_exactly(n_colors, contrast):
 
 
 def test_images_without_a_clear_colour_are_counted_as_such():
-    source = source_of(tiny())
+    source = dataset_of(tiny())
     grey = np.repeat(source.test.images[:5], 3, axis=1)
     half = source.paint(source.test.images[:5], np.zeros(5, int), np.arange(5), 0)
     half[:, :, :14] = source.paint(source.test.images[:5], np.full(5, 2), np.arange(5), 0)[
@@ -150,7 +152,7 @@ def test_images_without_a_clear_colour_are_counted_as_such():
 
 
 def test_test_images_show_every_photograph_in_every_colour():
-    real = draw(tiny(n_test=20))
+    real = real_data(tiny(n_test=20))
     test = real.test.load()
     assert len(test) == 100 and all(
         (test.group[test.unit == u] == np.arange(5)).all() for u in np.unique(test.unit)
@@ -159,7 +161,7 @@ def test_test_images_show_every_photograph_in_every_colour():
 
 
 def test_contrast_makes_one_group_fainter():
-    bright, faint = (source_of(tiny(dataset_options={"contrast": c})) for c in (1.0, 0.3))
+    bright, faint = (dataset_of(tiny(dataset_options={"contrast": c})) for c in (1.0, 0.3))
     one = bright.test[:50]
 
     def mean(source, g):
@@ -169,7 +171,7 @@ def test_contrast_makes_one_group_fainter():
 
 
 def test_a_pool_is_named_by_its_parts_and_positions():
-    real = draw(tiny())
+    real = real_data(tiny())
     whole, half = Pool(((real.start, None),)), Pool(((real.start, np.arange(50)),))
     assert whole.id != half.id and len(half.load()) == 50
     both = Pool(((real.start, None), (real.start, np.arange(50))))
@@ -186,9 +188,9 @@ def test_full_mnist_meets_the_sizes_that_the_design_promises():
         generator="reserve",
         n_test=2000,
     )
-    real = draw(e)
+    real = real_data(e)
     assert real.sizes["start"] == 800 and len(real.test.load()) == 10000
-    assert (source_of(e).probe(real.start.load().images) == real.start.load().group).all()
+    assert (dataset_of(e).probe(real.start.load().images) == real.start.load().group).all()
 
 
 def test_missing_and_altered_files_say_what_to_do(tmp_path, monkeypatch):

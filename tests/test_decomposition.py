@@ -11,7 +11,7 @@ from biasstudy import ARMS, Experiment, Numerics, run
 from biasstudy.core.noise import uniform_of_images
 from biasstudy.core.registry import GENERATORS
 from biasstudy.data.images import LabeledImages
-from biasstudy.data.real import source_of
+from biasstudy.data.real import dataset_of
 from biasstudy.inference.contrasts import PARTS, decomposition
 from biasstudy.loop.decomposition import UNDONE, chosen, contents, shares_found, thinning_rates
 from biasstudy.measures.correction import told_counts
@@ -55,7 +55,7 @@ class Knows:
 
 def _common(images):
     """Whether the colour of each image is the most common one among them."""
-    said = source_of(Experiment()).probe(images)
+    said = dataset_of(Experiment()).probe(images)
     return said == np.bincount(said[said >= 0]).argmax()
 
 

@@ -8,11 +8,11 @@ import pytest
 from conftest import FLOAT64, tiny
 
 from biasstudy import Experiment, run
-from biasstudy.data.real import draw
+from biasstudy.data.real import real_data
 from biasstudy.inference.contrasts import contrast, excess
 from biasstudy.inference.intervals import holm
 from biasstudy.inference.verdicts import verdict
-from biasstudy.loop.generations import turns
+from biasstudy.loop.generations import generations
 
 CLASSES, GROUPS, IMAGES = 6, 3, 1800
 
@@ -22,8 +22,8 @@ def test_fewer_is_nested_parts_of_the_start_with_its_shares(store):
     assert e.arm == "fewer" and [e.part(t) for t in range(4)] == pytest.approx(
         [1, 0.5, 0.25, 0.125]
     )
-    real = draw(e)
-    pools = [turn.pool.load() for turn in turns(e, real, store)]
+    real = real_data(e)
+    pools = [turn.pool.load() for turn in generations(e, real, store)]
     assert [len(pool) for pool in pools] == [400, 200, 100, 50]
     images = [{image.tobytes() for image in pool.images} for pool in pools]
     assert images[3] < images[2] < images[1] < images[0], "here all parts lie in each other"

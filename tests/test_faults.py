@@ -38,7 +38,7 @@ from biasstudy.campaign.engine import Local
 from biasstudy.campaign.farm import run_by
 from biasstudy.core.context import Context
 from biasstudy.core.store import Store, kind, prune_all
-from biasstudy.data.real import _source, draw
+from biasstudy.data.real import _source, real_data
 from biasstudy.loop import run as loop
 from biasstudy.study import study_from
 
@@ -46,10 +46,10 @@ DEAD = 99  # exit code of a child that died where it was told to
 
 BLOBS = '''
 import numpy as np
-from biasstudy import DATASETS, LabeledImages, Source
+from biasstudy import DATASETS, LabeledImages, Dataset
 
 @DATASETS.register("blobs")
-def blobs() -> Source:
+def blobs() -> Dataset:
     """Noise with a bright bar: its place is the class, its colour the group."""
     def part(n, seed):
         i = np.arange(n)
@@ -58,7 +58,7 @@ def blobs() -> Source:
         for k in (0, 1):
             images[i, group, :, 2 * label + k] += 60
         return LabeledImages(images, label, group)
-    return Source(part(800, 0), part(200, 1), tuple("abcd"), ("red", "green"), "crossed", "blobs",
+    return Dataset(part(800, 0), part(200, 1), tuple("abcd"), ("red", "green"), "crossed", "blobs",
                   n_instruments=160)
 '''
 
@@ -259,7 +259,9 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(
 ):
     experiments, drawn = arms(), {}
     monkeypatch.setattr(
-        loop, "draw", lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, draw(e))
+        loop,
+        "draw",
+        lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, real_data(e)),
     )
     whole = run(experiments, where=place / "whole")
     kept = [
@@ -582,7 +584,7 @@ FITS = [
 
 
 def fit(entry, context, steps=7):
-    real = draw(tiny())
+    real = real_data(tiny())
     pool = real.start.load()
     short = {
         "steps": steps,
@@ -592,7 +594,7 @@ def fit(entry, context, steps=7):
     model = entry.target(**{**entry.defaults(), **short})
     if entry.kind == "generator":
         return model.fit(pool, pool.label, None, seed=3, context=context)
-    return model.fit(pool, real.source.n_classes, seed=3, context=context)
+    return model.fit(pool, real.dataset.n_classes, seed=3, context=context)
 
 
 def same(one, other) -> bool:

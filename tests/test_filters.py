@@ -9,10 +9,10 @@ from conftest import FLOAT64, tiny
 
 from biasstudy import FILTERS, GENERATORS, run
 from biasstudy.core.context import Context
-from biasstudy.data.real import draw
+from biasstudy.data.real import real_data
 from biasstudy.loop.filters import acceptance_rates
-from biasstudy.loop.generations import turns
-from biasstudy.loop.stages import Told, sample_candidates
+from biasstudy.loop.generations import generations
+from biasstudy.loop.stages import Conditions, sample_candidates
 
 CONTEXT = Context(FLOAT64)
 # errs on a tenth
@@ -42,7 +42,7 @@ def candidates(rule, counts=(30, 20, 10), tries=5.0, shortfall="stop", first=0, 
         model=model,
         options={},
         state={},
-        told=Told(counts, first, "class", 5),
+        told=Conditions(counts, first, "class", 5),
         filter=entry,
         filter_options={},
         judge=None,
@@ -70,7 +70,7 @@ def test_candidates_stop_exactly_when_the_quota_is_met():
 
 def test_the_size_of_the_pieces_does_not_change_the_result():
     """The same candidates when the generator is asked for one image at a time."""
-    told, q = Told((30, 20, 10), 0, "class", 5), 60
+    told, q = Conditions((30, 20, 10), 0, "class", 5), 60
     stream = told.whole[np.arange(5 * q) % q]
     accepted = odd(Numbers().sample({}, stream, 0, seed=0, context=CONTEXT), None, None, None)
     last = 1 + max(
@@ -100,7 +100,7 @@ def test_a_filter_that_rejects_too_much_stops_with_one_sentence_or_keeps_what_th
 def test_the_first_images_of_a_batch_may_come_from_elsewhere():
     found, generator = candidates(odd, first=20)
     assert generator.asked[0] == (20, 40)
-    quota = np.bincount(Told((30, 20, 10), 0, "class", 5).whole[20:])
+    quota = np.bincount(Conditions((30, 20, 10), 0, "class", 5).whole[20:])
     assert (np.bincount(found["told"][found["accepted"]]) >= quota).all()
 
 
@@ -112,10 +112,10 @@ def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_acce
     e = tiny(**WEAK, filter=name, start="biased", bias=0.5)
     if condition == "group":
         e = tiny(**{**WEAK, "n_real": 500}, filter=name, condition="group")
-    real = draw(e)
-    for turn in list(turns(e, real, store))[:-1]:
+    real = real_data(e)
+    for turn in list(generations(e, real, store))[:-1]:
         batch, decided = turn.batch.load(), turn.kept["decisions"].load()
-        plain = Told(tuple(np.bincount(real.told)), 0, condition, 5).labeled(
+        plain = Conditions(tuple(np.bincount(real.told)), 0, condition, 5).labeled(
             batch.images, real.told, turn.t
         )
         assert (
@@ -136,7 +136,7 @@ def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_acce
 def test_each_filter_asks_the_judge_it_names(store):
     def judges(name):
         e = tiny(**WEAK, filter=name)
-        plan = list(turns(e, draw(e), store))
+        plan = list(generations(e, real_data(e), store))
         return plan, [
             turn.batch.inputs["candidates"].inputs["judge"].state.id for turn in plan[:-1]
         ]
@@ -152,8 +152,11 @@ def test_each_filter_asks_the_judge_it_names(store):
     judge = plan[0].batch.inputs["candidates"].inputs["judge"]
     images = judge.state.inputs["images"]
     e = tiny(**WEAK)
-    assert images.id == draw(e).instruments["expert"].id and expert[0] == expert[1]
-    assert images.id not in (draw(e).instruments["oracle"].id, draw(e).instruments["extractor"].id)
+    assert images.id == real_data(e).instruments["expert"].id and expert[0] == expert[1]
+    assert images.id not in (
+        real_data(e).instruments["oracle"].id,
+        real_data(e).instruments["extractor"].id,
+    )
     oracle = plan[0].kept["oracle"].inputs["by"].state
     assert oracle.id != judge.state.id, "the model that filters never measures"
 
@@ -230,8 +233,8 @@ def test_the_reserve_through_the_same_filter_uses_spare_images(runs):
     assert len(batch["accepted"]) > 100, "rejected images were replaced by spare ones"
     assert len(batch["accepted"]) <= 150
     plain, spare = (
-        draw(e.to_arm("real")).reserve(1).load(),
-        draw(e.to_arm("real-filtered")).reserve(1).load(),
+        real_data(e.to_arm("real")).reserve(1).load(),
+        real_data(e.to_arm("real-filtered")).reserve(1).load(),
     )
     assert (spare.images[:100] == plain.images).all() and len(spare) == 150, (
         "the same reserve first"

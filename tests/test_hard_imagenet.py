@@ -12,7 +12,7 @@ from biasstudy import DATASETS
 from biasstudy.__main__ import main
 from biasstudy.data.datasets.cues import GROUPS, STRONG, WEAK, cues_of, surroundings
 from biasstudy.data.datasets.hard_imagenet import WNIDS, are_boxes, class_names, pair
-from biasstudy.data.real import _source, draw
+from biasstudy.data.real import _source, real_data
 
 NAMES = ("snorkel", "volleyball")
 OPTIONS = {"classes": ", ".join(NAMES), "size": 16, "instruments": 20}
@@ -364,12 +364,12 @@ def test_standin_masks_are_exact():
 @pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
 def test_a_biased_start_has_the_share_of_strong_cues_that_bias_sets(bias):
     e = tiny(dataset="standin-hard", start="biased", bias=bias, n_real=80, n_test=16, ratio=0.5)
-    real = draw(e.to_arm("real"))
+    real = real_data(e.to_arm("real"))
     assert (real.counts[:, STRONG] == round(20 * (bias + (1 - bias) / 2))).all() and (
         real.counts.sum(1) == 20
     ).all()
     assert (real.favoured == [1, -1]).all()
-    source = real.source
+    source = real.dataset
     taken = [real.start.load(), *(real.reserve(t).load() for t in range(e.n_generations))]
     units = np.concatenate([part.unit for part in taken])
     assert len(np.unique(units)) == len(units) and not np.isin(units, source.set_aside).any(), (
@@ -385,4 +385,4 @@ def test_instruments_set_aside_are_not_free_for_the_start():
     with pytest.raises(
         ValueError, match=r"class 'ring', group 'strong cue' has 3.., 100 of them instruments"
     ):
-        draw(tiny(dataset="standin-hard", n_real=1700, n_test=16))
+        real_data(tiny(dataset="standin-hard", n_real=1700, n_test=16))

@@ -16,8 +16,8 @@ import pytest
 from biasstudy import DATASETS, Numerics
 from biasstudy.campaign import sweep
 from biasstudy.core.seeds import digest
-from biasstudy.data.real import draw
-from biasstudy.loop.generations import turns
+from biasstudy.data.real import real_data
+from biasstudy.loop.generations import generations
 from biasstudy.loop.run import needed_by, open_store
 from biasstudy.study import read_parameters, study_from
 
@@ -41,7 +41,7 @@ def keys_of(study) -> dict:
         for e in study.experiments:
             if e.seed == study.base.seed:
                 store = open_store(folder, Numerics.elsewhere(**study.numerics))
-                ids |= set(needed_by([list(turns(e, draw(e), store))]))
+                ids |= set(needed_by([list(generations(e, real_data(e), store))]))
                 store.close()
     return {
         "experiments": digest([e.id for e in study.experiments]),

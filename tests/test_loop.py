@@ -8,8 +8,8 @@ import pytest
 from conftest import FLOAT64, TINY, tiny
 
 from biasstudy import ARMS, GENERATORS, Experiment, run
-from biasstudy.data.real import draw
-from biasstudy.loop.generations import turns
+from biasstudy.data.real import real_data
+from biasstudy.loop.generations import generations
 from biasstudy.loop.instruments import Instruments
 from biasstudy.measures import quality
 from biasstudy.report.shipped import save
@@ -18,7 +18,7 @@ BASE = tiny(start="biased", bias=0.6)
 
 
 def plan(e, store):
-    return list(turns(e, draw(e), store))
+    return list(generations(e, real_data(e), store))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def plan(e, store):
 )
 def test_pools_hold_exactly_what_the_protocol_says(store, protocol, ratio, sizes):
     e = tiny(protocol=protocol, ratio=ratio)
-    start = draw(e).start.load().images
+    start = real_data(e).start.load().images
     found = [turn.pool.load() for turn in plan(e, store)]
     assert [len(pool) for pool in found] == sizes
     for t, pool in enumerate(found):
@@ -53,7 +53,7 @@ def test_pools_hold_exactly_what_the_protocol_says(store, protocol, ratio, sizes
 
 def test_told_the_group_its_shares_are_fixed(store):
     e = dataclasses.replace(BASE, condition="group", ratio=1.0)
-    real, batch = draw(e), plan(e, store)[0].batch.load()
+    real, batch = real_data(e), plan(e, store)[0].batch.load()
     assert (batch.counts(10, 5) == real.counts).all()
 
 
@@ -250,7 +250,7 @@ def test_pretrained_classifiers_begin_at_the_weights_of_the_expert_in_every_gene
         pretraining="expert",
         n_classifiers=2,
     )
-    expert = Instruments(e, draw(e), store).fitted("expert").state.load()
+    expert = Instruments(e, real_data(e), store).fitted("expert").state.load()
     for turn in plan(e, store):
         for stage in turn.predictions:
             found = stage.inputs["by"].state.load()
@@ -304,7 +304,7 @@ def test_figures_and_report_are_written(runs, tmp_path):
     from biasstudy.__main__ import main
 
     found = run([BASE, BASE.to_arm("none")], numerics=FLOAT64, scale="smoke")
-    real, folder = draw(BASE), tmp_path / "study" / "figures"
+    real, folder = real_data(BASE), tmp_path / "study" / "figures"
     drawn = {
         "data": figures.data_picture(real),
         "curves": figures.curves(found),
@@ -341,7 +341,7 @@ def test_every_figure_can_be_drawn_without_batches_and_for_nested_groups(runs, f
     from biasstudy import figures
 
     e = tiny(**{"start": "biased", "bias": 0.6, **fields})
-    found, real = run(e, numerics=FLOAT64), draw(e)
+    found, real = run(e, numerics=FLOAT64), real_data(e)
     figures.data_picture(real), figures.samples(found, real), figures.curves(found)
     assert len(figures.cell_accuracy(found)[1]) and len(figures.shares(found)[1])
 

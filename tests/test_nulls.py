@@ -12,7 +12,7 @@ from scipy import stats
 
 from biasstudy import GENERATORS, inference, run
 from biasstudy.bench import nulls
-from biasstudy.data.real import draw
+from biasstudy.data.real import real_data
 from biasstudy.measures.drift import drift_band
 
 
@@ -104,7 +104,7 @@ def halves():
     @dataclasses.dataclass(frozen=True)
     class Halves:
         def fit(self, pool, told, reserve_t, *, seed, context, previous=None):
-            group = torch.from_numpy(draw(tiny()).source.probe(pool.images))
+            group = torch.from_numpy(real_data(tiny()).dataset.probe(pool.images))
             return {
                 "images": torch.from_numpy(pool.images),
                 "told": torch.from_numpy(told),

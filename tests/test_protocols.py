@@ -10,8 +10,8 @@ from conftest import FLOAT64, tiny
 
 from biasstudy import ARMS, PROTOCOLS, run
 from biasstudy.data.images import REAL
-from biasstudy.data.real import draw
-from biasstudy.loop.generations import Addition, drawn_without_replacement, turns
+from biasstudy.data.real import real_data
+from biasstudy.loop.generations import Addition, drawn_without_replacement, generations
 
 N, T = 100, 3
 
@@ -23,11 +23,11 @@ def made(protocol, store, **fields):
         protocol=protocol,
         **{"ratio": 1.0 if protocol == "replace" else 0.5, **fields},
     )
-    plan = list(turns(e, draw(e), store))
+    plan = list(generations(e, real_data(e), store))
     return (
         e,
         [turn.pool.load() for turn in plan],
-        draw(e).start.load(),
+        real_data(e).start.load(),
         [turn.batch.load() for turn in plan[:-1]],
     )
 
@@ -93,7 +93,7 @@ def test_subsample_draws_uniformly_without_replacement():
 def test_balanced_has_as_many_of_every_group_of_a_class_as_the_probe_sees(store):
     e, pools, start, batches = made("balanced", store, ratio=1.0, start="biased", bias=0.6)
     assert (pools[0].images == start.images).all(), "generation 0 sees the start as it is"
-    probe = draw(e).source.probe
+    probe = real_data(e).dataset.probe
     for t in range(1, T + 1):
         available = np.concatenate([start.images, *[b.images for b in batches[:t]]])
         label = np.concatenate([start.label, *[b.label for b in batches[:t]]])
@@ -119,11 +119,11 @@ def test_fresh_takes_the_first_part_of_each_batch_from_the_reserve_in_every_arm(
     e = tiny(protocol="fresh", fresh_share=0.3, n_generations=2, start="biased", bias=0.6).to_arm(
         arm
     )
-    real = draw(e)
+    real = real_data(e)
     m, q = 15, 50
     assert (e.n_fresh, e.n_batch) == (m, q)
-    pools = [turn.pool.load() for turn in turns(e, real, store)]
-    control = draw(tiny(n_generations=2, start="biased", bias=0.6).to_arm("real"))
+    pools = [turn.pool.load() for turn in generations(e, real, store)]
+    control = real_data(tiny(n_generations=2, start="biased", bias=0.6).to_arm("real"))
     for t in range(2):
         added = pools[2][N + t * q : N + (t + 1) * q]
         slice_t = control.reserve(t).load()
@@ -149,7 +149,7 @@ def test_counts_of_classes_are_exact_under_every_protocol_and_the_same_in_every_
         assert (pools[arm].sum(2) == pools["generated"].sum(2)).all()
         assert (pools[arm].sum(2) % 10 == 0).all() and len(np.unique(pools[arm][2].sum(1))) == 1
     assert (pools["none"] == pools["none"][0]).all(), "the arm none keeps the start"
-    counts = draw(e).counts
+    counts = real_data(e).counts
     shares = pools["real"][..., :-1] / pools["real"].sum((1, 2))[:, None, None]
     if protocol not in ("subsample", "balanced"):
         assert np.allclose(shares, counts / counts.sum()), "the reserve has the shares of the start"
@@ -165,10 +165,10 @@ def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, pr
         bias=0.5,
         generator="resample",
     )
-    found, real = run(e, numerics=FLOAT64).outcomes[0], draw(e)
-    for turn, pool in zip(turns(e, real, store), found.pools, strict=True):
+    found, real = run(e, numerics=FLOAT64).outcomes[0], real_data(e)
+    for turn, pool in zip(generations(e, real, store), found.pools, strict=True):
         loaded = turn.pool.load()
-        probed = real.source.probe(loaded.images)
+        probed = real.dataset.probe(loaded.images)
         by_hand = np.zeros_like(pool)
         np.add.at(by_hand, (loaded.label, probed), 1)
         assert (pool == by_hand).all()
@@ -177,7 +177,7 @@ def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, pr
 def test_streams_of_the_reserve_share_no_image_and_the_first_is_unmoved(runs):
     one = tiny(generator="reserve", n_generations=2)
     other = dataclasses.replace(one, generator_options={"stream": 1})
-    first, second = draw(one), draw(other)
+    first, second = real_data(one), real_data(other)
     units = [
         {int(u) for t in range(2) for u in real.reserve(t).load().unit} for real in (first, second)
     ]
@@ -185,14 +185,16 @@ def test_streams_of_the_reserve_share_no_image_and_the_first_is_unmoved(runs):
     assert other.arm == "real" and first.start.id == second.start.id
     assert first.sizes["reserve"] == 10 and second.sizes["reserve"] == 20
     with pytest.raises(ValueError, match="not enough real images"):
-        draw(dataclasses.replace(other, n_real=1200, ratio=1.0))
+        real_data(dataclasses.replace(other, n_real=1200, ratio=1.0))
 
 
 def test_labels_of_the_classifier_replace_the_told_ones_in_later_pools(store, runs):
     e = tiny(labels="classifier", n_real=100, ratio=1.0, classifier="lenet", classifier_steps=20)
-    plan = list(turns(e, draw(e), store))
+    plan = list(generations(e, real_data(e), store))
     seen, batch = plan[0].kept["seen"].load()["told"], plan[0].batch.load()
-    assert (plan[1].pool.load().label[100:] == seen).all() and (batch.label == draw(e).told).all()
+    assert (plan[1].pool.load().label[100:] == seen).all() and (
+        batch.label == real_data(e).told
+    ).all()
     assert (seen != batch.label).any(), "a classifier of 100 images errs"
     found = run(e, numerics=FLOAT64)
     share = found.table.query("metric == 'relabelled' and generation == 0").value.item()
@@ -216,7 +218,7 @@ def test_a_warm_start_hands_on_the_weights_and_a_cold_one_does_not(store):
         ("classifier", (False, True)),
         ("both", (True, True)),
     ):
-        plan = list(turns(dataclasses.replace(base, warm_start=warm), draw(base), store))
+        plan = list(generations(dataclasses.replace(base, warm_start=warm), real_data(base), store))
         generator = plan[1].batch.inputs["state"].inputs["previous"]
         classifier = plan[1].predictions[0].inputs["by"].state.inputs["previous"]
         assert (generator is not None, classifier is not None) == handed

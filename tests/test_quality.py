@@ -29,7 +29,7 @@ MEASURES = [
 ]
 
 
-def draw(n, seed, shift=0.0, d=D):
+def real_data(n, seed, shift=0.0, d=D):
     """Features like those behind a ReLU: some are 0, and they depend on each other."""
     rng = np.random.default_rng([seed, n])
     mixing = np.random.default_rng(0).standard_normal((3, d))
@@ -64,7 +64,7 @@ class Passing(nn.Module):
 @pytest.mark.filterwarnings("ignore:Metric `Kernel")
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_kid_is_that_of_torchmetrics(shift):
-    x, y = draw(150, 1), draw(150, 2, shift)
+    x, y = real_data(150, 1), real_data(150, 2, shift)
     assert kid(x, y).value == pytest.approx(
         float(poly_mmd(torch.tensor(x), torch.tensor(y))), rel=1e-9
     )
@@ -81,7 +81,7 @@ def kernel(x, y):
 
 
 def test_kid_of_unequal_sets_is_the_sum_over_pairs():
-    x, y = draw(9, 1), draw(14, 2, 0.3)
+    x, y = real_data(9, 1), real_data(14, 2, 0.3)
     within = [np.mean([kernel(a, b) for a, b in itertools.permutations(z, 2)]) for z in (x, y)]
     assert kid(x, y).value == pytest.approx(
         sum(within) - 2 * np.mean([kernel(a, b) for a in x for b in y]), rel=1e-9
@@ -92,7 +92,7 @@ def test_kid_of_unequal_sets_is_the_sum_over_pairs():
 def test_the_squared_standard_error_is_the_one_unbiased_symmetric_estimate(seed):
     """KID^2 minus the mean product of two disjoint KIDs, the one symmetric statistic with mean Var
     KID (no part set to 0)."""
-    x, y = draw(4, seed, d=2), draw(5, seed, 2.0, d=2)
+    x, y = real_data(4, seed, d=2), real_data(5, seed, 2.0, d=2)
 
     def one(i, j, p, r):
         cross = kernel(x[i], y[p]) + kernel(x[i], y[r]) + kernel(x[j], y[p]) + kernel(x[j], y[r])
@@ -129,7 +129,7 @@ def test_kid_is_unbiased_and_its_standard_error_calibrated(m, n, shift):
 
 
 def test_the_standard_error_errs_upward_where_few_directions_matter():
-    value, se = np.array([kid(draw(60, i), draw(90, 10_000 + i)) for i in range(400)]).T
+    value, se = np.array([kid(real_data(60, i), real_data(90, 10_000 + i)) for i in range(400)]).T
     assert abs(value.mean()) < 4 * value.std() / np.sqrt(len(value))
     assert (
         0.9 < np.median(se) / value.std() < 1.2
@@ -147,7 +147,7 @@ def test_fid_of_two_gaussians_is_the_closed_form():
 
 
 def test_fid_where_covariances_do_not_commute():
-    x, y = draw(300, 1), draw(200, 2, 0.5)
+    x, y = real_data(300, 1), real_data(200, 2, 0.5)
     a, b, shift = np.cov(x.T), np.cov(y.T), x.mean(0) - y.mean(0)
     expected = shift @ shift + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
     assert np.abs(a @ b - b @ a).max() > 0.01 and fid(x, y) == pytest.approx(expected, rel=1e-8)
@@ -160,7 +160,7 @@ def test_fid_where_covariances_do_not_commute():
 
 
 def test_fid_stands_dead_features_and_is_zero_for_equal_sets():
-    x, y = draw(60, 1), draw(60, 2, 0.5)
+    x, y = real_data(60, 1), real_data(60, 2, 0.5)
     dead = [np.hstack([z, np.zeros((60, 2)), z[:, :1]]) for z in (x, y)]
     assert fid(x, x) == pytest.approx(0, abs=1e-9) and fid(dead[0], dead[0]) == pytest.approx(
         0, abs=1e-9
@@ -171,8 +171,10 @@ def test_fid_stands_dead_features_and_is_zero_for_equal_sets():
 
 
 def test_fid_needs_more_images_than_features():
-    assert np.isnan(fid(draw(D, 1), draw(50, 2))) and np.isnan(fid(draw(50, 2), draw(D, 1)))
-    assert fid(draw(D + 1, 1), draw(50, 2)) > 0
+    assert np.isnan(fid(real_data(D, 1), real_data(50, 2))) and np.isnan(
+        fid(real_data(50, 2), real_data(D, 1))
+    )
+    assert fid(real_data(D + 1, 1), real_data(50, 2)) > 0
 
 
 # ---- Precision, recall, density, coverage --------------------------------------------------------
@@ -197,7 +199,7 @@ def brute_force(x, y, k):
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("kind", ["apart", "copies", "doubles"])
 def test_precision_and_recall_are_those_of_a_loop(k, kind, monkeypatch):
-    x, y = draw(40, 1), draw(40, 2, 0.7)
+    x, y = real_data(40, 1), real_data(40, 2, 0.7)
     if kind == "copies":  # a copy of a neighbour lies exactly on the sphere
         y[:25] = x[:25]
     if kind == "doubles":  # the balls of some images have radius 0
@@ -216,7 +218,7 @@ def test_a_copied_set_lies_on_its_own_spheres_whatever_the_rounding(k):
 
 
 def test_the_larger_set_is_cut_to_the_size_of_the_smaller_by_one_shuffle():
-    x, y = draw(90, 1), draw(40, 2, 0.3)
+    x, y = real_data(90, 1), real_data(40, 2, 0.3)
     cut = x[np.sort(q._shuffled(90)[:40])]
     assert precision_recall(x, y) == precision_recall(cut, y) != precision_recall(x[:40], y)
     there, back = precision_recall(y, x), precision_recall(cut, y)
@@ -244,20 +246,20 @@ def test_a_dropped_mode_lowers_recall_and_noise_lowers_precision():
 
 
 def test_precision_needs_more_than_k_images():
-    assert np.isnan(precision_recall(draw(3, 1), draw(50, 2))).all()
-    assert not np.isnan(precision_recall(draw(4, 1), draw(50, 2))).any()
+    assert np.isnan(precision_recall(real_data(3, 1), real_data(50, 2))).all()
+    assert not np.isnan(precision_recall(real_data(4, 1), real_data(50, 2))).any()
     with pytest.raises(ValueError, match="k must be at least 1; got 0"):
-        precision_recall(draw(9, 1), draw(9, 2), 0)
+        precision_recall(real_data(9, 1), real_data(9, 2), 0)
 
 
 # ---- Copies --------------------------------------------------------------------------------------
 
 
 def test_a_copying_generator_is_found_and_a_perfect_one_is_not():
-    train, held_out = draw(400, 1), draw(300, 2)
+    train, held_out = real_data(400, 1), real_data(300, 2)
     assert nearest(train, train[::2], held_out) == (1, 0)
     assert nearest(train, (train[::2] + 1e-9).astype(np.float32), held_out).copied_share == 1
-    mixed = nearest(train, np.vstack([train[:100], draw(100, 3) + 50]), held_out)
+    mixed = nearest(train, np.vstack([train[:100], real_data(100, 3) + 50]), held_out)
     assert mixed.copied_share == 0.5
     rng = np.random.default_rng(4)  # continuous features: no image coincides with another
     train = rng.standard_normal((400, D))
@@ -271,23 +273,23 @@ def test_a_copying_generator_is_found_and_a_perfect_one_is_not():
 
 
 def test_nearest_distances_are_those_of_a_loop():
-    train, images = draw(300, 1), draw(140, 2)
+    train, images = real_data(300, 1), real_data(140, 2)
     expected = [min(np.linalg.norm(z - t) for t in train) for z in images]
     assert q._to_nearest(train, images) == pytest.approx(expected, rel=1e-9)
     assert q._to_nearest(train + 1e5, images + 1e5) == pytest.approx(expected, rel=1e-6, abs=1e-4)
-    far = nearest(train, images, draw(200, 3))
+    far = nearest(train, images, real_data(200, 3))
     assert far.ratio == pytest.approx(
-        np.median(expected) / np.median(q._to_nearest(train, draw(200, 3)))
+        np.median(expected) / np.median(q._to_nearest(train, real_data(200, 3)))
     )
 
 
 def test_the_nearest_check_is_nan_without_enough_held_out_images():
-    train, fake = draw(50, 1), draw(50, 2)
-    few, enough = nearest(train, fake, draw(98, 3)), nearest(train, fake, draw(99, 3))
+    train, fake = real_data(50, 1), real_data(50, 2)
+    few, enough = nearest(train, fake, real_data(98, 3)), nearest(train, fake, real_data(99, 3))
     assert np.isnan(few.copied_share) and few.ratio > 0 and not np.isnan(enough.copied_share)
     assert (
-        np.isnan(nearest(train, fake[:0], draw(99, 3))).all()
-        and np.isnan(nearest(train[:0], fake, draw(99, 3))).all()
+        np.isnan(nearest(train, fake[:0], real_data(99, 3))).all()
+        and np.isnan(nearest(train[:0], fake, real_data(99, 3))).all()
     )
     assert np.isnan(nearest(train, fake, train).ratio)
 
@@ -377,7 +379,7 @@ COUNTS = np.array([[60, 20], [20, 60]])
 def sample(table, seed):
     """Features whose law depends on class and group, `table` images of each cell."""
     cell = np.repeat(np.arange(4), np.ravel(table))
-    features = np.vstack([draw(n, seed + c, 0.7 * c) for c, n in enumerate(np.ravel(table))])
+    features = np.vstack([real_data(n, seed + c, 0.7 * c) for c, n in enumerate(np.ravel(table))])
     return Sample(features, cell // 2, cell % 2)
 
 
@@ -529,7 +531,7 @@ def test_values_depend_neither_on_block_size_nor_on_axes_nor_on_float32(case, mo
 def test_errors_say_what_was_seen(case):
     real, fake, train = case
     with pytest.raises(ValueError, match=r"one D; got \(9, 6\) and \(9, 5\)"):
-        kid(draw(9, 1), draw(9, 1, d=5))
+        kid(real_data(9, 1), real_data(9, 1, d=5))
     with pytest.raises(ValueError, match="must be finite"):
         fid(np.full((9, 2), np.nan), np.ones((9, 2)))
     with pytest.raises(

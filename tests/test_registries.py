@@ -13,7 +13,7 @@ import torch
 from conftest import FLOAT64
 from tiny_models import from_disk
 
-from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, LabeledImages, Source
+from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, Dataset, LabeledImages
 from biasstudy.core.context import Context
 from biasstudy.core.numerics import Numerics
 
@@ -64,7 +64,7 @@ def few(name, size=28) -> LabeledImages:
 @pytest.mark.parametrize("name", OFFLINE)
 def test_data_set_contract(name):
     source, again = DATASETS[name].target(), DATASETS[name].target()
-    assert isinstance(source, Source) and source.checksum == again.checksum
+    assert isinstance(source, Dataset) and source.checksum == again.checksum
     assert (source.train.images[:50] == again.train.images[:50]).all()
     assert (
         len(set(source.classes)) == source.n_classes and len(set(source.groups)) == source.n_groups

@@ -20,9 +20,9 @@ from tiny_models import from_disk, tiny_clip, tiny_pipeline
 from biasstudy import FILTERS, GENERATORS, LabeledImages, Numerics, run
 from biasstudy.core.context import Context, scaled, to_uint8
 from biasstudy.core.noise import noise_of_images
-from biasstudy.data.real import draw
+from biasstudy.data.real import real_data
 from biasstudy.loop import clip
-from biasstudy.loop.generations import turns
+from biasstudy.loop.generations import generations
 from biasstudy.models import pretrained
 from biasstudy.models.generators import stable_diffusion
 from biasstudy.models.generators.stable_diffusion import Parts, StableDiffusion, noise_levels
@@ -406,12 +406,12 @@ def test_names_of_classes_and_content_of_the_pipeline_are_part_of_stage_keys(
     )
 
     def key(real):
-        return next(iter(turns(e, real, store))).batch.inputs["state"].id
+        return next(iter(generations(e, real, store))).batch.inputs["state"].id
 
-    real, plain = draw(e), key(draw(e))
+    real, plain = real_data(e), key(real_data(e))
     assert key(real) == plain
-    renamed = dataclasses.replace(real.source, classes=("nought", *real.source.classes[1:]))
-    assert key(dataclasses.replace(real, source=renamed)) != plain
+    renamed = dataclasses.replace(real.dataset, classes=("nought", *real.dataset.classes[1:]))
+    assert key(dataclasses.replace(real, dataset=renamed)) != plain
     monkeypatch.setattr(stable_diffusion, "identified", lambda *arguments: "other weights")
     assert key(real) != plain
 
@@ -449,10 +449,10 @@ def test_told_groups_the_prompts_have_their_contexts(store):
     with pytest.raises(
         ValueError, match="is told groups and needs contexts, one text for each of: red, yellow"
     ):
-        list(turns(e, draw(e), store))
+        list(generations(e, real_data(e), store))
     contexts = ["red", "yellow", "mint", "blue", "purple"]
     e = dataclasses.replace(e, generator_options=light(contexts=contexts))
-    stage = next(iter(turns(e, draw(e), store))).batch
+    stage = next(iter(generations(e, real_data(e), store))).batch
     assert (
         stage.inputs["options"]["prompts"][6] == "a photo of a 1, yellow"
         and (stage.load().group >= 0).all()

@@ -35,9 +35,9 @@ from ..core.provenance import environment, peak_memory_mb
 from ..core.registry import CLASSIFIERS, GENERATORS, Entry
 from ..core.store import Stage
 from ..data.images import LabeledImages
-from ..data.real import draw
+from ..data.real import real_data
 from ..experiment import Experiment, experiment_from
-from ..loop.generations import turns
+from ..loop.generations import generations
 from ..loop.progress import Progress
 from ..loop.run import needed_by, open_store, run
 from ..loop.stages import tensors
@@ -410,7 +410,9 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
         ended = time.perf_counter()
         again = run(e, numerics=numerics, where=folder, scale="bench", keep="all", progress=False)
         rerun = time.perf_counter() - ended
-        stages = list(needed_by([list(turns(e, draw(e), open_store(folder, numerics)))]).values())
+        stages = list(
+            needed_by([list(generations(e, real_data(e), open_store(folder, numerics)))]).values()
+        )
         seconds = dict.fromkeys(("fit", "instruments", "sample", "filter", "probe", "quality"), 0.0)
         for stage in stages:
             for part, s in parts_of(stage, numerics).items():
@@ -521,7 +523,7 @@ def bench(
     """
     chosen, fill, loop = entries(only), 0.001 if quick else 0.5, not only or LOOP in only
     report = begin(numerics, quick, path)
-    pool = draw(Experiment(n_real=100 if quick else N_POOL)).start.load()
+    pool = real_data(Experiment(n_real=100 if quick else N_POOL)).start.load()
     report |= {
         "pool": len(pool),
         "image": list(pool.images.shape[1:]),

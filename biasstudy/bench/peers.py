@@ -30,7 +30,7 @@ from ..core.noise import noise
 from ..core.numerics import Numerics
 from ..core.registry import CLASSIFIERS
 from ..core.seeds import seed_for
-from ..data.real import draw
+from ..data.real import real_data
 from ..experiment import Experiment
 from .bench import REPEATS, Report, apart, begin, now, spread
 from .words import place
@@ -340,7 +340,7 @@ def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None
     """`beside` on 1,000 coloured digits, with what it was measured on; written to a JSON file if
     there is a path."""
     report = begin(numerics, quick, path)
-    images = draw(Experiment(n_real=BATCH if quick else 1000)).start.load().images
+    images = real_data(Experiment(n_real=BATCH if quick else 1000)).start.load().images
     report["models"] = beside(images, numerics, 0.001 if quick else 5.0)
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")

@@ -18,9 +18,9 @@ from ..core.numerics import Numerics
 from ..core.provenance import environment
 from ..core.seeds import seed_for
 from ..data.images import LabeledImages
-from ..data.real import draw
+from ..data.real import real_data
 from ..experiment import Experiment
-from ..loop.generations import turns
+from ..loop.generations import generations
 from ..loop.instruments import Extractor, Instruments, scale_of_features
 from ..loop.run import open_store
 from ..loop.stages import tensors
@@ -55,12 +55,12 @@ def quality_of_steps(
         raise ValueError(f"a batch has {e.n_batch} images; {n} were asked for")
     numerics = numerics or Numerics()
     numerics.apply()
-    real, store = draw(e), open_store(where, numerics)
+    real, store = real_data(e), open_store(where, numerics)
     instruments, context = Instruments(e, real, store), Context(numerics)
     raw = Extractor(instruments.fitted("extractor"))
     scale = store.stage(scale_of_features, by=raw, images=real.instruments["extractor"])
     features = Extractor(raw.fitted, scale).load()
-    batch = next(turns(e, real, store)).batch
+    batch = next(generations(e, real, store)).batch
     assert batch
     state, told = tensors(batch.inputs["state"].load()), real.told[:n]
     of_real, model = (
@@ -211,7 +211,7 @@ def write(
     two functions.
     """
     table = quality_of_steps(e, steps, n, numerics=numerics)
-    side = draw(e).test.load().images.shape[2]
+    side = real_data(e).test.load().images.shape[2]
     beside = against_diffusers(
         numerics, side=side, channels=e.resolved("generator")["channels"], fill=fill
     )

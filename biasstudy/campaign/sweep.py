@@ -208,14 +208,14 @@ def plan_of(
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
              cannot give what is asked
     """
-    from ..data.real import draw
-    from ..loop.generations import turns
+    from ..data.real import real_data
+    from ..loop.generations import generations
     from ..loop.run import needed_by, open_store, record_name, space_of
 
     plan, store = Plan({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
-        real = draw(e)
-        listed = list(turns(e, real, store))
+        real = real_data(e)
+        listed = list(generations(e, real, store))
         stages = needed_by([listed])
         results = frozenset(stage.id for turn in listed for stage in turn.results())
         for id, stage in stages.items():

@@ -338,7 +338,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explained(root: Path) -> Iterator[None]:
-    """Turn a failed write into one sentence."""
+    """Generation a failed write into one sentence."""
     try:
         yield
     except OSError as error:

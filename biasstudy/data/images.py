@@ -1,6 +1,6 @@
 """Images with their labels and groups: what passes between all parts of the loop.
 
-A data set is a function that returns a `Source`. Letters: N images, C channels, H W pixels. Not
+A data set is a function that returns a `Dataset`. Letters: N images, C channels, H W pixels. Not
 here: loaders (`datasets/`), how an experiment draws its real data (`real.py`), training sets
 (`pools.py`).
 """
@@ -100,7 +100,7 @@ def concatenate(parts: list[LabeledImages]) -> LabeledImages:
 
 
 @dataclass(frozen=True)
-class Source:
+class Dataset:
     """What a data set function returns: all its real images, and what is known about their groups.
 
     train      LabeledImages   everything that start, reserve and instruments are drawn from

@@ -1,7 +1,7 @@
 """How an experiment draws its real data: start, reserve, instruments and test, in the same way for
 every data set.
 
-All parts are disjoint index sets of a `Source`, with exact counts by largest remainder, checked
+All parts are disjoint index sets of a `Dataset`, with exact counts by largest remainder, checked
 before any training.
 """
 
@@ -17,16 +17,16 @@ from ..core.counts import largest_remainder, spread
 from ..core.registry import DATASETS
 from ..core.seeds import digest, seed_for
 from ..experiment import FILTERED, IMITATING, PROTOCOLS, Experiment
-from .images import LabeledImages, Source, concatenate, condition_of
+from .images import Dataset, LabeledImages, concatenate, condition_of
 from .pools import Part
 
 
 @functools.lru_cache(maxsize=4)
-def _source(name: str, options: tuple[tuple[str, Any], ...]) -> Source:
+def _source(name: str, options: tuple[tuple[str, Any], ...]) -> Dataset:
     return DATASETS[name].target(**dict(options))
 
 
-def source_of(experiment: Experiment) -> Source:
+def dataset_of(experiment: Experiment) -> Dataset:
     """The data set of an experiment, loaded once per process."""
     return _source(
         experiment.dataset,
@@ -38,7 +38,7 @@ def source_of(experiment: Experiment) -> Source:
 
 
 def shares_of_start(
-    source: Source, start: str, bias: float, seed: int, n_thinned: int = 2
+    dataset: Dataset, start: str, bias: float, seed: int, n_thinned: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of each group in its class in the real training set, and which cells the start favours.
 
@@ -53,48 +53,50 @@ def shares_of_start(
     raises   ValueError   if the groups of this data set cannot be thinned in this way
     source   ours
     """
-    occurs, rng = source.occurs, np.random.default_rng(seed_for(seed, "start", "favoured"))
+    occurs, rng = dataset.occurs, np.random.default_rng(seed_for(seed, "start", "favoured"))
     favoured = np.zeros(occurs.shape, np.int64)
     weights = occurs.astype(float)
-    _check_start(source, start, n_thinned)
-    if start != "unbiased" and source.design == "crossed":
-        majority = rng.permutation(source.n_groups)[np.arange(source.n_classes) % source.n_groups]
-        if source.majority is not None:
-            majority = np.full(source.n_classes, source.majority)
-        favoured = np.where(np.arange(source.n_groups) == majority[:, None], 1, -1)
+    _check_start(dataset, start, n_thinned)
+    if start != "unbiased" and dataset.design == "crossed":
+        majority = rng.permutation(dataset.n_groups)[
+            np.arange(dataset.n_classes) % dataset.n_groups
+        ]
+        if dataset.majority is not None:
+            majority = np.full(dataset.n_classes, dataset.majority)
+        favoured = np.where(np.arange(dataset.n_groups) == majority[:, None], 1, -1)
         weights = np.where(
-            favoured > 0, bias + (1 - bias) / source.n_groups, (1 - bias) / source.n_groups
+            favoured > 0, bias + (1 - bias) / dataset.n_groups, (1 - bias) / dataset.n_groups
         )
     elif start != "unbiased":
-        for k in range(source.n_classes):
+        for k in range(dataset.n_classes):
             groups = np.flatnonzero(occurs[k])
             drawn = rng.permutation(groups)[:n_thinned]
-            thinned = drawn if start == "biased" else np.intersect1d(groups, source.presets[start])
+            thinned = drawn if start == "biased" else np.intersect1d(groups, dataset.presets[start])
             favoured[k, groups], favoured[k, thinned], weights[k, thinned] = 1, -1, 1 - bias
     return weights / weights.sum(1, keepdims=True), favoured
 
 
-def _check_start(source: Source, start: str, n_thinned: int) -> None:
+def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
-    fewest = int(source.occurs.sum(1).min())
-    if start not in ("unbiased", "biased", *source.presets):
+    fewest = int(dataset.occurs.sum(1).min())
+    if start not in ("unbiased", "biased", *dataset.presets):
         raise ValueError(
             f"this data set has no start {start!r}; known: "
-            f"{listed(['unbiased', 'biased', *source.presets])}"
+            f"{listed(['unbiased', 'biased', *dataset.presets])}"
         )
-    if source.design == "grouped" and start != "unbiased":
+    if dataset.design == "grouped" and start != "unbiased":
         raise ValueError(
             f"start {start!r} moves groups inside a class, but classes of this data set have one "
             "group; "
             "use unbiased"
         )
-    if source.design == "crossed" and n_thinned != 2:
+    if dataset.design == "crossed" and n_thinned != 2:
         raise ValueError(
             "n_thinned is for groups that have one class, and those of this data set meet every "
             "class; "
             f"got {n_thinned}"
         )
-    if source.design == "nested" and start == "biased" and n_thinned >= fewest:
+    if dataset.design == "nested" and start == "biased" and n_thinned >= fewest:
         raise ValueError(
             f"n_thinned must leave a group of each class as it is; got {n_thinned} of {fewest}"
         )
@@ -104,7 +106,7 @@ def _check_start(source: Source, start: str, n_thinned: int) -> None:
 
 
 @dataclass(frozen=True)
-class Draw:
+class RealData:
     """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve
     slices, all disjoint.
 
@@ -121,7 +123,7 @@ class Draw:
     sizes      images per class: available, in start, in the whole reserve, in instruments
     """
 
-    source: Source
+    dataset: Dataset
     start: Part
     test: Part
     instruments: dict[str, Part]
@@ -142,8 +144,8 @@ _PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
 _PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor": 0.15}
 
 
-def draw(experiment: Experiment) -> Draw:
-    """Draw start, reserve, instruments and test of an experiment.
+def real_data(experiment: Experiment) -> RealData:
+    """RealData start, reserve, instruments and test of an experiment.
 
     Instruments do not depend on the seed and are balanced over class x group. The rest of each
     class is shuffled by the seed; the start takes the first images, the reserve the next ones, so
@@ -152,28 +154,28 @@ def draw(experiment: Experiment) -> Draw:
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
              needs
     """
-    e, source = experiment, source_of(experiment)
-    shares, favoured = shares_of_start(source, e.start, e.bias, e.seed, e.n_thinned)
-    per_class = largest_remainder(np.ones(source.n_classes), e.n_real)
+    e, dataset = experiment, dataset_of(experiment)
+    shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
+    per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
     told = spread(
         largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch)
     )
-    stock = _Stock(e, source)
+    stock = _Stock(e, dataset)
     reserve = _Reserve(e, stock, counts, told)
     stock.check(counts, reserve.total)
-    _check_test(source, e.n_test)
+    _check_test(dataset, e.n_test)
 
     name = {
         "dataset": e.dataset,
         "version": e.dataset_entry.identity,
-        "checksum": source.checksum,
+        "checksum": dataset.checksum,
         "options": e.dataset_entry.resolve(e.dataset_options),
     }
     drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
 
-    return Draw(
-        source=source,
+    return RealData(
+        dataset=dataset,
         counts=counts,
         told=told,
         favoured=favoured,
@@ -188,7 +190,7 @@ def draw(experiment: Experiment) -> Draw:
         start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
         test=Part(
             {**name, "part": "test", "n_test": e.n_test},
-            functools.partial(_test_images, source, e.n_test),
+            functools.partial(_test_images, dataset, e.n_test),
         ),
         instruments={
             purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
@@ -253,7 +255,7 @@ class _Reserve:
                     self.stock.take(cells, offset),
                     told,
                     self.e.condition,
-                    self.stock.source.n_groups,
+                    self.stock.dataset.n_groups,
                     seed_for(self.e.seed, "reserve", self.stream, t, i),
                 )
                 for i, (cells, offset, told) in enumerate(
@@ -275,24 +277,24 @@ class _Stock:
     group): first the instruments, fixed for the data set, then the rest in the order of the
     seed."""
 
-    def __init__(self, e: Experiment, source: Source) -> None:
-        self.source, self.seed = source, e.seed
-        self.purposes = _PURPOSES if source.probe else _PURPOSES_WITH_PROBE
+    def __init__(self, e: Experiment, dataset: Dataset) -> None:
+        self.dataset, self.seed = dataset, e.seed
+        self.purposes = _PURPOSES if dataset.probe else _PURPOSES_WITH_PROBE
         lanes = (
-            source.train.label
-            if source.paint
-            else source.train.label * source.n_groups + source.train.group
+            dataset.train.label
+            if dataset.paint
+            else dataset.train.label * dataset.n_groups + dataset.train.group
         )
-        fixed = np.random.default_rng(seed_for("instruments", source.checksum)).permutation(
+        fixed = np.random.default_rng(seed_for("instruments", dataset.checksum)).permutation(
             len(lanes)
         )
         kept = np.ones(len(lanes), bool)  # for start and reserve
-        if source.set_aside is not None:
-            kept[source.set_aside] = False
+        if dataset.set_aside is not None:
+            kept[dataset.set_aside] = False
             fixed = fixed[np.argsort(kept[fixed], kind="stable")]
         members = {lane: fixed[lanes[fixed] == lane] for lane in np.unique(lanes)}
-        self.n_set_aside = source.n_instruments // len(members)
-        if source.set_aside is not None:
+        self.n_set_aside = dataset.n_instruments // len(members)
+        if dataset.set_aside is not None:
             self.n_set_aside = min(
                 self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values())
             )
@@ -307,13 +309,13 @@ class _Stock:
 
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
         need = counts + reserve
-        lanes = need.sum(1) if self.source.paint else need.ravel()
+        lanes = need.sum(1) if self.dataset.paint else need.ravel()
         for lane, wanted in enumerate(lanes):
             have = len(self.free.get(lane, ()))
             if wanted > have:
-                k, g = (lane, None) if self.source.paint else divmod(lane, self.source.n_groups)
-                what = f"class {self.source.classes[k]!r}" + (
-                    "" if g is None else f", group {self.source.groups[g]!r}"
+                k, g = (lane, None) if self.dataset.paint else divmod(lane, self.dataset.n_groups)
+                what = f"class {self.dataset.classes[k]!r}" + (
+                    "" if g is None else f", group {self.dataset.groups[g]!r}"
                 )
                 parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
                 if reserve.any():
@@ -327,30 +329,33 @@ class _Stock:
                 )
 
     def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:
-        per_class = np.bincount(self.source.train.label, minlength=self.source.n_classes)
+        per_class = np.bincount(self.dataset.train.label, minlength=self.dataset.n_classes)
         return {
             "available": int(per_class.min()),
             "start": int(counts.sum(1).max()),
             "reserve": int(reserve.sum(1).max()),
-            "instruments": int(self.n_set_aside * len(self.set_aside) // self.source.n_classes),
+            "instruments": int(self.n_set_aside * len(self.set_aside) // self.dataset.n_classes),
         }
 
     def take(self, counts: np.ndarray, offset: np.ndarray) -> LabeledImages:
         """counts[k, g] images of each cell, after the first offset[k, g] of them; class by
         class."""
         index, group = [], []
-        for k in range(self.source.n_classes):
-            if self.source.paint:
+        for k in range(self.dataset.n_classes):
+            if self.dataset.paint:
                 first = offset[k].sum()
                 index.append(self.free[k][first : first + counts[k].sum()])
                 group.append(spread(counts[k]))
                 continue
             for g in np.flatnonzero(counts[k]):
-                lane = self.free[k * self.source.n_groups + g]
+                lane = self.free[k * self.dataset.n_groups + g]
                 index.append(lane[offset[k, g] : offset[k, g] + counts[k, g]])
                 group.append(np.full(counts[k, g], g))
         return _painted(
-            self.source, self.source.train[np.concatenate(index)], np.concatenate(group), self.seed
+            self.dataset,
+            self.dataset.train[np.concatenate(index)],
+            np.concatenate(group),
+            self.seed,
         )
 
     def lay_out(
@@ -359,17 +364,17 @@ class _Stock:
         """counts[k, g] images of each cell after the first offset[k, g], then those after the first
         used[k, g], every T-th first."""
         first, size, rest = (
-            x.sum(1) if self.source.paint else x.ravel() for x in (offset, counts, used)
+            x.sum(1) if self.dataset.paint else x.ravel() for x in (offset, counts, used)
         )
         index = []
         for lane, free in self.free.items():
             more = np.concatenate([free[rest[lane] :][(t + i) % T :: T] for i in range(T)])
             index += [
                 free[first[lane] : first[lane] + size[lane]],
-                more[: SHELF * size[lane]] if self.source.paint else more,
+                more[: SHELF * size[lane]] if self.dataset.paint else more,
             ]
-        images = self.source.train[np.concatenate(index)]
-        return _in_every_group(self.source, images, self.seed) if self.source.paint else images
+        images = self.dataset.train[np.concatenate(index)]
+        return _in_every_group(self.dataset, images, self.seed) if self.dataset.paint else images
 
     def instruments(self, purpose: str) -> LabeledImages:
         """The instruments of one purpose; where groups are painted, every photograph in every
@@ -377,12 +382,12 @@ class _Stock:
         edges = np.cumsum([0.0, *self.purposes.values()])
         position = list(self.purposes).index(purpose)
         low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position : position + 2])
-        chosen = self.source.train[
+        chosen = self.dataset.train[
             np.concatenate([index[low:high] for index in self.set_aside.values()])
         ]
-        if not self.source.paint:
+        if not self.dataset.paint:
             return chosen
-        return _in_every_group(self.source, chosen, "instruments")
+        return _in_every_group(self.dataset, chosen, "instruments")
 
 
 def in_told_order(
@@ -402,40 +407,40 @@ def in_told_order(
 
 
 def _painted(
-    source: Source, images: LabeledImages, group: np.ndarray, seed: int | str
+    dataset: Dataset, images: LabeledImages, group: np.ndarray, seed: int | str
 ) -> LabeledImages:
-    if source.paint is None:
+    if dataset.paint is None:
         return images
     return replace(
-        images, images=source.paint(images.images, group, images.unit, seed), group=group
+        images, images=dataset.paint(images.images, group, images.unit, seed), group=group
     )
 
 
-def _in_every_group(source: Source, images: LabeledImages, seed: int | str) -> LabeledImages:
-    n, g = len(images), source.n_groups
-    return _painted(source, images[np.repeat(np.arange(n), g)], np.tile(np.arange(g), n), seed)
+def _in_every_group(dataset: Dataset, images: LabeledImages, seed: int | str) -> LabeledImages:
+    n, g = len(images), dataset.n_groups
+    return _painted(dataset, images[np.repeat(np.arange(n), g)], np.tile(np.arange(g), n), seed)
 
 
-def _test_images(source: Source, n_test: int) -> LabeledImages:
+def _test_images(dataset: Dataset, n_test: int) -> LabeledImages:
     """n_test test photographs, balanced over classes (and groups); painted ones are shown in every
     group, with looks that depend on the photograph alone, so that gaps between groups are
     paired."""
-    test = source.test
-    lanes = test.label if source.paint else test.label * source.n_groups + test.group
+    test = dataset.test
+    lanes = test.label if dataset.paint else test.label * dataset.n_groups + test.group
     names = np.unique(lanes)
     wanted = largest_remainder(np.ones(len(names)), n_test)
-    order = np.random.default_rng(seed_for("test", source.checksum)).permutation(len(lanes))
+    order = np.random.default_rng(seed_for("test", dataset.checksum)).permutation(len(lanes))
     chosen = [order[lanes[order] == lane][:n] for lane, n in zip(names, wanted, strict=True)]
     index = np.sort(np.concatenate(chosen))
-    return _in_every_group(source, test[index], "test") if source.paint else test[index]
+    return _in_every_group(dataset, test[index], "test") if dataset.paint else test[index]
 
 
-def _check_test(source: Source, n_test: int) -> None:
+def _check_test(dataset: Dataset, n_test: int) -> None:
     """ValueError unless the test set has n_test images, balanced over classes (and groups)."""
     lanes = (
-        source.test.label
-        if source.paint
-        else source.test.label * source.n_groups + source.test.group
+        dataset.test.label
+        if dataset.paint
+        else dataset.test.label * dataset.n_groups + dataset.test.group
     )
     _, have = np.unique(lanes, return_counts=True)
     if -(-n_test // len(have)) > have.min():

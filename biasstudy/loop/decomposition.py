@@ -30,7 +30,7 @@ from ..core.counts import largest_remainder, spread
 from ..core.store import kind
 from ..data.images import LabeledImages
 from ..measures.correction import corrected_shares, favoured_share, most_likely, told_counts
-from .stages import Told
+from .stages import Conditions
 
 # times that a share may have changed for `rebalance` to undo it; so it keeps at least one image in
 # nine
@@ -51,7 +51,7 @@ def real_with_shares(
     said_of_test: dict | None,
     counts: list,
     favoured: list,
-    told: Told,
+    told: Conditions,
     origin: int,
 ) -> dict:
     """Real images of the told classes, in the group shares that the probe finds in the batch of the
@@ -74,7 +74,7 @@ def real_with_noise(
     test: LabeledImages,
     seen_of_test: dict,
     counts: list,
-    told: Told,
+    told: Conditions,
     origin: int,
 ) -> dict:
     """Real images in the shares of the start whose labels are wrong as often as those of the batch

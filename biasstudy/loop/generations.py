@@ -1,8 +1,8 @@
 """The self-consuming loop: the method section of the study, top to bottom.
 
-`turns` lists the stages of every generation without computing anything; `run` asks for the ones
-whose values are kept, and the store computes what is missing. There is no resume logic: running
-again is resuming.
+`generations` lists the stages of every generation without computing anything; `run` asks for the
+ones whose values are kept, and the store computes what is missing. There is no resume logic:
+running again is resuming.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from ..core.seeds import seed_for
 from ..core.store import Stage, Store
 from ..data.images import condition_of
 from ..data.pools import Groups, Lazy, Pool
-from ..data.real import SPARE, Draw
+from ..data.real import SPARE, RealData
 from ..experiment import PROTOCOLS, Experiment
 from .clip import Clip
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .instruments import Fitted, Instruments, Rates, acceptance, tell
 from .stages import (
-    Told,
+    Conditions,
     accepted_batch,
     decisions,
     draw_balanced,
@@ -46,7 +46,7 @@ TRIES = 5.0
 
 
 @dataclass(frozen=True)
-class Turn:
+class Generation:
     """Stages of one generation; `batch` and what follows from it are None in the last one and where
     nothing is added."""
 
@@ -74,20 +74,20 @@ class Addition:
     said: Stage | None = None  # by the probe, of their groups; None: the data say
 
 
-def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
+def generations(e: Experiment, real: RealData, store: Store) -> Iterator[Generation]:
     """The generations of an experiment, t = 0, 1, ..., n_generations."""
     tell_about = Instruments(e, real, store)
     classifier: dict[str, Any] = {
         "model": CLASSIFIERS[e.classifier],
         "options": e.prepared("classifier"),
     }
-    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator", real.source)}
-    filter = {"filter": FILTERS[e.filter], "filter_options": e.prepared("filter", real.source)}
-    told = Told(
-        tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.source.n_groups
+    generator = {"model": GENERATORS[e.generator], "options": e.prepared("generator", real.dataset)}
+    filter = {"filter": FILTERS[e.filter], "filter_options": e.prepared("filter", real.dataset)}
+    told = Conditions(
+        tuple(np.bincount(real.told).tolist()), e.n_fresh, e.condition, real.dataset.n_groups
     )
     imitated = e.reference()
-    paired = list(turns(imitated, real, store)) if imitated else []
+    paired = list(generations(imitated, real, store)) if imitated else []
     additions: list[list[Addition]] = []
     state: Stage | None = None
     classifiers: list[Stage] = []
@@ -105,7 +105,7 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
                 fit_classifier,
                 **classifier,
                 pool=pool,
-                n_classes=real.source.n_classes,
+                n_classes=real.dataset.n_classes,
                 previous=before[r],
                 seed=seed_for(e.seed, "classifier", t, r),
             )
@@ -117,11 +117,11 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         spurious = [
             store.stage(measure_spurious, by=by, images=real.test)
             for by in fitted
-            if real.source.test.mask is not None
+            if real.dataset.test.mask is not None
         ]
 
         if t == e.n_generations or e.n_batch == 0:
-            yield Turn(t, pool, predictions, spurious)
+            yield Generation(t, pool, predictions, spurious)
             continue
 
         needs_reserve = e.generator == "reserve" or e.n_fresh > 0
@@ -131,7 +131,7 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
             **generator,
             pool=pool,
             condition=e.condition,
-            n_groups=real.source.n_groups,
+            n_groups=real.dataset.n_groups,
             reserve=reserve if e.generator == "reserve" else None,
             previous=state if e.warm("generator") else None,
             seed=seed_for(e.seed, "generator", t),
@@ -174,15 +174,15 @@ def turns(e: Experiment, real: Draw, store: Store) -> Iterator[Turn]:
         additions.append([Addition(trained, real.told[e.n_fresh :], said=kept["probe"])])
         if reserve is not None and e.n_fresh:
             additions[-1].insert(0, Addition(reserve, real.told[: e.n_fresh], np.arange(e.n_fresh)))
-        yield Turn(t, pool, predictions, spurious, batch, kept)
+        yield Generation(t, pool, predictions, spurious, batch, kept)
 
 
-def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]], store: Store) -> Pool:
+def pool_of(e: Experiment, real: RealData, additions: list[list[Addition]], store: Store) -> Pool:
     """Training set of the next generation: what the protocol keeps of the start and of what was
     added so far."""
     protocol = PROTOCOLS[e.protocol]
     told = (
-        condition_of(real.start.load(), e.condition, real.source.n_groups)
+        condition_of(real.start.load(), e.condition, real.dataset.n_groups)
         if protocol.drawn
         else np.empty(0, np.int64)
     )
@@ -207,14 +207,14 @@ def pool_of(e: Experiment, real: Draw, additions: list[list[Addition]], store: S
             pool=pool,
             groups=groups,
             counts=counts,
-            n_groups=real.source.n_groups,
+            n_groups=real.dataset.n_groups,
             seed=seed_for(e.seed, "balanced", len(additions)),
         )
         pool = Pool(((pool, index),))
     return pool
 
 
-def part_of_start(e: Experiment, real: Draw, t: int) -> Pool:
+def part_of_start(e: Experiment, real: RealData, t: int) -> Pool:
     """Training set of the arm `fewer`: e.part(t) of the start, its class x group shares kept by
     largest remainder."""
     start, counts = real.start.load(), real.counts
@@ -243,10 +243,10 @@ def drawn_without_replacement(
 
 def imitation(
     e: Experiment,
-    real: Draw,
+    real: RealData,
     t: int,
-    told: Told,
-    paired: Turn,
+    told: Conditions,
+    paired: Generation,
     tell_about: Instruments,
     store: Store,
 ) -> Stage:
@@ -269,7 +269,7 @@ def imitation(
             said_of_test=tell_about.errors_of_probe,
             favoured=real.favoured.tolist(),
         )
-    crossed = real.source.design == "crossed"
+    crossed = real.dataset.design == "crossed"
     return store.stage(
         real_with_noise,
         **same,
@@ -284,13 +284,13 @@ def judge_of(
     tell_about: Instruments,
     own: Fitted,
     first: Fitted,
-    paired: Turn | None,
+    paired: Generation | None,
     sampling: dict[str, Any],
 ) -> Fitted | Rates | Clip | None:
     """Whom the filter asks about each candidate: see the trait `judge` in `filters`."""
     judge, store, real = filter["filter"].traits.get("judge"), tell_about.store, tell_about.real
     if judge == "clip":
-        return Clip(**filter).with_bar(store, sampling, real.source.n_classes)
+        return Clip(**filter).with_bar(store, sampling, real.dataset.n_classes)
     if judge == "start":
         trial = store.stage(sample_batch, **sampling)
         rates = store.stage(
@@ -336,10 +336,10 @@ def filtered(
     }
 
 
-def grid_told(e: Experiment, real: Draw) -> list[int]:
+def grid_told(e: Experiment, real: RealData) -> list[int]:
     """Conditions of the sample grid: GRID images of each class, groups in turn where the generator
     is told them."""
     if e.condition == "class":
-        return np.repeat(np.arange(real.source.n_classes), GRID).tolist()
+        return np.repeat(np.arange(real.dataset.n_classes), GRID).tolist()
     rows = [np.resize(np.flatnonzero(row), GRID) for row in real.counts]
-    return [k * real.source.n_groups + int(g) for k, row in enumerate(rows) for g in row]
+    return [k * real.dataset.n_groups + int(g) for k, row in enumerate(rows) for g in row]

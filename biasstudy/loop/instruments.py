@@ -1,7 +1,7 @@
 """Instruments: what tells the group and the class of an image. They measure; what they say decides
 about a pool only through the filters `expert` and `random-cell`.
 
-The *probe* tells groups: exactly from the pixels where nature allows (`Source.probe`), else by a
+The *probe* tells groups: exactly from the pixels where nature allows (`Dataset.probe`), else by a
 classifier fitted to instruments, whose confusion with the true groups on test images is kept beside
 every share. The *oracle* tells classes, to see whether a generated image shows what it was told;
 the *extractor* gives the features in which quality is measured. All are fitted once per data set,
@@ -19,7 +19,7 @@ from ..core.registry import CLASSIFIERS, Entry
 from ..core.seeds import digest, seed_for
 from ..core.store import Stage, Store, kind
 from ..data.images import LabeledImages
-from ..data.real import source_of
+from ..data.real import dataset_of
 from ..experiment import Experiment
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
@@ -197,16 +197,16 @@ class Instruments:
     """The measuring devices of an experiment, as lazy stages."""
 
     def __init__(self, e: Experiment, real: Any, store: Store) -> None:
-        self.e, self.real, self.store, self.source = e, real, store, source_of(e)
+        self.e, self.real, self.store, self.dataset = e, real, store, dataset_of(e)
         self.model, self.options = CLASSIFIERS[e.instrument], e.prepared("instrument")
 
     def fitted(self, purpose: str) -> Fitted:
         """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted
         to its instruments."""
         tells, n = (
-            ("group", self.source.n_groups)
+            ("group", self.dataset.n_groups)
             if purpose == "probe"
-            else ("label", self.source.n_classes)
+            else ("label", self.dataset.n_classes)
         )
         state = self.store.stage(
             fit_instrument,
@@ -222,11 +222,11 @@ class Instruments:
     @property
     def prober(self) -> Exact | Fitted:
         """Who tells groups."""
-        if self.source.probe:
+        if self.dataset.probe:
             return Exact(
                 self.e.dataset_entry,
                 self.e.dataset_entry.resolve(self.e.dataset_options),
-                self.source.probe,
+                self.dataset.probe,
             )
         return self.fitted("probe")
 
@@ -241,7 +241,7 @@ class Instruments:
     @property
     def errors_of_probe(self) -> Stage | None:
         """What the probe says of test images, whose groups are known; None if it does not err."""
-        return None if self.source.probe else self.probe(self.real.test)
+        return None if self.dataset.probe else self.probe(self.real.test)
 
     def quality(self, batch: Stage, probed: Stage, pool: Any) -> Stage | None:
         """Quality of a batch against real test images, and against the pool for copies; None if the

@@ -12,10 +12,10 @@ from ..core.numerics import Numerics
 from ..core.places import runs_folder
 from ..core.store import Stage, Store
 from ..data.pools import Groups, Pool, positions
-from ..data.real import Draw, draw
+from ..data.real import RealData, real_data
 from ..experiment import Experiment
 from ..measures.correction import told_counts
-from .generations import Turn, tries_of, turns
+from .generations import Generation, generations, tries_of
 from .instruments import Instruments
 from .progress import Progress
 from .results import Outcome, Results, entries_of, in_steps
@@ -53,11 +53,11 @@ def run(
     )
     numerics = numerics or Numerics()
     numerics.apply()
-    drawn = [draw(e) for e in listed]
+    drawn = [real_data(e) for e in listed]
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
     store.require(max(space_of(e, real) for e, real in zip(listed, drawn, strict=True)))
-    plans = [list(turns(e, real, store)) for e, real in zip(listed, drawn, strict=True)]
+    plans = [list(generations(e, real, store)) for e, real in zip(listed, drawn, strict=True)]
 
     outcomes = []
     with bar.over([stage for plan in plans for turn in plan for stage in turn.results()]):
@@ -100,17 +100,17 @@ def open_store(
     )
 
 
-def space_of(e: Experiment, real: Draw) -> int:
+def space_of(e: Experiment, real: RealData) -> int:
     """Bytes that an experiment may fill while it runs: each generation its batch, and a generator
     that may hold its pool; with a filter its candidates as well; and 60 MB for weights, predictions
     and checkpoints."""
-    image = 3 * int(np.prod(real.source.train.images.shape[2:]))
+    image = 3 * int(np.prod(real.dataset.train.images.shape[2:]))
     made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
     return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
 
 
 def needed_by(
-    plans: list[list[Turn]], beyond: Callable[[Stage], bool] = lambda stage: True
+    plans: list[list[Generation]], beyond: Callable[[Stage], bool] = lambda stage: True
 ) -> dict[str, Stage]:
     """All stages on which these plans rest, by id.
 
@@ -147,10 +147,15 @@ def needed_by(
 
 
 def outcome_of(
-    e: Experiment, real: Draw, plan: list[Turn], numerics: Numerics, scale: str, store: Store
+    e: Experiment,
+    real: RealData,
+    plan: list[Generation],
+    numerics: Numerics,
+    scale: str,
+    store: Store,
 ) -> Outcome:
     """Everything that is kept of a finished experiment, gathered from its stages."""
-    test, source = real.test.load(), real.source
+    test, source = real.test.load(), real.dataset
     stacked = [[stage.load() for stage in turn.predictions] for turn in plan]
     batches = {turn.batch.id: batch_of(e, real, turn) for turn in plan if turn.batch}
     grids = [turn.kept["grid"].load()["images"] for turn in plan if "grid" in turn.kept]
@@ -200,7 +205,7 @@ def outcome_of(
     )
 
 
-def spurious_of(plan: list[Turn]) -> dict[str, np.ndarray]:
+def spurious_of(plan: list[Generation]) -> dict[str, np.ndarray]:
     """What `spurious.responses` found, by generation and classifier; empty where test images have
     no masks."""
     found = [[stage.load() for stage in turn.spurious] for turn in plan]
@@ -209,14 +214,14 @@ def spurious_of(plan: list[Turn]) -> dict[str, np.ndarray]:
     return stacked | ({"confidence": in_steps(stacked["confidence"])} if stacked else {})
 
 
-def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:
+def batch_of(e: Experiment, real: RealData, turn: Generation) -> dict[str, np.ndarray]:
     """What is known of the images of one batch: label (told), oracle, group (probed), trained
     (label in later pools); and of all candidates, where there is a filter: candidate_label,
     candidate_group, accepted."""
     told = (
         real.told[e.n_fresh :]
         if e.condition == "class"
-        else real.told[e.n_fresh :] // real.source.n_groups
+        else real.told[e.n_fresh :] // real.dataset.n_groups
     )
     known = {
         "label": told,
@@ -235,10 +240,12 @@ def batch_of(e: Experiment, real: Draw, turn: Turn) -> dict[str, np.ndarray]:
     return {name: value.astype(np.int64) for name, value in known.items()}
 
 
-def composition(pool: Pool, real: Draw, batches: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+def composition(
+    pool: Pool, real: RealData, batches: dict[str, dict[str, np.ndarray]]
+) -> np.ndarray:
     """Images of a pool by training label and group, the probed one of generated images; (n_classes,
     n_groups + 1), the last column: group unclear."""
-    table = np.zeros((real.source.n_classes, real.source.n_groups + 1), np.int64)
+    table = np.zeros((real.dataset.n_classes, real.dataset.n_groups + 1), np.int64)
     # UNKNOWN is -1: the last column
     np.add.at(table, membership(pool, batches), 1)
     return table

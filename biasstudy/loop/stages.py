@@ -55,7 +55,7 @@ def fit_generator(
 
 
 @dataclass(frozen=True)
-class Told:
+class Conditions:
     """Which conditions a generator is told: `counts` of each, spread evenly; the first `first` are
     not asked for, because the reserve gives those images."""
 
@@ -82,7 +82,14 @@ class Told:
 
 @kind("batch", keep=False, decode=lambda arrays: LabeledImages(**arrays))
 def sample_batch(
-    context: Context, *, model: Any, options: dict, state: dict, told: Told, origin: int, seed: int
+    context: Context,
+    *,
+    model: Any,
+    options: dict,
+    state: dict,
+    told: Conditions,
+    origin: int,
+    seed: int,
 ) -> dict:
     asked = told.whole[told.first :]
     images = model.target(**options).sample(
@@ -122,7 +129,7 @@ def sample_candidates(
     model: Any,
     options: dict,
     state: dict,
-    told: Told,
+    told: Conditions,
     filter: Any,
     filter_options: dict,
     judge: Any,
@@ -176,7 +183,7 @@ def sample_candidates(
 
 
 @kind("decisions", keep=True)
-def decisions(context: Context, *, candidates: Candidates, told: Told) -> dict:
+def decisions(context: Context, *, candidates: Candidates, told: Conditions) -> dict:
     """Of each candidate its told class and whether it was accepted; of each image of the batch, in
     order, its told class."""
     return {
@@ -187,12 +194,14 @@ def decisions(context: Context, *, candidates: Candidates, told: Told) -> dict:
 
 
 @kind("filtered", keep=False, decode=lambda arrays: LabeledImages(**arrays))
-def accepted_batch(context: Context, *, candidates: Candidates, told: Told, origin: int) -> dict:
+def accepted_batch(
+    context: Context, *, candidates: Candidates, told: Conditions, origin: int
+) -> dict:
     order, index = _in_order(candidates, told)
     return told.labeled(candidates.images[index], order, origin).arrays()
 
 
-def _in_order(candidates: Candidates, told: Told) -> tuple[np.ndarray, np.ndarray]:
+def _in_order(candidates: Candidates, told: Conditions) -> tuple[np.ndarray, np.ndarray]:
     """The batch of the first accepted candidates of each condition, in the order of an unfiltered
     batch: the told condition of each image, and which candidate it is. A place that no candidate
     fills is left out."""

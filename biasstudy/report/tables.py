@@ -107,11 +107,11 @@ def _finished(root: Path) -> Iterator[Outcome]:
 def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcome:
     """What is kept of one finished experiment; ValueError if values are missing, damaged or of
     another version."""
-    from ..data.real import draw
-    from ..loop.generations import turns
+    from ..data.real import real_data
+    from ..loop.generations import generations
     from ..loop.run import open_store, outcome_of
 
-    real, store = draw(e), open_store(root, numerics, kind=_Reader)
-    outcome = outcome_of(e, real, list(turns(e, real, store)), numerics, scale, store)
+    real, store = real_data(e), open_store(root, numerics, kind=_Reader)
+    outcome = outcome_of(e, real, list(generations(e, real, store)), numerics, scale, store)
     store.close()
     return outcome

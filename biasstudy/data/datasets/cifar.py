@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.places import data_folder
 from ...core.registry import DATASETS
-from ..images import LabeledImages, Source
+from ..images import Dataset, LabeledImages
 
 SIDE = 32
 _FILES = {  # md5 of the files, the ones that torchvision checks
@@ -64,7 +64,7 @@ DIM_25 = (
 
 
 @DATASETS.register("cifar20", version=1, fetch="cifar100")
-def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
+def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Dataset:
     """The 50,000 + 10,000 photographs of CIFAR-100 in 20 coarse classes; the group is the fine
     class. Nested.
 
@@ -87,7 +87,7 @@ def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
         LabeledImages(images[part], coarse[part], fine[part]) for part in ("train", "test")
     )
     thinned = tuple(names["fine"].index(name) for name in DIM_25)
-    return Source(
+    return Dataset(
         train,
         test,
         names["coarse"],
@@ -100,7 +100,7 @@ def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
 
 
 @DATASETS.register("cifar100", version=1, fetch="cifar100")
-def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
+def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Dataset:
     """The photographs of CIFAR-100 in 100 fine classes; the group is the coarse class. Grouped: a
     class has one group.
 
@@ -113,7 +113,7 @@ def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Source:
     train, test = (
         LabeledImages(images[part], fine[part], coarse[part]) for part in ("train", "test")
     )
-    return Source(
+    return Dataset(
         train, test, names["fine"], names["coarse"], "grouped", _checksum(size), n_instruments
     )
 

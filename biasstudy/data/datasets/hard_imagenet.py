@@ -14,7 +14,7 @@ import numpy as np
 from ...core.checks import listed
 from ...core.places import data_folder
 from ...core.registry import DATASETS
-from ..images import LabeledImages, Source
+from ..images import Dataset, LabeledImages
 from .cues import GROUPS, STRONG, WEAK, Cues, cues_of
 
 WNIDS = {  # the 15 classes, by their names in ImageNet
@@ -50,7 +50,7 @@ def hard_imagenet(
     masks: str = "hard-imagenet/masks",
     damaged: str = "stop",
     ranks: str = "auto",
-) -> Source:
+) -> Dataset:
     """Photographs of 15 classes of ImageNet with strong context cues and masks of the object
     (Moayeri et al. 2022).
 
@@ -100,7 +100,7 @@ def hard_imagenet(
         LabeledImages(test.images, test.label, cues.groups(cues.test, test.label), mask=test.mask),
     ]
     boxes = are_boxes(test.mask)
-    return Source(
+    return Dataset(
         parts[0],
         parts[1],
         names,

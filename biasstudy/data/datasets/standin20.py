@@ -7,7 +7,7 @@ import numpy as np
 
 from ...core.registry import DATASETS
 from ...core.seeds import seed_for
-from ..images import LabeledImages, Source
+from ..images import Dataset, LabeledImages
 
 H = W = 32
 LOOKS = 5  # groups per class
@@ -16,7 +16,7 @@ Mask = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @DATASETS.register("standin20", version=1, stands_for="cifar20")
-def standin20() -> Source:
+def standin20() -> Dataset:
     """Twenty shapes, each in five looks, on patterned grounds.
 
     what      32 x 32 RGB; label: the shape, one of 20; group: its look, five per shape, 100 in all.
@@ -33,7 +33,7 @@ def standin20() -> Source:
     groups = tuple(
         f"{list(SHAPES)[g // LOOKS]}: {list(TEXTURES)[t]}" for g, t in enumerate(TEXTURE)
     )
-    return Source(
+    return Dataset(
         _drawn("train", 300),
         _drawn("test", 60),
         tuple(SHAPES),

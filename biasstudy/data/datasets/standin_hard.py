@@ -5,7 +5,7 @@ import numpy as np
 
 from ...core.registry import DATASETS
 from ...core.seeds import seed_for
-from ..images import LabeledImages, Source
+from ..images import Dataset, LabeledImages
 from .cues import GROUPS, STRONG, cues_of
 from .standin20 import SHAPES, TEXTURES
 
@@ -24,7 +24,7 @@ N_TRAIN, N_TEST, N_INSTRUMENTS = 600, 120, 200
 
 
 @DATASETS.register("standin-hard", version=1, stands_for="hard-imagenet")
-def standin_hard(*, agreement: float = 0.5) -> Source:
+def standin_hard(*, agreement: float = 0.5) -> Dataset:
     """Four shapes with exact masks, each on a ground of its own or on that of another shape.
 
     what      32 x 32 RGB; label: the shape; group: strong cue (the ground speaks for the shape) or
@@ -56,7 +56,7 @@ def standin_hard(*, agreement: float = 0.5) -> Source:
         "with the ground that "
         f"was drawn in {says[0]} of training and {says[1]} of test images.",
     )
-    return Source(
+    return Dataset(
         parts[0],
         parts[1],
         CLASSES,

@@ -30,13 +30,13 @@ def ablations(real: Any, n_classes: int = 6) -> tuple[Figure, pd.DataFrame]:
     """Test images with the outline of their mask, and what noise and ablations make of them; one
     row per class.
 
-    real     Draw of a data set with masks
+    real     RealData of a data set with masks
     returns  the figure and its table: of each class and group mean share of the image that the
              object and its box cover, and how many test images they are of
     """
     use_style()
-    source, test = real.source, real.test.load()
-    shown = range(min(n_classes, source.n_classes))
+    dataset, test = real.dataset, real.test.load()
+    shown = range(min(n_classes, dataset.n_classes))
     first = [int(np.flatnonzero(test.label == k)[0]) for k in shown]
     columns: dict[str, list[np.ndarray]] = {"mask": [test.images[i] for i in first]}
     noises = [
@@ -67,26 +67,26 @@ def ablations(real: Any, n_classes: int = 6) -> tuple[Figure, pd.DataFrame]:
     axis.set_xticks(
         (np.arange(len(columns)) + 0.5) * side, [name.replace("-", " ") for name in columns]
     )
-    axis.set_yticks((np.arange(len(shown)) + 0.5) * side, [source.classes[k] for k in shown])
+    axis.set_yticks((np.arange(len(shown)) + 0.5) * side, [dataset.classes[k] for k in shown])
     axis.xaxis.tick_top()
     axis.grid(False)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return signed(
-        figure, f"test images, {source.caption or 'masks'}; noise of sigma {SIGMA}"
+        figure, f"test images, {dataset.caption or 'masks'}; noise of sigma {SIGMA}"
     ), mask_table(real)
 
 
 def mask_table(real: Any) -> pd.DataFrame:
     """Mean share of a test image that the object and its bounding box cover, by class and group;
     real images only."""
-    source, test = real.source, real.test.load()
+    dataset, test = real.dataset, real.test.load()
     boxes = [box_of(mask) for mask in test.mask]
     box = np.array([(r.stop - r.start) * (c.stop - c.start) for r, c in boxes]) / test.mask[0].size
     rows = pd.DataFrame(
         {
-            "class": np.array(source.classes)[test.label],
-            "group": np.array(source.groups)[test.group],
+            "class": np.array(dataset.classes)[test.label],
+            "group": np.array(dataset.groups)[test.group],
             "object": test.mask.mean((1, 2)),
             "box": box,
         }

@@ -24,34 +24,34 @@ def _tile(rows: list[np.ndarray], pad: int = 1) -> np.ndarray:
 def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
     """One real image of each class (columns) and group (rows) beside the counts of the start.
 
-    real     Draw
+    real     RealData
     returns  the figure and its table: images per class and group
     """
     use_style()
-    source, start = real.source, real.start.load()
-    shown = min(n_classes, source.n_classes)
-    if source.design == "crossed":
+    dataset, start = real.dataset, real.start.load()
+    shown = min(n_classes, dataset.n_classes)
+    if dataset.design == "crossed":
         rows = [
-            np.stack([_first(start, k, g) for k in range(shown)]) for g in range(source.n_groups)
+            np.stack([_first(start, k, g) for k in range(shown)]) for g in range(dataset.n_groups)
         ]
-        names = source.groups
+        names = dataset.groups
     else:
-        members = [np.flatnonzero(source.occurs[k]) for k in range(shown)]
+        members = [np.flatnonzero(dataset.occurs[k]) for k in range(shown)]
         rows = [
             np.stack([_first(start, k, member[i]) for k, member in enumerate(members)])
             for i in range(min(map(len, members)))
         ]
         names = tuple(f"group {i + 1}" for i in range(len(rows)))
     size = start.images.shape[2] + 2
-    turn = 0 if max(map(len, source.classes)) < 3 else 60
+    turn = 0 if max(map(len, dataset.classes)) < 3 else 60
     height = min(0.7, 0.4 * WIDTH / shown) * len(rows) + 0.8 + 0.008 * turn
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height))
     left.imshow(_tile(rows))
-    left.set_xticks((np.arange(shown) + 0.5) * size, source.classes[:shown], rotation=turn)
+    left.set_xticks((np.arange(shown) + 0.5) * size, dataset.classes[:shown], rotation=turn)
     left.set_yticks((np.arange(len(rows)) + 0.5) * size, names)
     left.set_title("one real image per class and group")
     table = counts_table(real)
-    counts = compact(real.counts, source)
+    counts = compact(real.counts, dataset)
     right.imshow(counts[:shown].T, cmap="Greys", vmin=0, vmax=1.8 * counts.max())
     for (k, g), n in np.ndenumerate(counts[:shown]):
         right.text(
@@ -63,14 +63,14 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
             fontsize=6.5,
             color="white" if n > 0.95 * counts.max() else "black",
         )
-    right.set_xticks(range(shown), source.classes[:shown], rotation=turn)
+    right.set_xticks(range(shown), dataset.classes[:shown], rotation=turn)
     right.set_yticks([])
     right.set_title("images in the start")
     for axis in (left, right):
         axis.grid(False)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-    return signed(figure, source.caption) if source.caption else figure, table
+    return signed(figure, dataset.caption) if dataset.caption else figure, table
 
 
 def _first(images: Any, k: int, g: int) -> np.ndarray:
@@ -83,13 +83,13 @@ def _first(images: Any, k: int, g: int) -> np.ndarray:
 def counts_table(real: Any) -> pd.DataFrame:
     """Images of the start by class (rows) and group (columns, numbered within the class where
     groups are nested)."""
-    counts = compact(real.counts, real.source)
+    counts = compact(real.counts, real.dataset)
     columns = (
-        real.source.groups
-        if real.source.design == "crossed"
+        real.dataset.groups
+        if real.dataset.design == "crossed"
         else [f"group {i + 1}" for i in range(counts.shape[1])]
     )
-    return pd.DataFrame(counts, index=pd.Index(real.source.classes, name="class"), columns=columns)
+    return pd.DataFrame(counts, index=pd.Index(real.dataset.classes, name="class"), columns=columns)
 
 
 def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:

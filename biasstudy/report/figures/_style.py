@@ -98,12 +98,12 @@ def signed(figure: Figure, text: str) -> Figure:
     return figure
 
 
-def compact(values: np.ndarray, source: Any) -> np.ndarray:
+def compact(values: np.ndarray, dataset: Any) -> np.ndarray:
     """(n_classes, n_groups) as it is if crossed; else (n_classes, groups per class), the groups of
     a class side by side."""
-    if source.design == "crossed":
+    if dataset.design == "crossed":
         return values
-    return np.stack([row[occurs] for row, occurs in zip(values, source.occurs, strict=True)])
+    return np.stack([row[occurs] for row, occurs in zip(values, dataset.occurs, strict=True)])
 
 
 _NAMED = {
