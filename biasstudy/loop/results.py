@@ -96,6 +96,8 @@ class Outcome:
     stages: dict[str, list[str]]
     cost: dict[str, Any]
     made_with: dict[str, str]  # versions of registry entries, by kind and name
+    # (T + 1, 3) int: images of each pool by `pools.ORIGINS`; None in results stored before 0.2
+    origins: np.ndarray | None = None
     caption: str = ""  # what figures must say of the data, beside their name
 
     @property
