@@ -88,14 +88,12 @@ def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     if dataset.design == "grouped" and start != "unbiased":
         raise ValueError(
             f"start {start!r} moves groups inside a class, but classes of this data set have one "
-            "group; "
-            "use unbiased"
+            "group; use unbiased"
         )
     if dataset.design == "crossed" and n_thinned != 2:
         raise ValueError(
             "n_thinned is for groups that have one class, and those of this data set meet every "
-            "class; "
-            f"got {n_thinned}"
+            f"class; got {n_thinned}"
         )
     if dataset.design == "nested" and start == "biased" and n_thinned >= fewest:
         raise ValueError(
@@ -310,21 +308,20 @@ class _Stock:
         need = counts + reserve
         lanes = need.sum(1) if self.dataset.paint else need.ravel()
         for lane, wanted in enumerate(lanes):
-            have = len(self.free.get(lane, ()))
-            if wanted > have:
-                k, g = (lane, None) if self.dataset.paint else divmod(lane, self.dataset.n_groups)
-                what = f"class {self.dataset.classes[k]!r}" + (
-                    "" if g is None else f", group {self.dataset.groups[g]!r}"
-                )
-                parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
-                if reserve.any():
-                    parts += (
-                        f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve"
-                    )
+            free, set_aside = len(self.free.get(lane, ())), len(self.set_aside.get(lane, ()))
+            if wanted > free:
+                if self.dataset.paint:
+                    what = f"class {self.dataset.classes[lane]!r}"
+                    in_start, in_reserve = counts.sum(1)[lane], reserve.sum(1)[lane]
+                else:
+                    k, g = divmod(lane, self.dataset.n_groups)
+                    what = f"class {self.dataset.classes[k]!r}, group {self.dataset.groups[g]!r}"
+                    in_start, in_reserve = counts[k, g], reserve[k, g]
+                of_reserve = f" and {in_reserve} for the reserve" if reserve.any() else ""
                 raise ValueError(
-                    f"not enough real images: {what} has {have + self.n_set_aside}, "
-                    f"{self.n_set_aside} of them instruments, "
-                    f"and needs {parts}; lower n_real, ratio or n_generations"
+                    f"not enough real images: {what} has {free + set_aside}, {set_aside} of them "
+                    f"instruments, and needs {in_start} for the start{of_reserve}; lower n_real, "
+                    "ratio or n_generations"
                 )
 
     def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:

@@ -182,11 +182,9 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
         if left:
             raise ValueError(
                 f"real images are to copy a generated batch that seems to have {asked[c]} images "
-                "of class number "
-                f"{c // G}, group number {c % G}, and the reserve has {asked[c] - len(left)}; "
-                "lower ratio or "
-                "n_real, train the instruments longer, or leave out the arms real-shares and "
-                "real-noise"
+                f"of class number {c // G}, group number {c % G}, and the reserve has "
+                f"{asked[c] - len(left)}; lower ratio or n_real, train the instruments longer, or "
+                "leave out the arms real-shares and real-noise"
             )
     return out
 
