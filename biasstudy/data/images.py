@@ -26,7 +26,7 @@ class LabeledImages:
     group    (N,) int              0..n_groups - 1, or UNKNOWN
     origin   (N,) int              REAL, or the generation whose generator made the image
     unit     (N,) int              images made from the same photograph share it (the unit that
-             statistics resample)
+                                   statistics resample)
     mask     (N, H, W) bool        object pixels, where the data set has them
     raises   ValueError            if lengths, types or ranges do not fit
     """

@@ -149,7 +149,7 @@ def real_data(experiment: Experiment) -> RealData:
     the start is the same in every arm.
 
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
-             needs
+                          needs
     """
     e, dataset = experiment, dataset_of(experiment)
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)

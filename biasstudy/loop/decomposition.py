@@ -6,7 +6,7 @@ and images q:
 
     M(start, real)        arm real             fresh real images in the shares of the start
     M(batch, real)        arm real-shares      real images in the group shares that the generated
-                          batch has
+                                               batch has
     M(start, generated)   arm rebalance        generated images, thinned to the shares of the start
     M(batch, generated)   arm generated
 
@@ -118,7 +118,7 @@ def contents(
     and an oracle that is right on 45 %.)
 
     label, stratum, seen  (q,) int     told class; images counted together; class that the oracle
-                          sees
+                                       sees
     rates                 (K, K)       P(oracle sees column | image shows row) on test images
     returns               (q,) int
     """
@@ -236,7 +236,7 @@ def thinning_rates(share: np.ndarray, wanted: np.ndarray, confusion: np.ndarray)
     then all are divided by the largest.
 
     share, wanted  (G,) float      shares of the groups in the class, each summing to 1; groups that
-                   do not occur: wanted 0
+                                   do not occur: wanted 0
     confusion      (G, G + 1)      rows sum to 1
     returns        (G + 1,) float in [0, 1]   last: no group of the class
     """

@@ -176,7 +176,7 @@ def check_layout(
     images without a mask.
 
     raises   FileNotFoundError, ValueError   with one sentence for a missing folder, class or mask,
-             or a mask of no known class
+                                             or a mask of no known class
     """
     where = {kind: folder / part for kind, folder in folders.items()}
     for kind, folder in where.items():
@@ -344,7 +344,7 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
     it begins); and a sentence about it.
 
     raises   ValueError   with one sentence if the file is no mapping of classes to paths that end
-             in <wnid>/<file>
+                          in <wnid>/<file>
     """
     try:
         with open(path, "rb") as file:

@@ -31,8 +31,7 @@ def standin_hard(*, agreement: float = 0.5) -> Dataset:
               weak cue, told, as for `hard-imagenet`, by a fixed classifier that sees the image with
               the box of the shape hidden: see `cues`
     options   agreement  float in (0, 1): share of images on the ground of their own shape, in exact
-              counts; the median that
-                         separates strong from weak is meant for about 0.5
+                         counts; the median that separates strong from weak is meant for about 0.5
     size      2,400 images to draw from (600 of each shape, 200 of them instruments); 480 test
               images
     start     biased: the share of strong cues in every class is bias + (1 - bias) / 2

@@ -32,19 +32,18 @@ class Torchvision(Deep):
     and spread.
 
     pretrained  bool           torchvision's weights IMAGENET1K_V1, downloaded once into the folder
-                weights of the data folder
+                               weights of the data folder
     weights     str            or a file of such weights (torch.save or safetensors); a relative
-                path starts in the data folder
+                               path starts in the data folder
     sha256      str            of that file; `prepare` fills it in, so that stage keys hold it; one
-                that is given must be right
+                               that is given must be right
     enlarge     int >= 0       times the side of images; 0: 1 from scratch, to about 96 pixels
-                pretrained
+                               pretrained
     tuning      float >= 0     rate of pretrained weights / rate of the new layer; 0: they stay as
-                they are (the statistics of
-                               batch normalisation still follow the pool)
+                               they are (the statistics of batch normalisation still follow the
+                               pool)
     raises      ValueError     in `prepare` and `fit` if the file is missing, damaged, another than
-                sha256 says, or of another
-                               network
+                               sha256 says, or of another network
                 OSError        there, if weights cannot be downloaded
     """
 

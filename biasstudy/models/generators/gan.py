@@ -37,7 +37,7 @@ class GAN:
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
     rate      float > 0     of Adam with betas 0 and 0.99; falls to 0 over the second half of the
-              steps
+                            steps
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
     source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and
