@@ -181,6 +181,12 @@ def test_no_result_is_typed_by_hand(path):
     assert results_in(path.read_text()) == set()
 
 
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_no_line_begins_with_a_value(path):
+    """Markdown would take the whole line for HTML."""
+    assert re.findall(r"^ {0,3}<!--=.*", path.read_text(), re.M) == []
+
+
 def test_a_result_typed_by_hand_is_seen():
     typed = "A = +0.054 [+0.035, 0.073], from 0.68; bias 0.6\n<!--= A; s; v -->+0.111<!--/-->\n"
     assert results_in(typed) == {"+0.054", "+0.035", "0.073", "0.68"}

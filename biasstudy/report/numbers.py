@@ -10,6 +10,8 @@ A text has marks. Between them stands what this module computes:
     <!--= NAME; study; variant -->+0.054 [+0.035, +0.073]<!--/-->     a value in a sentence; names
                                                                       in VALUES
 
+No line may begin with a value: Markdown takes such a line for HTML.
+
 `python -m biasstudy ledger --write README.md docs/findings.md` renews both, and a test compares. To
 add a table or a value: write one function here, and its name into BLOCKS or VALUES.
 """
@@ -143,12 +145,12 @@ MASKS = {
 
 
 def _data(experiments: Iterable[Any]) -> str:
-    """Data, generators and generations of settings in words."""
+    """Data, images of the start, generators and generations of settings in words."""
     experiments = list(experiments)
     models = dict.fromkeys(MODELS.get(e.generator, e.generator) for e in experiments)
     first = experiments[0]
     generations = f"{first.n_generations} generation{'s' if first.n_generations > 1 else ''}"
-    return ", ".join([DATA[first.dataset], *models, generations])
+    return ", ".join([f"{DATA[first.dataset]} ({first.n_real:,})", *models, generations])
 
 
 def _experiment(found: Stored, study: str, variant: str) -> Any:
@@ -204,7 +206,7 @@ def _settings(found: Stored, rows: Iterable[Row] = ROWS) -> str:
                 "; ".join(verdicts),
             )
         )
-    return _markdown(("data, generator", "setting", "seeds", "A", "R", "verdict"), lines)
+    return _markdown(("data (start), generator", "setting", "seeds", "A", "R", "verdict"), lines)
 
 
 def _eight(found: Stored) -> str:
