@@ -195,8 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ledger.add_argument(
         "--write",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="renew answer and table between their marks in this file",
+        help="renew what stands between marks in these texts: README.md docs/findings.md",
     )
     ledger.set_defaults(call=_ledger)
 
@@ -518,12 +520,13 @@ def _notebooks(asked: argparse.Namespace) -> int:
 
 
 def _ledger(asked: argparse.Namespace) -> int:
-    from .report.ledger import rewritten, table
+    from .report.ledger import table
+    from .report.numbers import rewritten
     from .report.summary import answer, stored
 
     found = stored()
-    if asked.write:
-        asked.write.write_text(rewritten(asked.write.read_text(), found))
+    for path in asked.write:
+        path.write_text(rewritten(path.read_text(), found))
     print(answer(found))
     print(
         "\n".join(
