@@ -17,6 +17,7 @@ from ..core.registry import FILTERS, METRICS
 from ..experiment import Experiment
 from ..measures.metrics import Value, applicable, cells, measure
 from ..measures.quality import NAMES
+from ..measures.shares import favoured_part, told_counts
 from ..measures.spurious import values as spurious_values
 
 COLUMNS = (
@@ -90,6 +91,9 @@ class Outcome:
     spurious: dict[str, np.ndarray]
     # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
     pools: np.ndarray
+    # (T + 1, 3) int: images of each pool from the start, from the reserve beside a batch, and from
+    # batches; None in results stored without
+    origins: np.ndarray | None
     grids: list[np.ndarray]  # per generation: sample grid (n, 3, H, W) uint8, empty for controls
     # probe on test images: true group x told group; None if the probe is exact
     confusion: np.ndarray | None
@@ -180,10 +184,8 @@ class Outcome:
                 0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g)
             )
         if self.biased:
-            favoured = self.counts[self.favoured > 0].sum() / n_real
-            yield self._row(
-                0, 0, "start", "train", "favoured-share", Value(float(favoured), n_real)
-            )
+            favoured = favoured_part(self.counts, self.favoured)
+            yield self._row(0, 0, "start", "train", "favoured-share", Value(favoured, n_real))
         for t, batch in enumerate(self.batches):
             for metric, value in batch_values(batch, self.favoured):
                 yield self._row(t, 0, "batch", "generated", metric, value)
@@ -225,11 +227,11 @@ def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator
     label, oracle, group = batch["label"], batch["oracle"], batch["group"]
     clear, agree = group >= 0, oracle == label
     shape, n = favoured.shape, int(clear.sum())
-    counts = np.bincount(group[clear], minlength=shape[1])
+    counts = told_counts(label, group, shape)[:, :-1]
     yield "clear-share", _rate(clear)
     if favoured.any():
-        yield "favoured-share", _rate(favoured[label[clear], group[clear]] > 0)
-    for g, count in enumerate(counts):
+        yield "favoured-share", Value(favoured_part(counts, favoured), n)
+    for g, count in enumerate(counts.sum(0)):
         yield "group-share", Value(count / n if n else float("nan"), n, group=g)
     yield "relabelled", _rate(batch["trained"] != label)
     yield from _by_class_and_group("label-agreement", agree, label, group, shape)

@@ -14,7 +14,7 @@ from ..core.store import Stage, Store
 from ..data.pools import Groups, Pool, positions
 from ..data.real import RealData, real_data
 from ..experiment import Experiment
-from ..measures.correction import told_counts
+from ..measures.shares import told_counts
 from .generations import Generation, generations, tries_of
 from .instruments import Instruments
 from .progress import Progress
@@ -197,6 +197,7 @@ def outcome_of(
         quality=[turn.kept["quality"].load() for turn in plan if "quality" in turn.kept],
         spurious=spurious_of(plan),
         pools=np.stack([composition(turn.pool, real, batches) for turn in plan]),
+        origins=np.stack([origins(turn.pool, real, batches) for turn in plan]),
         grids=grids,
         confusion=confusion,
         stages=stages,
@@ -247,21 +248,30 @@ def composition(
     n_groups + 1), the last column: group unclear."""
     table = np.zeros((real.dataset.n_classes, real.dataset.n_groups + 1), np.int64)
     # UNKNOWN is -1: the last column
-    np.add.at(table, membership(pool, batches), 1)
+    label, group, _ = membership(pool, real, batches)
+    np.add.at(table, (label, group), 1)
     return table
 
 
-def membership(thing: Any, batches: dict[str, dict[str, np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """Training label and group of every image of a pool or part."""
+def origins(pool: Pool, real: RealData, batches: dict[str, dict[str, np.ndarray]]) -> np.ndarray:
+    """Images of a pool from the start, from the reserve beside a batch, and from batches; (3,)."""
+    return np.bincount(membership(pool, real, batches)[2], minlength=3)
+
+
+def membership(
+    thing: Any, real: RealData, batches: dict[str, dict[str, np.ndarray]]
+) -> tuple[np.ndarray, ...]:
+    """Training label, group and origin (0 the start, 1 the reserve, 2 a batch) of every image of a
+    pool or part."""
     if isinstance(thing, Pool):
         found = [
-            [values[positions(index)] for values in membership(part, batches)]
+            [values[positions(index)] for values in membership(part, real, batches)]
             for part, index in thing.parts
         ]
         return tuple(np.concatenate(values) for values in zip(*found, strict=True))
     if isinstance(thing, Stage):
         # a relabelled batch, or the batch
         batch = batches[thing.inputs.get("batch", thing).id]
-        return batch["trained"], batch["group"]
+        return batch["trained"], batch["group"], np.full(len(batch["trained"]), 2)
     images = thing.load()
-    return images.label, images.group
+    return images.label, images.group, np.full(len(images), int(thing.id != real.start.id))
