@@ -240,7 +240,7 @@ def _fetch(asked: argparse.Namespace) -> int:
 
 def _run(asked: argparse.Namespace) -> int:
     from .inference.verdicts import sentences
-    from .report.shipped import REFERENCE, save
+    from .report.shipped import REFERENCE, save_study
     from .study import read_parameters, study_from
 
     _import(asked.modules)
@@ -253,7 +253,7 @@ def _run(asked: argparse.Namespace) -> int:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     print("\n".join(sentences(study.split(results))))
     if asked.save:
-        save(
+        save_study(
             results, REFERENCE, asked.save, command_of(asked), study.split(results), asked.pictures
         )
         _save_figures(asked.save, REFERENCE)
@@ -287,7 +287,7 @@ def _sweep(asked: argparse.Namespace) -> int:
     from .loop.progress import Line
     from .loop.results import Results
     from .report import tables
-    from .report.shipped import REFERENCE, save
+    from .report.shipped import REFERENCE, save_study
 
     _import(asked.modules)
     line, elsewhere = Line(), bool(asked.scheduler or asked.slurm)
@@ -339,7 +339,7 @@ def _sweep(asked: argparse.Namespace) -> int:
             if report.finished
             else {}
         )
-        save(results, REFERENCE, asked.save, command_of(asked), parts, asked.pictures, wall)
+        save_study(results, REFERENCE, asked.save, command_of(asked), parts, asked.pictures, wall)
     return 0
 
 
@@ -447,8 +447,8 @@ def _nulls(asked: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"nulls-{name}.csv", index=False, float_format="%.6g")
-    nulls.picture(tables).savefig(folder / "nulls.png")
-    said = nulls.sentences(tables)
+    nulls.null_figure(tables).savefig(folder / "nulls.png")
+    said = nulls.null_sentences(tables)
     command = (
         f"python -m biasstudy nulls --studies {asked.studies} --seeds {asked.seeds} --drift "
         f"{asked.drift}"
@@ -539,9 +539,9 @@ def _ledger(asked: argparse.Namespace) -> int:
 
 def _report(asked: argparse.Namespace) -> int:
     from .core.places import home
-    from .report.page import write
+    from .report.page import write_page
 
-    print(write(asked.folder or home("BIASSTUDY_STUDY", "study")))
+    print(write_page(asked.folder or home("BIASSTUDY_STUDY", "study")))
     return 0
 
 

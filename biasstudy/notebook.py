@@ -114,6 +114,32 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     return text
 
 
+def check(results: Any) -> None:
+    """Bookkeeping of every experiment: its generations, the images of its start and of its batches,
+    and that all arms of a seed share generation 0.
+
+    raises   AssertionError   with one sentence about the first experiment that fails
+    """
+    first: dict[str, Any] = {}
+    for o in results.outcomes:
+        e, name = o.experiment, f"experiment {o.experiment.id} (arm {o.experiment.arm})"
+        expected = {
+            "generations": (len(o.predicted), e.n_generations + 1),
+            "images in the start": (int(o.counts.sum()), e.n_real),
+            "batches": (len(o.batches), e.n_generations if e.n_batch else 0),
+        }
+        for what, (seen, asked) in expected.items():
+            if seen != asked:
+                raise AssertionError(f"{name} has {seen} {what}; expected {asked}")
+        asked = e.n_batch - e.n_fresh
+        for t, batch in enumerate(o.batches):
+            n = len(batch["label"])
+            if n > asked or (n < asked and e.shortfall != "keep"):
+                raise AssertionError(f"batch {t} of {name} has {n} images; expected {asked}")
+        if not (first.setdefault(e.pair, o.predicted[0]) == o.predicted[0]).all():
+            raise AssertionError(f"{name} does not share generation 0 with the arms of its seed")
+
+
 def data_note(dataset: str, name: str) -> str:
     """Whether the images are real, for the first output; of a stand-in also the two commands that
     lead to real ones.

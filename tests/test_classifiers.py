@@ -16,7 +16,7 @@ from biasstudy import CLASSIFIERS, DATASETS, Experiment, Numerics, run
 from biasstudy.core.context import Context
 from biasstudy.models.classifiers.imagenet import SqueezeNet
 from biasstudy.models.classifiers.vit import ViT
-from biasstudy.report.shipped import reference, save
+from biasstudy.report.shipped import reference, save_study
 
 CONTEXT, SINGLE = Context(FLOAT64), Context(Numerics("float32"))
 DEEP = ("resnet18", "resnet50", "squeezenet", "vit")
@@ -392,7 +392,7 @@ def test_the_weights_of_a_classifier_are_in_its_stages_and_its_prior_in_the_tabl
     assert again.counts["computed", "classifier"] == 2, (
         "other weights under the same name are another classifier"
     )
-    save(results, folder / "kept", "study", "command")
+    save_study(results, folder / "kept", "study", "command")
     (folder / "net.pth").unlink()
     assert reference("study", folder / "kept").table.equals(results.table), (
         "stored results do not need the weights"

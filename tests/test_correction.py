@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from biasstudy.measures.correction import (
-    Shares,
-    consistency,
-    corrected_shares,
-    favoured_share,
-    most_likely,
-    swap,
-    told_counts,
-)
+from biasstudy.measures.correction import corrected_shares, favoured_share, most_likely
+from biasstudy.measures.shares import told_counts
 
 OCCURS = np.kron(np.eye(2, dtype=bool), np.ones((1, 3), bool))  # two classes of three groups
 FAVOURED = np.where(OCCURS, [[1, 1, -1, 1, 1, -1]], 0)
@@ -303,64 +296,3 @@ def test_a_start_without_favoured_groups_has_no_favoured_share():
 def test_counts_by_told_class_and_group_said():
     found = told_counts(np.array([0, 0, 1, 1, 1]), np.array([2, -1, 0, 0, -1]), (2, 3))
     assert found.tolist() == [[0, 0, 1, 1], [2, 0, 0, 1]]
-
-
-def test_consistency_stands_beside_the_accuracy_of_the_probe():
-    confusion = np.array([[8, 1, 0, 1], [0, 5, 5, 0], [0, 0, 0, 0]])
-    found = consistency(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 1, -1, 2]), confusion)
-    assert np.array_equal(found.share, [0.5, 0, np.nan], equal_nan=True) and found.n.tolist() == [
-        4,
-        1,
-        0,
-    ]
-    assert np.array_equal(
-        found.accuracy, [0.8, 0.5, np.nan], equal_nan=True
-    ) and found.n_test.tolist() == [10, 10, 0]
-    with pytest.raises(ValueError, match=r"told groups must be 0\.\.2; got 0\.\.3"):
-        consistency(np.array([0, 3]), np.array([0, 1]), confusion)
-    with pytest.raises(ValueError, match=r"equally long.*got \(2,\), \(1,\)"):
-        consistency(np.array([0, 1]), np.array([0]), confusion)
-
-
-def test_swapping_the_probe():
-    def shares(share: list, half: float) -> Shares:
-        values = np.array([share])
-        nothing = np.full(1, np.nan)
-        return Shares(
-            values,
-            values - half,
-            values + half,
-            nothing,
-            nothing,
-            nothing,
-            np.ones(1, int),
-            np.ones(1),
-            np.ones(1, bool),
-        )
-
-    found = swap(shares([0.5, 0.3, 0.2, np.nan], 0.05), shares([0.4, 0.33, 0.27, np.nan], 0.02))
-    assert found.largest == pytest.approx(0.1) and found.mean == pytest.approx(0.2 / 3)
-    assert found.overlap == pytest.approx(2 / 3) and found.n == 3
-    nothing = swap(shares([np.nan], 0.1), shares([0.5], 0.1))
-    assert nothing.n == 0 and np.isnan([nothing.largest, nothing.mean, nothing.overlap]).all()
-    with pytest.raises(ValueError, match=r"same classes and groups; got \(1, 1\) and \(1, 2\)"):
-        swap(shares([1.0], 0.1), shares([0.5, 0.5], 0.1))
-
-
-def test_two_real_probes_of_one_batch_agree_within_their_intervals():
-    found = []
-    for fitted in (50, 10):
-        digit, said = real_probe(fitted)
-        later = np.concatenate([np.flatnonzero(digit == g)[-400:] for g in range(10)]).reshape(
-            10, 400
-        )
-        confusion = np.stack([np.bincount(said[m[:300]], minlength=11) for m in later])
-        told = np.stack(
-            [
-                np.bincount(said[later[5 * y : 5 * y + 5, 300:].ravel()], minlength=11)
-                for y in range(2)
-            ]
-        )
-        found.append(corrected_shares(told, confusion, nested(2, 5)))
-    change = swap(*found)
-    assert change.n == 10 and change.overlap == 1 and 0 < change.mean < change.largest < 0.15

@@ -12,9 +12,9 @@ from biasstudy.core.noise import uniform_of_images
 from biasstudy.core.registry import GENERATORS
 from biasstudy.data.images import LabeledImages
 from biasstudy.data.real import dataset_of
-from biasstudy.inference.contrasts import PARTS, decomposition
+from biasstudy.inference.contrasts import PARTS_OF_R, decompose
 from biasstudy.loop.decomposition import UNDONE, chosen, contents, shares_found, thinning_rates
-from biasstudy.measures.correction import told_counts
+from biasstudy.measures.shares import told_counts
 
 FLOAT64 = Numerics("float64")
 ALL = (*ARMS, "real-shares", "rebalance", "real-noise")
@@ -154,10 +154,9 @@ def test_real_images_take_the_shares_of_the_batch_and_the_thinned_batch_those_of
 def test_each_part_is_found_where_it_was_put(studies):
     """M after one generation: what a part should be, against the others, in units of what was
     planted."""
-    parts = {name: decomposition(results) for name, results in studies.items()}
-    assert set(parts["test-favours"]) == set(PARTS) and set(parts["test-turns"]) == set(PARTS) - {
-        "label errors"
-    }
+    parts = {name: decompose(results) for name, results in studies.items()}
+    assert set(parts["test-favours"]) == set(PARTS_OF_R)
+    assert set(parts["test-turns"]) == set(PARTS_OF_R) - {"label errors"}
     for found in parts.values():
         assert found["total"].mean == pytest.approx(
             found["shares"].mean + found["quality"].mean + found["interaction"].mean

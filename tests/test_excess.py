@@ -127,7 +127,7 @@ def test_a_family_of_crossed_and_nested_hypotheses_gives_false_alarms_in_at_most
             contrast(study(rng, nested, 0.95), "A") for nested in (False, True) for _ in range(3)
         ]
         words = [verdict(a, p) for a, p in zip(found, holm([a.p for a in found]), strict=True)]
-        alarms += any(word in ("amplified", "reduced") for word in words)
+        alarms += any(v.word in ("amplified", "reduced") for v in words)
     assert alarms / families <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
 
 
@@ -135,7 +135,9 @@ def test_a_family_of_crossed_and_nested_hypotheses_gives_false_alarms_in_at_most
 def test_the_smallest_detectable_change_is_found_with_the_power_stated(nested):
     rng = np.random.default_rng(4)
     sd = np.mean([contrast(study(rng, nested, 0.95), "A").per_seed.std(ddof=1) for _ in range(60)])
-    words = [verdict(contrast(study(rng, nested, 0.95, extra=1.43 * sd), "A")) for _ in range(150)]
+    words = [
+        verdict(contrast(study(rng, nested, 0.95, extra=1.43 * sd), "A")).word for _ in range(150)
+    ]
     assert words.count("amplified") / 150 == pytest.approx(0.8, abs=0.12)
 
 

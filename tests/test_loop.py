@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, TINY, tiny
 
-from biasstudy import ARMS, GENERATORS, Experiment, run
+from biasstudy import ARMS, GENERATORS, Experiment, Results, run
 from biasstudy.data.real import real_data
 from biasstudy.loop.generations import generations
 from biasstudy.loop.instruments import Instruments
 from biasstudy.measures import quality
-from biasstudy.report.shipped import save
+from biasstudy.report.shipped import save_study
 
 BASE = tiny(start="biased", bias=0.6)
 
@@ -351,16 +351,16 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
 
     seeds = [dataclasses.replace(BASE, seed=s) for s in range(2)]
     found = run([e.to_arm(arm) for e in seeds for arm in ARMS], numerics=FLOAT64)
-    save(found, tmp_path, "study", "a command")
+    save_study(found, tmp_path, "study", "a command")
     stored = reference("study", tmp_path)
     kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
     assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
     assert inference.sentence(stored) == inference.sentence(found)
 
 
-def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
-    from biasstudy import reference
-    from biasstudy.report.shipped import save_part, studies
+def test_what_another_stored_study_holds_is_kept_once(runs, tmp_path):
+    from biasstudy import reference, reference_parts
+    from biasstudy.report.shipped import is_part, recipe, studies
     from biasstudy.study import study_from
 
     study = study_from(
@@ -371,30 +371,41 @@ def test_a_stored_study_may_be_a_part_of_another(runs, tmp_path):
         }
     )
     found = study.run()
-    save(found, tmp_path, "whole", "a command", study.split(found))
-    save_part(tmp_path, "part", "whole", {"": "ratio 1.0"}, ("generated", "none"))
-    assert studies(tmp_path) == ["part", "whole"]
+    save_study(found, tmp_path, "whole", "a command", study.split(found))
+    smaller = study_from({**BASE.fields(), "ratio": 1.0, "arms": ["generated", "none"]})
+    mine = smaller.run()
+    save_study(mine, tmp_path, "part", "another command", smaller.split(mine))
+    assert studies(tmp_path) == ["part", "whole"] and recipe("part", tmp_path) == "another command"
+    assert is_part("part", tmp_path) and not is_part("whole", tmp_path)
+    assert not (tmp_path / "part.npz.xz").exists() and not (tmp_path / "part.csv.xz").exists()
     part = reference("part", tmp_path)
-    assert {(o.experiment.ratio, o.experiment.arm) for o in part.outcomes} == {
-        (1.0, "generated"),
-        (0.0, "none"),
-    }
-    assert (
-        part.of("generated")[0].predicted
-        == study.split(found)["ratio 1.0"].of("generated")[0].predicted
-    ).all()
+    assert [o.experiment for o in part.outcomes] == smaller.experiments
+    assert [*reference_parts("part", tmp_path)] == [""]
+    same = study.split(found)["ratio 1.0"].of("generated")[0]
+    assert (part.of("generated")[0].predicted == same.predicted).all()
     minutes = [
         float(r.note.split(" process")[0].split()[-1]) for r in (part, reference("whole", tmp_path))
     ]
     assert minutes[0] <= minutes[1], "its cost is its own"
-    with pytest.raises(KeyError):
-        save_part(tmp_path, "other", "whole", {"": "ratio 9"}, ARMS)
+
+
+@pytest.mark.parametrize("changed", ["stages", "pictures"])
+def test_what_no_other_study_holds_is_stored_itself(runs, tmp_path, changed):
+    """Other stages are other results, whatever the experiment is called."""
+    from biasstudy.report.shipped import is_part
+
+    found = run(BASE, numerics=FLOAT64)
+    save_study(found, tmp_path, "whole", "a command")
+    if changed == "stages":
+        found = Results([dataclasses.replace(o, stages={"0": ["other"]}) for o in found.outcomes])
+    save_study(found, tmp_path, "mine", "a command", pictures=changed == "pictures")
+    assert not is_part("mine", tmp_path) and (tmp_path / "mine.npz.xz").exists()
 
 
 def test_reference_results_of_an_older_version_say_so(runs, tmp_path, monkeypatch):
     from biasstudy import reference
 
-    save(run(BASE, numerics=FLOAT64), tmp_path, "study", "a command")
+    save_study(run(BASE, numerics=FLOAT64), tmp_path, "study", "a command")
     assert "made with" not in reference("study", tmp_path).note
     newer = dataclasses.replace(GENERATORS["mixture"], version=99)
     monkeypatch.setitem(GENERATORS._entries, "mixture", newer)
@@ -417,7 +428,7 @@ def test_variants_survive_being_saved(runs, tmp_path):
     )
     found = study.run()
     assert len(found.outcomes) == 5, "the arm none depends on neither and is run once"
-    save(found, tmp_path, "study", "a command", study.split(found))
+    save_study(found, tmp_path, "study", "a command", study.split(found))
     parts = reference_parts("study", tmp_path)
     assert list(parts) == ["protocol latest", "ratio 1.0"]
     assert {name: [o.experiment.id for o in part.outcomes] for name, part in parts.items()} == {

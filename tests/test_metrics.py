@@ -19,7 +19,7 @@ from biasstudy import METRICS
 from biasstudy.measures.metrics import applicable, cells, contrast_weights, measure, refusal
 from biasstudy.measures.metrics.accuracy import (
     accuracy_gap,
-    cell_accuracy,
+    accuracy_of_cells,
     class_accuracy,
     group_accuracy,
     start_mix_accuracy,
@@ -252,7 +252,7 @@ def test_undefined_is_nan_with_its_count_and_the_vanished_group_stays_a_row():
     ):
         rows = {v.group: v for v in found}
         assert np.isnan(rows[2].value) and rows[2].n == 0 and rows[1].n == 2
-    assert sum(v.n == 0 for v in cell_accuracy(*three, occurs=occurs)) == 2
+    assert sum(v.n == 0 for v in accuracy_of_cells(*three, occurs=occurs)) == 2
     zero, one = np.zeros(3, int), np.ones(3, int)
     for name in METRICS:
         if any(

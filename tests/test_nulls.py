@@ -49,7 +49,7 @@ def test_an_alarm_is_raised_where_there_is_a_difference(quick):
     ]
     biased = quick([dataclasses.replace(e, bias=0.9) for e in seeds]).outcomes
     found = inference.all_contrasts(nulls.AA(biased, quick(seeds).outcomes))["A"]
-    assert inference.verdict(found) == "amplified"
+    assert inference.verdict(found).word == "amplified"
 
 
 def test_nothing_changes_where_nothing_happens(quick):
@@ -86,7 +86,7 @@ def test_full_tables_are_what_the_figure_and_the_sentences_need(quick, monkeypat
         "aa": nulls.aa_studies(dataclasses.replace(small, n_generations=1), 2, run=quick),
         "drift": nulls.drifts(dataclasses.replace(small, n_generations=2), 3, run=quick),
     }
-    figure, said = nulls.picture(tables), nulls.sentences(tables)
+    figure, said = nulls.null_figure(tables), nulls.null_sentences(tables)
     assert len(figure.axes) == 3 and "2 A/A studies of 6 seeds" in figure.axes[1].get_title(
         loc="left"
     )
@@ -174,7 +174,7 @@ def test_a_loss_in_whole_classes_is_not_called_bias(quick):
 
     after = [spoiled(o) for o in before]
     found = inference.all_contrasts(nulls.AA(after, before))["A"]
-    assert inference.verdict(found) not in ("amplified", "reduced")
+    assert inference.verdict(found).word not in ("amplified", "reduced")
     assert (
         np.mean(
             [

@@ -16,7 +16,7 @@ from PIL import Image
 from biasstudy import Results, figures, run
 from biasstudy.__main__ import main
 from biasstudy.report.ledger import LEDGER
-from biasstudy.report.page import write
+from biasstudy.report.page import write_page
 from biasstudy.report.summary import Stored, answer, stored
 
 
@@ -72,7 +72,7 @@ def page(found, tmp_path_factory):
     about = {"name": "mine-1", "claim": "A <claim> & more", "mark": "n = 2", "made": "trained here"}
     (folder / "figures" / "mine-1.json").write_text(json.dumps(about))
     (folder / "figures" / "mine-1.png").write_bytes(b"png")
-    return write(folder, found)
+    return write_page(folder, found)
 
 
 def test_the_page_is_whole_and_loads_nothing(page):

@@ -23,7 +23,7 @@ from biasstudy.measures.spurious import (
     tile,
     values,
 )
-from biasstudy.report.shipped import reference, save
+from biasstudy.report.shipped import reference, save_study
 
 N, SIDE = 40, 16
 BOX = (slice(4, 10), slice(5, 12))
@@ -263,7 +263,7 @@ def test_the_loop_measures_the_classifiers_of_every_generation_and_stores_what_i
     assert np.allclose(whole["accuracy"], whole["ablated-accuracy-none"])
     assert o.confusion.sum() == 16, "the probe's errors are kept"
 
-    save(found, tmp_path, "hard", "a command")
+    save_study(found, tmp_path, "hard", "a command")
     again = reference("hard", tmp_path)
     assert again.table.drop(columns="value").equals(found.table.drop(columns="value"))
     assert np.allclose(again.table.value, found.table.value, equal_nan=True, atol=1e-6)
@@ -282,5 +282,5 @@ def test_what_must_be_said_of_the_data_stands_on_every_figure(runs, tmp_path, mo
     found = run(tiny(**HARD), numerics=FLOAT64)
     assert "standin-hard · stand-in data" in figures.mark_of(found)
     boxes = Results([replace(o, caption="box masks, 4 of 15 classes") for o in found.outcomes])
-    save(boxes, tmp_path, "boxes", "a command")
+    save_study(boxes, tmp_path, "boxes", "a command")
     assert "box masks, 4 of 15 classes" in figures.mark_of(reference("boxes", tmp_path))

@@ -16,7 +16,7 @@ from biasstudy.inference.intervals import holm
 from biasstudy.inference.verdicts import verdict
 from biasstudy.report import ledger
 from biasstudy.report.shipped import studies
-from biasstudy.report.summary import Stored, answer, effects, remedies, stored
+from biasstudy.report.summary import Stored, answer, remedies, stored, table_of_effects
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,9 +114,9 @@ def test_a_setting_that_two_studies_hold_counts_once_where_most_arms_were_run(sm
         )
         for name, results in small.items()
     }
-    alone = effects({"small": small})
+    alone = table_of_effects({"small": small})
     assert (
-        effects({"lean": lean, "small": small, "twin": small}).equals(alone)
+        table_of_effects({"lean": lean, "small": small, "twin": small}).equals(alone)
         and len(alone) == len(small) > 1
     )
 
@@ -218,7 +218,7 @@ def test_the_ledger_names_notebooks_that_are_there_and_reasons(shipped):
 def test_a_difference_is_paired_by_seed(small):
     one, other = (small[name].of("generated") for name in ("bias 0.3", "bias 0.8"))
     e = difference(one, one)
-    assert (e.mean, e.low, e.high) == (0, 0, 0) and verdict(e).startswith("no verdict")
+    assert (e.mean, e.low, e.high) == (0, 0, 0) and verdict(e).word.startswith("no verdict")
     assert difference(one, other).n == 2
     with pytest.raises(
         ValueError, match="a difference needs two lists of outcomes with the same seeds"
@@ -228,5 +228,5 @@ def test_a_difference_is_paired_by_seed(small):
 
 def test_effects_leave_out_what_was_not_run(small):
     bare = {"alone": Results([dataclasses.replace(o) for o in small["bias 0.3"].of("generated")])}
-    mixed = effects({"bare": bare, "small": small})
+    mixed = table_of_effects({"bare": bare, "small": small})
     assert set(mixed.study) == {"small"} and mixed.S.isna().all() and mixed.R.notna().all()

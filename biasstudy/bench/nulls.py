@@ -14,6 +14,7 @@ What must be *found* (a generator planted to lose a group) and simulated coverag
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -22,18 +23,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ..experiment import Experiment
-from ..inference.contrasts import all_contrasts, curve
-from ..inference.intervals import LEVEL
-from ..inference.verdicts import SEEDS_FOR_VERDICT, verdict
+from ..experiment import PROTOCOLS, Experiment
+from ..inference.contrasts import HEADLINE, all_contrasts, curve
+from ..inference.intervals import over_seeds
+from ..inference.verdicts import AMPLIFIED, REDUCED, SEEDS_FOR_VERDICT, verdict
 from ..loop.results import Outcome, Results
 from ..loop.run import run
-from ..measures.drift import KNOWN, drift_of, names_of_shares
+from ..measures import LEVEL
+from ..measures.drift import drift_of, has_formula, names_of_shares
+from ..measures.shares import counted_shares, told_counts
 from ..report.figures import WIDTH, use_style
 
 Run = Callable[[list[Experiment]], Results]
 
-CHANGES = ("accuracy", "accuracy-gap", "headline")
+CHANGES = ("accuracy", "accuracy-gap", HEADLINE)
 
 
 SMALL = Experiment(
@@ -71,7 +74,7 @@ def all_nulls(
     }
 
 
-def sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
+def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What the null experiments say, in words."""
     means, studies, drifted = mean_changes(tables["changes"]), tables["aa"], tables["drift"]
     lines = [
@@ -113,7 +116,7 @@ def changes(base: Experiment, n_seeds: int, run: Run = run) -> pd.DataFrame:
     for null, e in (("none", base.to_arm("none")), ("perfect", perfect(base))):
         outcomes = run([replace(e, seed=base.seed + s) for s in range(n_seeds)]).outcomes
         for metric in CHANGES:
-            if metric == "headline" and not outcomes[0].biased and n_seeds == 1:
+            if metric == HEADLINE and not outcomes[0].biased and n_seeds == 1:
                 continue
             for o, line in zip(outcomes, curve(outcomes, metric), strict=True):
                 rows += [
@@ -129,13 +132,8 @@ def mean_changes(table: pd.DataFrame) -> pd.DataFrame:
     last = table[table.generation == table.generation.max()]
     rows = []
     for (null, metric), part in last.groupby(["null", "metric"], sort=False):
-        n, mean = len(part), part.change.mean()
-        half = (
-            stats.t.ppf(0.5 + LEVEL / 2, n - 1) * part.change.std() / np.sqrt(n)
-            if n > 1
-            else float("nan")
-        )
-        rows.append((null, metric, n, mean, mean - half, mean + half))
+        e = over_seeds(part.change.to_numpy())
+        rows.append((null, metric, e.n, e.mean, e.low, e.high))
     return pd.DataFrame(rows, columns=["null", "metric", "n", "mean", "low", "high"])
 
 
@@ -160,7 +158,7 @@ def aa_studies(
     """Studies of n_seeds seeds each that compare `real` with `real` on another stream of the
     reserve, with their verdicts.
 
-    returns  study, n, mean, low, high, p, verdict (its words up to a bracket)
+    returns  study, n, mean, low, high, p, verdict (its word)
     """
     real = base.to_arm("real")
     rows = []
@@ -173,28 +171,29 @@ def aa_studies(
             for stream in (0, 1)
         )
         a: Any = all_contrasts(AA(first, second))["A"]
-        rows.append((study, a.n, a.mean, a.low, a.high, a.p, verdict(a).split(" (")[0]))
+        rows.append((study, a.n, a.mean, a.low, a.high, a.p, verdict(a).word))
     return pd.DataFrame(rows, columns=["study", "n", "mean", "low", "high", "p", "verdict"])
 
 
 def alarms(studies: pd.DataFrame) -> int:
     """How many studies were called a change."""
-    return int(studies.verdict.isin(["amplified", "reduced"]).sum())
+    return int(studies.verdict.isin([AMPLIFIED, REDUCED]).sum())
 
 
 # ---- Drift ---------------------------------------------------------------------------------------
 
 
 def drifts(
-    base: Experiment, n_seeds: int, protocols: tuple[str, ...] = KNOWN, run: Run = run
+    base: Experiment, n_seeds: int, protocols: tuple[str, ...] = (), run: Run = run
 ) -> pd.DataFrame:
     """How far the shares of groups wander in the arm `resample`, against the formulas.
 
+    protocols  default: all that have a formula
     returns  protocol, metric, group, generation, n, shift (mean over seeds of share minus its
              expectation), sd (root mean square of that over seeds), expected_sd
     """
     rows: list[tuple] = []
-    for protocol in protocols:
+    for protocol in protocols or [name for name, data in PROTOCOLS.items() if has_formula(data)]:
         e = replace(base, protocol=protocol, ratio=1.0, condition="class").to_arm("resample")
         outcomes = run([replace(e, seed=base.seed + s) for s in range(n_seeds)]).outcomes
         found, moments = np.stack([_shares(o) for o in outcomes]), [drift_of(o) for o in outcomes]
@@ -223,13 +222,8 @@ def drifts(
 def _shares(o: Outcome) -> np.ndarray:
     """Shares of groups, and of favoured cells, in every batch, among images with a clear group; (T,
     S)."""
-    rows = []
-    for batch in o.batches:
-        clear = batch["group"] >= 0
-        label, group = batch["label"][clear], batch["group"][clear]
-        share = np.bincount(group, minlength=len(o.groups)) / len(group)
-        rows.append([*share, *([np.mean(o.favoured[label, group] > 0)] if o.biased else [])])
-    return np.array(rows)
+    told = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
+    return np.array([counted_shares(counts, o.favoured) for counts in told])
 
 
 # ---- The figure ----------------------------------------------------------------------------------
@@ -238,16 +232,16 @@ _NULL_STYLE = {
     "none": {"color": "#555555", "marker": "D"},
     "perfect": {"color": "#0072B2", "marker": "s"},
 }
-_PROTOCOL_STYLE = {
-    "accumulate": ("#0072B2", "o"),
-    "latest": ("#009E73", "v"),
-    "replace": ("#D55E00", "s"),
-    "subsample": ("#CC79A7", "^"),
-    "fresh": ("#8C6D00", "D"),
-}
+_PROTOCOL_STYLES = (
+    ("#0072B2", "o"),
+    ("#009E73", "v"),
+    ("#D55E00", "s"),
+    ("#CC79A7", "^"),
+    ("#8C6D00", "D"),
+)
 
 
-def picture(tables: dict[str, pd.DataFrame]) -> Figure:
+def null_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """The three null experiments side by side, from the tables of `all_nulls`."""
     use_style()
     changed, studies, drifted = tables["changes"], tables["aa"], tables["drift"]
@@ -293,8 +287,10 @@ def picture(tables: dict[str, pd.DataFrame]) -> Figure:
     middle.set_ylabel("p-value found")
 
     rows = drifted[drifted.metric == drifted.metric.iloc[-1]]
-    for protocol, part in rows.groupby("protocol", sort=False):
-        color, marker = _PROTOCOL_STYLE[str(protocol)]
+    by_protocol = rows.groupby("protocol", sort=False)
+    for (protocol, part), (color, marker) in zip(
+        by_protocol, cycle(_PROTOCOL_STYLES), strict=False
+    ):
         line = part.groupby("generation")[["sd", "expected_sd"]].mean()
         right.plot(line.index, line.expected_sd, color=color, linewidth=1.2)
         right.plot(line.index, line.sd, marker, color=color, label=protocol, markersize=4)

@@ -5,11 +5,12 @@
 """
 
 from .contrasts import CONTRASTS as CONTRASTS
-from .contrasts import PARTS as PARTS
+from .contrasts import HEADLINE as HEADLINE
+from .contrasts import PARTS_OF_R as PARTS_OF_R
 from .contrasts import all_contrasts as all_contrasts
 from .contrasts import contrast as contrast
 from .contrasts import curve as curve
-from .contrasts import decomposition as decomposition
+from .contrasts import decompose as decompose
 from .contrasts import difference as difference
 from .contrasts import excess as excess
 from .contrasts import headline as headline
@@ -19,6 +20,7 @@ from .intervals import Estimate as Estimate
 from .intervals import holm as holm
 from .verdicts import MARGIN as MARGIN
 from .verdicts import SEEDS_FOR_VERDICT as SEEDS_FOR_VERDICT
+from .verdicts import Verdict as Verdict
 from .verdicts import sentence as sentence
 from .verdicts import sentences as sentences
 from .verdicts import verdict as verdict

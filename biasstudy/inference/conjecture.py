@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..measures import LEVEL
 from .contrasts import contrast
-from .dynamics import by_level, transfer_table
-from .intervals import LEVEL, Estimate, two_way_interval
+from .dynamics import by_level, one_step
+from .intervals import Estimate, over_seeds
 from .verdicts import MARGIN, SEEDS_FOR_VERDICT
 
 HYPOTHESES = {
@@ -127,19 +128,14 @@ def judgements(parts: Mapping[str, Any]) -> dict[tuple[str, str], Judgement]:
     with a clear group (secondary)."""
     found = {}
     for setting, levels in by_level(parts).items():
-        table = transfer_table(
-            {f"{setting}, bias {level}": results for level, results in levels.items()}
-        )
+        table = one_step(levels)
         if all(results.of("none") for results in levels.values()):
             found[setting, "contrast"] = judge(
                 {level: contrast(results, "A") for level, results in levels.items()}
             )
         steps = (table.share_after - table.share_before).groupby(table.assigned)
         found[setting, "share"] = judge(
-            {
-                float(level): two_way_interval(d.to_numpy()[:, None], np.zeros(1, int))
-                for level, d in steps
-            }
+            {float(level): over_seeds(d.to_numpy()) for level, d in steps}
         )
     return found
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..measures.metrics import contrast_weights
-from .intervals import Band, Estimate, prediction_band, two_way_interval
+from .intervals import Estimate, two_way_interval
 
 CONTRASTS = {
     "A": ("generated", "none"),
@@ -29,7 +29,8 @@ CONTRASTS = {
     "R": ("generated", "real"),
     "F": ("generated", "real-filtered"),
 }
-PARTS = {  # of R: see `decomposition`
+HEADLINE = "headline"  # its name beside those of registered metrics
+PARTS_OF_R = {  # see `decompose`
     "total": {"generated": 1, "real": -1},
     "shares": {"real-shares": 1, "real": -1},
     "quality": {"rebalance": 1, "real": -1},
@@ -89,13 +90,13 @@ def headline(outcomes: list[Any]) -> np.ndarray:
     return np.stack([o.correct().mean(1) @ w for o, w in zip(outcomes, weights, strict=True)])
 
 
-def curve(outcomes: list[Any], metric: str = "headline") -> np.ndarray:
+def curve(outcomes: list[Any], metric: str = HEADLINE) -> np.ndarray:
     """A metric over generations: (n_seeds, T + 1), mean over the classifiers of a seed.
 
-    metric    "headline" or a registered metric with one value
+    metric    HEADLINE or a registered metric with one value
     raises    ValueError   if it is unknown, has several values, or the design forbids it
     """
-    if metric == "headline":
+    if metric == HEADLINE:
         return headline(outcomes)
     tables = [o.measure(metric) for o in outcomes]
     if not all(t.label.isna().all() and t.group.isna().all() for t in tables):
@@ -132,7 +133,7 @@ def difference(first: list[Any], second: list[Any], generation: int = -1) -> Est
     return estimate_of(first[0], headline_weights(first) * np.stack(right))
 
 
-def decomposition(results: Any, generation: int = -1) -> dict[str, Estimate]:
+def decompose(results: Any, generation: int = -1) -> dict[str, Estimate]:
     """What R is made of: shares that differ, images that differ, and both together; secondary
     results, intervals only.
 
@@ -145,7 +146,7 @@ def decomposition(results: Any, generation: int = -1) -> dict[str, Estimate]:
     """
     return {
         part: _combined(results, weights, generation)
-        for part, weights in PARTS.items()
+        for part, weights in PARTS_OF_R.items()
         if all(map(results.of, weights))
     }
 
@@ -286,26 +287,3 @@ def _units(o: Any) -> tuple[np.ndarray, np.ndarray]:
     else the cell."""
     _, first, unit = np.unique(o.unit, return_index=True, return_inverse=True)
     return unit, o.label[first] if o.paired else (o.label * o.occurs.shape[1] + o.group)[first]
-
-
-# ---- By chance alone -----------------------------------------------------------------------------
-
-
-def floor_of_change(
-    first: list[Any],
-    second: list[Any],
-    metric: str = "headline",
-    generation: int = -1,
-    seeds: int = 1,
-) -> Band:
-    """Floor of a change: the band of an A/A pair, two arms that differ by chance alone.
-
-    first, second  outcomes of the same seeds, such as the arm real with reserve stream 0 and with
-                   stream 1
-    metric         "headline" or a registered metric with one value
-    seeds          1: band for the thin lines of a figure; n: for the mean of n seeds
-    returns        Band   of d_s = M(first) - M(second), see `prediction_band`
-    raises         ValueError   if the seeds or the numerics differ
-    """
-    _check_pairs(first, second, "an A/A pair needs two arms")
-    return prediction_band((curve(first, metric) - curve(second, metric))[:, generation], seeds)

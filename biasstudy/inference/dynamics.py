@@ -10,7 +10,7 @@ generation adds to it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ import pandas as pd
 from scipy import stats
 
 from ..experiment import PROTOCOLS
+from ..measures import LEVEL
+from ..measures.shares import favoured_part, told_counts
 from .contrasts import estimate_of, headline, headline_weights, right_of
-from .intervals import LEVEL, Estimate, two_way_interval
+from .intervals import Estimate, over_seeds
 
 _OF_THE_MAP = (
     "dataset",
@@ -34,9 +36,54 @@ _OF_THE_MAP = (
     "labels",
     "warm_start",
 )
+_ASSIGNED = ("bias", "seed")  # what differs within a setting
+_OF_A_STEP = (
+    "assigned",
+    "seed",
+    "share_before",
+    "share_after",
+    "clear",
+    "contrast_before",
+    "contrast_after",
+)
 
 
 # ---- Experiments at several assigned levels ------------------------------------------------------
+
+
+def told_apart(experiments: Sequence[Any], but: tuple[str, ...] = ("seed",)) -> list[str]:
+    """What tells experiments apart, in words: "generator gan", "guidance 1.5".
+
+    A field is named where those before it leave two experiments alike, an option by itself.
+
+    experiments  Experiments
+    but          fields that do not count
+    returns      a text for each, empty where there is nothing to tell or an option is not given
+    """
+    choices = [_choices(e, but) for e in experiments]
+    words: list[list[str]] = [[] for _ in experiments]
+    alike = [""] * len(experiments)
+    for name in dict.fromkeys(name for given in choices for name in given):
+        finer = [
+            f"{so_far} {given.get(name)!r}" for so_far, given in zip(alike, choices, strict=True)
+        ]
+        if len(set(finer)) > len(set(alike)):
+            alike = finer
+            for mine, given in zip(words, choices, strict=True):
+                mine += [f"{name.split('.')[-1]} {given[name]}"] if name in given else []
+    return [", ".join(mine) for mine in words]
+
+
+def _choices(e: Any, but: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of an experiment, its options one by one: `generator_options.guidance`."""
+    choices: dict[str, Any] = {}
+    for name, value in e.fields().items():
+        if name not in but:
+            options = value if isinstance(value, dict) else None
+            choices |= (
+                {name: value} if options is None else {f"{name}.{k}": options[k] for k in options}
+            )
+    return choices
 
 
 def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
@@ -45,87 +92,57 @@ def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
 
     parts    name -> Results, as of `Study.split`; variants that are not `start: biased`, or lack an
              arm `generated`, are left
-    returns  the settings with at least two levels; a name is what distinguishes its variants from
-             others, or its generator
+    returns  the settings with at least two levels; a name is what tells them apart, see
+             `told_apart`, or of a single one its generator
     """
-    found: dict[str, tuple[str, dict[float, Any]]] = {}
-    for name, results in parts.items():
+    settings: dict[str, dict[float, Any]] = {}
+    for results in parts.values():
         outcomes = results.of("generated")
-        if not outcomes or outcomes[0].experiment.start != "biased":
-            continue
-        e = outcomes[0].experiment
-        setting = str(
-            {key: value for key, value in e.fields().items() if key not in ("bias", "seed")}
-        )
-        words = [
-            word for word in name.split(", ") if word and not word.startswith(("bias ", "start "))
-        ]
-        found.setdefault(setting, (", ".join(words) or f"generator {e.generator}", {}))[1][
-            e.bias
-        ] = results
-    named: dict[str, dict[float, Any]] = {}
-    for name, levels in found.values():
-        if len(levels) > 1:
-            unique = name if name not in named else f"{name} ({len(named)})"
-            named[unique] = dict(sorted(levels.items()))
-    return named
+        if outcomes and outcomes[0].experiment.start == "biased":
+            e = outcomes[0].experiment
+            same = str(sorted(_choices(e, _ASSIGNED).items()))
+            settings.setdefault(same, {})[e.bias] = results
+    several = [levels for levels in settings.values() if len(levels) > 1]
+    firsts = [next(iter(levels.values())).of("generated")[0].experiment for levels in several]
+    return {
+        words or f"generator {e.generator}": dict(sorted(levels.items()))
+        for words, e, levels in zip(told_apart(firsts, _ASSIGNED), firsts, several, strict=True)
+    }
 
 
 def transfer_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """One-step map of every seed: share of the favoured cells and accuracy contrast, assigned and
-    after one generation.
-
-    returns  setting, assigned (bias), seed, share_before (in the start), share_after (in the batch
-             of generation 0, among images with a clear group; nan if there is none), clear (share
-             of those images), contrast_before (generation 0), contrast_after (generation 1)
-    """
-    rows = []
-    for setting, levels in by_level(parts).items():
-        for level, results in levels.items():
-            outcomes = results.of("generated")
-            for o, line in zip(outcomes, headline(outcomes), strict=True):
-                after = favoured_shares(o)[0]
-                clear = np.mean(o.batches[0]["group"] >= 0)
-                rows.append(
-                    (
-                        setting,
-                        level,
-                        o.experiment.seed,
-                        _start_share(o),
-                        after,
-                        clear,
-                        line[0],
-                        line[1],
-                    )
-                )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "setting",
-            "assigned",
-            "seed",
-            "share_before",
-            "share_after",
-            "clear",
-            "contrast_before",
-            "contrast_after",
-        ],
+    """`one_step` of every setting, with its name in the column setting."""
+    tables = [one_step(levels).assign(setting=name) for name, levels in by_level(parts).items()]
+    columns = ["setting", *_OF_A_STEP]
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
     )
 
 
-def _start_share(o: Any) -> float:
-    return float(o.counts[o.favoured > 0].sum() / o.counts.sum())
+def one_step(levels: Mapping[float, Any]) -> pd.DataFrame:
+    """One-step map of every seed of a setting: share of the favoured cells and accuracy contrast,
+    assigned and after one generation.
+
+    levels   bias -> Results, as of `by_level`
+    returns  assigned (bias), seed, share_before (in the start), share_after (in the batch of
+             generation 0, among images with a clear group; nan if there is none), clear (share of
+             those images), contrast_before (generation 0), contrast_after (generation 1)
+    """
+    rows = []
+    for level, results in levels.items():
+        outcomes = results.of("generated")
+        for o, line in zip(outcomes, headline(outcomes), strict=True):
+            shares = favoured_part(o.counts, o.favoured), favoured_shares(o)[0]
+            clear = np.mean(o.batches[0]["group"] >= 0)
+            rows.append((level, o.experiment.seed, *shares, clear, line[0], line[1]))
+    return pd.DataFrame(rows, columns=list(_OF_A_STEP))
 
 
 def favoured_shares(o: Any) -> np.ndarray:
     """Share of the favoured cells in every batch, among images with a clear group; (T,), nan where
     there is none."""
-    shares = []
-    for batch in o.batches:
-        clear = batch["group"] >= 0
-        hits = o.favoured[batch["label"][clear], batch["group"][clear]] > 0
-        shares.append(hits.mean() if len(hits) else np.nan)
-    return np.array(shares, float)
+    told = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
+    return np.array([favoured_part(counts, o.favoured) for counts in told])
 
 
 # ---- The transfer map ----------------------------------------------------------------------------
@@ -161,7 +178,7 @@ class TransferMap:
 def transfer_map(table: pd.DataFrame, what: str = "share") -> TransferMap:
     """The map of one setting.
 
-    table    rows of `transfer_table` of one setting, every seed at every level
+    table    of `one_step`: one setting, every seed at every level
     what     share or contrast
     raises   ValueError   if a level lacks a seed, or the name is another
     """
@@ -308,9 +325,7 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
         and not PROTOCOLS[o.experiment.protocol].balanced
     ]
     for setting, levels in by_level(parts).items():
-        table = transfer_table(
-            {f"{setting}, bias {level}": results for level, results in levels.items()}
-        )
+        table = one_step(levels)
         found = transfer_map(table)
         seeds = sorted(table.seed.unique())
         wanted, seen = _of_the_map(next(iter(levels.values())).of("generated")[0].experiment), set()
@@ -321,8 +336,8 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
             seen.add(other.id)
             i = seeds.index(other.seed)
             own = TransferMap(found.before, found.step[i : i + 1], found.clear)
-            _, batches = predicted_shares(own, np.array([_start_share(o)]), other, len(o.batches))
-            measured = favoured_shares(o)
+            start, measured = favoured_part(o.counts, o.favoured), favoured_shares(o)
+            _, batches = predicted_shares(own, np.array([start]), other, len(o.batches))
             rows += [
                 (
                     setting,
@@ -331,7 +346,7 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
                     other.bias,
                     other.seed,
                     t,
-                    _start_share(o),
+                    start,
                     batches[0, t],
                     measured[0],
                     measured[t],
@@ -372,7 +387,7 @@ def prediction_errors(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["setting", "protocol", "ratio", "bias", "generation"]
     rows = []
     for where, part in table.groupby(keys, sort=False):
-        e = two_way_interval((part.measured - part.predicted).to_numpy()[:, None], np.zeros(1, int))
+        e = over_seeds((part.measured - part.predicted).to_numpy())
         rows.append(
             (
                 *where,
@@ -394,7 +409,7 @@ def prediction_errors(table: pd.DataFrame) -> pd.DataFrame:
 # ---- Convergence across starts -------------------------------------------------------------------
 
 
-def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, Estimate]:
+def slopes_across_starts(levels: Mapping[float, Any], generation: int = -1) -> dict[str, Estimate]:
     """Do starts of different bias come together? The slope of M_T on M_0, with the assigned level z
     as instrument.
 
@@ -420,8 +435,8 @@ def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, 
     }
     if len({tuple(s) for s in seeds.values()}) > 1 or not next(iter(seeds.values())):
         raise ValueError(
-            "convergence needs the arms generated and none with the same seeds at every level; "
-            f"got {seeds}"
+            "slopes across starts need the arms generated and none with the same seeds at every "
+            f"level; got {seeds}"
         )
 
     def moved(arm: str, t: int) -> np.ndarray:
@@ -443,13 +458,13 @@ def convergence(levels: Mapping[float, Any], generation: int = -1) -> dict[str, 
 
 
 def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """`convergence` of every setting with the arm none: setting, slope (of the arms generated,
-    none, their difference), value, low, high, p, n."""
+    """`slopes_across_starts` of every setting with the arm none: setting, slope (of the arms
+    generated, none, their difference), value, low, high, p, n."""
     rows = [
         (setting, name, e.mean, e.low, e.high, e.p, e.n)
         for setting, levels in by_level(parts).items()
         if all(results.of("none") for results in levels.values())
-        for name, e in convergence(levels).items()
+        for name, e in slopes_across_starts(levels).items()
     ]
     return pd.DataFrame(rows, columns=["setting", "slope", "value", "low", "high", "p", "n"])
 

@@ -1,17 +1,15 @@
-"""Estimates and their uncertainty from plain arrays: the two-way interval, Holm, sign flips,
-prediction bands.
+"""Estimates and their uncertainty from plain arrays: the two-way interval, Holm.
 
-numpy and scipy only. What is estimated is in `inference`.
+numpy and scipy only. What is estimated is in `contrasts`.
 """
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+from ..measures import LEVEL
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,11 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half, se, df, p, float(detectable), d)
 
 
+def over_seeds(d: np.ndarray) -> Estimate:
+    """The mean of one value per seed and its t interval: `two_way_interval` without test images."""
+    return two_way_interval(np.asarray(d, float)[:, None], np.zeros(1, int))
+
+
 def _variance_of_sum(x: np.ndarray, stratum: np.ndarray) -> np.ndarray:
     """Variance of sum(x) when units are drawn anew within strata, sum_h n_h var_h; (..., n_units)
     to (...)."""
@@ -118,51 +121,3 @@ def holm(p_values: Any) -> np.ndarray:
     adjusted = np.full(len(p), np.nan)
     adjusted[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(order), 0, -1)))
     return adjusted
-
-
-def sign_flip(d: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p-value of mean 0 if the sign of every difference is a coin toss: a robustness
-    check without a t.
-
-    p = P(|mean of +-d| >= |mean d|), over all 2^n signs up to n = 12, above over 2^12 random ones
-    and the observed
-
-    d        (n,) float   differences of two arms, one per seed
-    returns  float        at least 2^(1 - n); nan with a nan in d
-    """
-    d = np.asarray(d, float)
-    if np.isnan(d).any():
-        return float("nan")
-    if len(d) <= 12:
-        signs = np.array(list(itertools.product((1, -1), repeat=len(d))))
-    else:
-        signs = np.random.default_rng(seed).choice((1, -1), (2**12, len(d)))
-        signs[0] = 1
-    return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12 * np.abs(d).sum()))
-
-
-@dataclass(frozen=True)
-class Band:
-    """A mean, a 95 % band around it, the standard deviation between seeds and the number of
-    seeds."""
-
-    mean: float
-    low: float
-    high: float
-    sd: float
-    n: int
-
-
-def prediction_band(d: np.ndarray, seeds: int = 1) -> Band:
-    """Where the mean over new seeds lies: mean d +- t(n - 1) sd(d) sqrt(1/n + 1/seeds).
-
-    d        (n,) float   one value per seed
-    seeds    int          how many new seeds are averaged
-    returns  Band         nan but the mean with one seed
-    """
-    n, mean, nan = len(d), float(d.mean()), float("nan")
-    if n < 2:
-        return Band(mean, nan, nan, nan, n)
-    sd = float(d.std(ddof=1))
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * sd * (1 / n + 1 / seeds) ** 0.5
-    return Band(mean, mean - half, mean + half, sd, n)

@@ -30,7 +30,8 @@ from ..core.counts import largest_remainder, spread
 from ..core.store import kind
 from ..data.conditions import Conditions
 from ..data.images import LabeledImages
-from ..measures.correction import corrected_shares, favoured_share, most_likely, told_counts
+from ..measures.correction import corrected_shares, favoured_share, most_likely
+from ..measures.shares import told_counts
 
 # times that a share may have changed for `rebalance` to undo it; so it keeps at least one image in
 # nine

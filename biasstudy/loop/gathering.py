@@ -10,7 +10,7 @@ from ..core.store import Stage, Store, needed_by
 from ..data.pools import ORIGINS, Pool
 from ..data.real import RealData
 from ..experiment import Experiment
-from ..measures.correction import told_counts
+from ..measures.shares import told_counts
 from .generations import Generation
 from .instruments import Instruments
 from .results import Outcome, entries_of, in_steps

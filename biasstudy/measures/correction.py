@@ -16,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 
 from ..core.seeds import seed_for
+from . import LEVEL
 
-LEVEL = 0.95
 BOOTSTRAPS = 400
 # probability in place of 0: what no test image was told is no proof that none ever is
 _NEVER = 1e-9
@@ -68,50 +68,7 @@ class FavouredShare:
     deviations: np.ndarray
 
 
-@dataclass(frozen=True)
-class Consistency:
-    """How often the probe sees the group that was told; (G,) each, nan with n = 0.
-
-    share       of generated images told the group, those in which the probe sees it
-    accuracy    the same of real test images of the group
-    n, n_test   images told the group, and test images of it
-    """
-
-    share: np.ndarray
-    accuracy: np.ndarray
-    n: np.ndarray
-    n_test: np.ndarray
-
-
-@dataclass(frozen=True)
-class Swap:
-    """How much corrected shares depend on the probe, over the n cells that both have; nan if there
-    is none.
-
-    largest, mean   absolute difference
-    overlap         cells whose intervals meet, in [0, 1]
-    """
-
-    largest: float
-    mean: float
-    overlap: float
-    n: int
-
-
 # ---- Shares of groups ----------------------------------------------------------------------------
-
-
-def told_counts(label: np.ndarray, group: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Counts of images by told class and group said by the probe (the last column: unclear); (K, G
-    + 1) int.
-
-    label   (N,) int        told class
-    group   (N,) int        what the probe says; below 0: unclear
-    shape   (K, G)
-    """
-    table = np.zeros((shape[0], shape[1] + 1), np.int64)
-    np.add.at(table, (label, np.where(group < 0, shape[1], group)), 1)
-    return table
 
 
 def corrected_shares(
@@ -148,7 +105,7 @@ def corrected_shares(
     source     ours; metrics.md, section 7 (idea of CLEAM); estimator and interval chosen by
                simulation, see the tests
     """
-    told, confusion, occurs = _checked(told, confusion, occurs, n_boot, level)
+    told, confusion, occurs = _probe_counts(told, confusion, occurs, n_boot, level)
     K, G = occurs.shape
     share, low, high = np.full((3, K, G), np.nan)
     other, other_low, other_high, condition = np.full((4, K), np.nan)
@@ -249,7 +206,7 @@ def favoured_share(
     source     ours; a one-step correction of a regularised estimate, as in the debiased lasso;
                coverage in the tests
     """
-    told, confusion, occurs = _checked(told, confusion, occurs, n_boot, level)
+    told, confusion, occurs = _probe_counts(told, confusion, occurs, n_boot, level)
     favoured = np.asarray(favoured)
     if favoured.shape != occurs.shape or not ((favoured > 0) & occurs).any():
         raise ValueError(
@@ -304,54 +261,6 @@ def _covariance(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     )
 
 
-# ---- Images told a group, and another probe ------------------------------------------------------
-
-
-def consistency(told: np.ndarray, said: np.ndarray, confusion: np.ndarray) -> Consistency:
-    """How often the probe sees the group that images were told, beside how often it is right on
-    real ones.
-
-    Reported, not bounded: shares of images told their group are fixed, and whether a group unseen
-    is an image gone wrong or a probe gone wrong no confusion on real images can tell.
-
-    told       (N,) int          told group of generated images
-    said       (N,) int          what the probe says; below 0: unclear
-    confusion  (G, G + 1) int    test images by true group and group said
-    raises     ValueError        for other shapes, or a group told that the confusion does not know
-    """
-    told, said, confusion = np.asarray(told), np.asarray(said), _counts("confusion", confusion)
-    G = len(confusion)
-    if told.shape != said.shape or told.ndim != 1 or confusion.shape != (G, G + 1):
-        raise ValueError(
-            f"told and said must be equally long, confusion (G, G + 1); got {told.shape}, "
-            f"{said.shape}, "
-            f"{confusion.shape}"
-        )
-    if len(told) and not 0 <= told.min() <= told.max() < G:
-        raise ValueError(f"told groups must be 0..{G - 1}; got {told.min()}..{told.max()}")
-    n, n_test = np.bincount(told, minlength=G), confusion.sum(1)
-    seen = np.bincount(told[said == told], minlength=G)
-    return Consistency(_rate(seen, n), _rate(np.diagonal(confusion), n_test), n, n_test)
-
-
-def swap(first: Shares, second: Shares) -> Swap:
-    """How much the corrected shares of one batch change when another probe tells the groups.
-
-    raises   ValueError   if the two are not of the same classes and groups
-    """
-    if first.share.shape != second.share.shape:
-        raise ValueError(
-            f"both must be of the same classes and groups; got {first.share.shape} and "
-            f"{second.share.shape}"
-        )
-    both = ~np.isnan(first.share) & ~np.isnan(second.share)
-    if not both.any():
-        return Swap(np.nan, np.nan, np.nan, 0)
-    apart = np.abs(first.share - second.share)[both]
-    meet = (first.low <= second.high)[both] & (second.low <= first.high)[both]
-    return Swap(float(apart.max()), float(apart.mean()), float(meet.mean()), int(both.sum()))
-
-
 # ---- Counts and replicates -----------------------------------------------------------------------
 
 
@@ -365,7 +274,7 @@ def _counts(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _checked(
+def _probe_counts(
     told: np.ndarray, confusion: np.ndarray, occurs: np.ndarray, n_boot: int, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     told, confusion, occurs = (
@@ -442,7 +351,3 @@ def _redrawn(counts: np.ndarray, n_boot: int, seed: int, y: int) -> np.ndarray:
 def _central(replicates: np.ndarray, level: float) -> np.ndarray:
     """Lower and upper end of the central replicates; (B, ...) to (2, ...)."""
     return np.quantile(replicates, [0.5 - level / 2, 0.5 + level / 2], axis=0)
-
-
-def _rate(hits: np.ndarray, n: np.ndarray) -> np.ndarray:
-    return np.divide(hits, n, out=np.full(len(n), np.nan), where=n > 0)

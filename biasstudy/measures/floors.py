@@ -1,8 +1,7 @@
 """Floors: what a gap between groups would be if groups did not matter.
 
 A largest difference is positive by chance, and a loss of accuracy that hits all groups alike widens
-it. Its floor is its distribution when correctness is permuted across groups within a class. The
-floor of a *change* is in `inference`.
+it. Its floor is its distribution when correctness is permuted across groups within a class.
 
 Letters: R classifiers, N test images, K classes, G groups.
 """
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from . import LEVEL
 from .metrics import gap, measure, min_over_max, rate
 
-LEVEL = 0.95
 PERMUTATIONS = 1000
 
 

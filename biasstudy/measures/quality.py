@@ -254,7 +254,7 @@ class Nearest(NamedTuple):
     ratio: float
 
 
-def nearest(train: np.ndarray, fake: np.ndarray, held_out: np.ndarray) -> Nearest:
+def nearest_images(train: np.ndarray, fake: np.ndarray, held_out: np.ndarray) -> Nearest:
     """Nearest-training-image check: are generated images closer to the training set than new real
     images are?
 
@@ -398,11 +398,11 @@ def quality(
     """All measures of a batch of generated images: overall, per class and per group.
 
     Names: kid, kid-se, fid, precision, recall, density, coverage, copied-share, nearest-ratio (see
-    kid, fid, precision_recall, nearest), and kid-gap = largest minus smallest kid of a group,
-    positive by chance: read it beside kid-se. Overall: all images (a generated one of unclear group
-    too) against real ones of the start's shares. Per class: those told the class, against real ones
-    of the class with the start's group shares. Per group: those the probe sees in the group,
-    against real ones of the group with the start's class shares.
+    kid, fid, precision_recall, nearest_images), and kid-gap = largest minus smallest kid of a
+    group, positive by chance: read it beside kid-se. Overall: all images (a generated one of
+    unclear group too) against real ones of the start's shares. Per class: those told the class,
+    against real ones of the class with the start's group shares. Per group: those the probe sees in
+    the group, against real ones of the group with the start's class shares.
 
     real     Sample                         real images that nobody trained on, groups known; also
              the held-out set

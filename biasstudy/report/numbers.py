@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.contrasts import contrast, curve, decomposition
+from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
 from ..inference.intervals import Estimate, two_way_interval
 from ..loop.results import Results, batch_values, quality_values
@@ -319,7 +319,7 @@ def _parts(found: Stored) -> str:
     names = ("total", "shares", "quality", "interaction", "label errors")
     lines = []
     for setting in PARTS_OF:
-        parts = decomposition(found.parts[setting[0]][setting[1]])
+        parts = decompose(found.parts[setting[0]][setting[1]])
         cells = [interval(parts[name]) if name in parts else "not run" for name in names]
         lines.append((_setting(found, *setting), *cells))
     return _markdown(("setting", "total (R)", *names[1:]), lines)

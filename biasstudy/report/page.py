@@ -43,7 +43,7 @@ _COLUMNS = {
 }
 
 
-def write(folder: Path, found: Stored | None = None) -> Path:
+def write_page(folder: Path, found: Stored | None = None) -> Path:
     """Write folder/index.html from stored results, and from folder/figures/*.json where a study was
     made there.
 
@@ -56,7 +56,7 @@ def write(folder: Path, found: Stored | None = None) -> Path:
             f'<p class="answer">{html.escape(answer(found))}</p>',
             *_across(found),
             *_dynamics(found),
-            *_ledger(found),
+            *_claims(found),
             *_cost(found),
             *_own(folder),
         ]
@@ -79,19 +79,19 @@ def write(folder: Path, found: Stored | None = None) -> Path:
 
 def _across(found: Stored) -> Iterable[str]:
     yield "<h2>Across data sets</h2>"
-    yield _drawn(
+    yield _embedded(
         figures.effects(found.effects, found.mark)[0],
         "A, the change of the accuracy contrast that adding generated images makes in the last "
         "generation, with its "
         "95 % interval for new seeds and new test images, in every setting.",
         wide=True,
     )
-    yield _drawn(
+    yield _embedded(
         figures.ways(found.parts, found.mark)[0],
         "The way of every setting through the plane of accuracy and contrast, generated minus "
         "retraining alone.",
     )
-    yield _drawn(
+    yield _embedded(
         figures.dose(found.effects, found.parts, found.mark)[0],
         "A against the ratio and against the share of fresh real images, where settings differ in "
         "nothing else; "
@@ -104,7 +104,7 @@ def _across(found: Stored) -> Iterable[str]:
     )
     # given, not measured
     chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}
-    yield _table(found.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS))
+    yield _html_table(found.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS))
 
 
 def _dynamics(found: Stored) -> Iterable[str]:
@@ -120,7 +120,7 @@ def _dynamics(found: Stored) -> Iterable[str]:
         "these results: exploratory "
         "until new data confirm it.</p>"
     )
-    yield _drawn(
+    yield _embedded(
         figures.levels(found.judgements, found.mark)[0],
         "Change at each assigned level of bias, with 95 % intervals: of the classifiers' "
         "contrast, and of the shares "
@@ -137,7 +137,7 @@ def _dynamics(found: Stored) -> Iterable[str]:
     )
 
 
-def _ledger(found: Stored) -> Iterable[str]:
+def _claims(found: Stored) -> Iterable[str]:
     yield "<h2>Claims of the paper's abstract, in our words</h2>"
     for claim in LEDGER:
         yield (
@@ -155,10 +155,10 @@ def _cost(found: Stored) -> Iterable[str]:
         f"experiments, {hours:.1f} "
         "process hours; each stage is counted once in a study.</p>"
     )
-    yield _table(found.cost)
+    yield _html_table(found.cost)
 
 
-def _table(table: pd.DataFrame) -> str:
+def _html_table(table: pd.DataFrame) -> str:
     """A table of a page; numbers with three digits."""
     cells = [
         [
@@ -180,7 +180,7 @@ def _table(table: pd.DataFrame) -> str:
     return f'<div class="table"><table>{head}{body}</table></div>'
 
 
-def _drawn(figure: Figure, claim: str, wide: bool = False) -> str:
+def _embedded(figure: Figure, claim: str, wide: bool = False) -> str:
     """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone,
     not shrunk."""
     drawn = io.BytesIO()

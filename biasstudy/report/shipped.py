@@ -1,5 +1,9 @@
 """Results that ship with the package: written as one file a study, read as if they had been run
-here."""
+here.
+
+A study whose experiments another study holds, from the same stages, names those of them that are
+its own: they are kept once.
+"""
 
 import io
 import json
@@ -26,7 +30,7 @@ def _shown(grid: np.ndarray, n_classes: int) -> np.ndarray:
     )
 
 
-def save(
+def save_study(
     results: Results,
     folder: Path,
     study: str,
@@ -37,13 +41,30 @@ def save(
 ) -> None:
     """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance) and, to be
     read without the package, <study>.csv.xz: the rows of the table that are of no single class or
-    group.
+    group. Where another study in the folder holds all of it, <study>.json.xz alone, which names the
+    other and the experiments.
 
+    command   that makes these results, from a parameter file of the repository
     parts     results of each variant, by its name; default: all are one
     pictures  whether those of the first seed are kept
     measured  of the run that made them, into the provenance: wall time, workers and the like
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ids = [o.experiment.id for o in results.outcomes]
+    about = {
+        "study": study,
+        "command": command,
+        "variants": [
+            {"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
+            for name, part in (parts or {"": results}).items()
+        ],
+        **(measured or {}),
+    }
+    if whole := _holder(results, folder, study, pictures):
+        for ending in ("npz", "csv"):
+            (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
+        _write_about(folder, study, {**about, "part of": whole, "experiments": ids})
+        return
     plain = results.table.query("label.isna() and group.isna()").drop(
         columns=["numerics", "prior", "label", "group"]
     )
@@ -59,6 +80,8 @@ def save(
             "counts": o.counts,
             "pools": o.pools.astype(np.int32),
         }
+        if o.origins is not None:
+            mine["origins"] = o.origins.astype(np.int32)
         mine |= {
             f"batch{t}/{k}": v.astype(np.int16)
             for t, b in enumerate(o.batches)
@@ -95,19 +118,22 @@ def save(
     buffer = io.BytesIO()
     np.savez(buffer, **dict(sorted(arrays.items(), key=lambda item: item[0].split("/")[::-1])))  # type: ignore[arg-type]
     (folder / f"{study}.npz.xz").write_bytes(lzma.compress(buffer.getvalue(), preset=9))
-    ids = [o.experiment.id for o in results.outcomes]
-    variants = [
-        {"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
-        for name, part in (parts or {"": results}).items()
-    ]
-    about = {
-        "study": study,
-        "command": command,
-        "outcomes": records,
-        "variants": variants,
-        **(measured or {}),
-    }
-    _write_about(folder, study, about)
+    _write_about(folder, study, {**about, "outcomes": records})
+
+
+def _holder(results: Results, folder: Path, study: str, pictures: bool) -> str | None:
+    """The study in the folder that holds all these results, and pictures if they are asked for;
+    None if there is none."""
+    mine = {o.experiment.id: o.stages for o in results.outcomes}
+    for other in studies(folder):
+        about = _about(folder, other)
+        if other == study or "part of" in about:
+            continue
+        records = {record["experiment"]: record for record in about["outcomes"]}
+        held = all(id in records and records[id]["stages"] == mine[id] for id in mine)
+        if held and (not pictures or any(records[id]["n_grids"] for id in mine)):
+            return other
+    return None
 
 
 def studies(folder: Path | None = None) -> list[str]:
@@ -132,43 +158,31 @@ def _write_about(folder: Path, study: str, about: dict[str, Any]) -> None:
     )
 
 
-def save_part(
-    folder: Path, study: str, of: str, variants: Mapping[str, str], arms: tuple[str, ...]
-) -> None:
-    """Let the results of some arms of some variants of a stored study be those of another study,
-    too: kept once.
-
-    variants   name in the new study -> name in the stored one; KeyError if there is none
-    """
-    whole = reference_parts(of, folder)
-    _ = [whole[name] for name in variants.values()]
-    _write_about(
-        folder,
-        study,
-        {"study": study, "part of": of, "variants": list(variants.items()), "arms": list(arms)},
-    )
-
-
 def is_part(study: str, folder: Path | None = None) -> bool:
-    """Whether a stored study is a part of another, see `save_part`."""
+    """Whether another stored study holds the results of this one."""
     return "part of" in _about(folder or REFERENCE, study)
+
+
+def recipe(study: str, folder: Path | None = None) -> str:
+    """The command that makes the results of a stored study again."""
+    return _about(folder or REFERENCE, study)["command"]
 
 
 def reference(study: str, folder: Path | None = None) -> Results:
     """Results that ship with the package; FileNotFoundError lists the known ones."""
     folder = folder or REFERENCE
-    about = _about(folder, study)
+    return _noted(_outcomes(_about(folder, study), folder))
+
+
+def _outcomes(about: dict[str, Any], folder: Path) -> list[Outcome]:
     if "part of" in about:
-        return _noted(
-            list(
-                {
-                    o.experiment.id: o for mine in _part(about, folder).values() for o in mine
-                }.values()
-            )
-        )
-    with np.load(io.BytesIO(lzma.decompress((folder / f"{study}.npz.xz").read_bytes()))) as file:
+        whole = _outcomes(_about(folder, about["part of"]), folder)
+        held = {o.experiment.id: o for o in whole}
+        return [held[id] for id in about["experiments"]]
+    packed = (folder / f"{about['study']}.npz.xz").read_bytes()
+    with np.load(io.BytesIO(lzma.decompress(packed))) as file:
         arrays = dict(file)
-    return _noted([_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])])
+    return [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
 
 
 def _noted(outcomes: list[Outcome]) -> Results:
@@ -191,25 +205,12 @@ def _noted(outcomes: list[Outcome]) -> Results:
 def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results]:
     """Results of each variant of a study that ships with the package, by the name of the
     variant."""
-    folder = folder or REFERENCE
-    about = _about(folder, study)
-    if "part of" in about:
-        note = reference(study, folder).note
-        return {name: Results(mine, note=note) for name, mine in _part(about, folder).items()}
     stored = reference(study, folder)
-    variants = about.get("variants", [{"name": "", "outcomes": range(len(stored.outcomes))}])
     return {
-        v["name"]: Results([stored.outcomes[i] for i in v["outcomes"]], note=stored.note)
-        for v in variants
-    }
-
-
-def _part(about: dict[str, Any], folder: Path) -> dict[str, list[Outcome]]:
-    """Outcomes of each variant of a study that is a part of another."""
-    whole = reference_parts(about["part of"], folder)
-    return {
-        name: [o for o in whole[old].outcomes if o.experiment.arm in about["arms"]]
-        for name, old in about["variants"]
+        variant["name"]: Results(
+            [stored.outcomes[i] for i in variant["outcomes"]], note=stored.note
+        )
+        for variant in _about(folder or REFERENCE, study)["variants"]
     }
 
 
@@ -253,6 +254,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         favoured=mine["favoured"],
         counts=mine["counts"],
         pools=mine["pools"].astype(np.int64),
+        origins=mine["origins"].astype(np.int64) if "origins" in mine else None,
         sizes=record["sizes"],
         paired=record["paired"],
         label=arrays["0/label"],

@@ -11,16 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..core.registry import DATASETS
 from ..experiment import Experiment
 from ..inference.conjecture import Judgement, judgements
 from ..inference.contrasts import CONTRASTS, all_contrasts, difference, excess, logit_contrast
-from ..inference.dynamics import by_level
-from ..inference.intervals import LEVEL, holm
-from ..inference.verdicts import MARGIN, SEEDS_FOR_VERDICT, verdict
+from ..inference.dynamics import by_level, told_apart
+from ..inference.verdicts import (
+    AMPLIFIED,
+    CANNOT_TELL,
+    MARGIN,
+    REDUCED,
+    SEEDS_FOR_VERDICT,
+    UNCHANGED,
+    corrected,
+    verdict,
+)
+from ..measures import LEVEL
 from .shipped import is_part, reference_parts, seconds, studies
 
 SETTING = (
@@ -47,8 +55,8 @@ class Stored:
 
     @functools.cached_property
     def effects(self) -> pd.DataFrame:
-        """One row per setting: see `effects`."""
-        return effects(self.parts)
+        """One row per setting: see `table_of_effects`."""
+        return table_of_effects(self.parts)
 
     @functools.cached_property
     def judgements(self) -> dict[tuple[str, str, str], Judgement]:
@@ -135,7 +143,7 @@ def stored(folder: Path | None = None) -> Stored:
     )
 
 
-def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """The answers of all settings: A, S, R, F of the last generation, with two corrections for
     their number.
 
@@ -149,29 +157,29 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     A setting that several studies hold has one row: in the study with most seeds, of these in that
     with most arms.
 
-    returns   study, variant, the fields in SETTING, generation, n, verdict, detectable (80 %
+    returns   study, variant, the fields in SETTING, generation, apart (in what else settings differ
+              that are alike in these, in words), n, verdict, detectable (80 %
               power), because, A_holm, A_all, then A, A_low, A_high, A_p and so on for S, R, F, nan
               where an arm was not run; A_logit, A_logit_low, A_logit_high: A where a uniform loss
               of accuracy near 1 counts as much as near 1/2; E, E_low, E_high: excess over the
               accuracy curve; no row without A
     """
-    rows, estimates, once = [], [], _once(parts)
+    rows, estimates, experiments, once = [], [], [], _once(parts)
     for study, variants in parts.items():
-        found = {name: all_contrasts(results) for name, results in variants.items()}
-        found = {name: c for name, c in found.items() if "A" in c}
-        tested = [c["A"].p if c["A"].n >= SEEDS_FOR_VERDICT else np.nan for c in found.values()]
-        for (name, c), p in zip(found.items(), holm(tested), strict=True):
+        estimated = {name: all_contrasts(results) for name, results in variants.items()}
+        estimated = {name: c for name, c in estimated.items() if "A" in c}
+        p_values = corrected(c["A"] for c in estimated.values())
+        for (name, c), p in zip(estimated.items(), p_values, strict=True):
             if (study, name) not in once:
                 continue
             e = variants[name].of("generated")[0].experiment
-            word = verdict(c["A"], None if np.isnan(p) else float(p))
             row = {
                 "study": study,
                 "variant": name,
                 **{field: getattr(e, field) for field in SETTING},
                 "generation": e.n_generations,
                 "n": c["A"].n,
-                "verdict": word.split(" (")[0],
+                "verdict": verdict(c["A"], float(p)).word,
                 "detectable": c["A"].detectable,
                 "because": bool("R" in c and c["R"].low > 0),
                 "A_holm": p,
@@ -195,10 +203,21 @@ def effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 )
             rows.append(row)
             estimates.append(c["A"])
+            experiments.append(e)
     table = pd.DataFrame(rows)
-    everything = holm([a.p if a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
-    table.insert(list(table).index("A_holm") + 1, "A_all", everything)
+    table.insert(list(table).index("A_holm") + 1, "A_all", corrected(estimates))
+    table.insert(list(table).index("generation") + 1, "apart", _apart(table, experiments))
     return table
+
+
+def _apart(table: pd.DataFrame, experiments: list[Experiment]) -> list[str]:
+    """In what else settings differ that are alike in SETTING and generation, in words."""
+    words = [""] * len(table)
+    for alike in table.groupby([*SETTING, "generation"]).indices.values():
+        told = told_apart([experiments[i] for i in alike])
+        for i, text in zip(alike, told, strict=True):
+            words[i] = text
+    return words
 
 
 def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
@@ -211,7 +230,7 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
             if not generated:
                 continue
             same, size = (
-                _setting(generated[0].experiment),
+                _identity(generated[0].experiment),
                 (len(generated), len({o.experiment.arm for o in results.outcomes})),
             )
             if same not in chosen or size > chosen[same][0]:
@@ -219,7 +238,7 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(study, name) for _, study, name in chosen.values()}
 
 
-def _setting(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
+def _identity(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
     """What an experiment is but for some fields: a default written out, or a quota without a
     filter, makes no other."""
     idle = but if e.filter != "none" else (*but, "shortfall")
@@ -270,7 +289,7 @@ def _protocol(results: Any) -> str:
 
 def _but_protocol(results: Any) -> str:
     """What a setting is, its protocol apart."""
-    return _setting(results.of("generated")[0].experiment, ("protocol", "seed"))
+    return _identity(results.of("generated")[0].experiment, ("protocol", "seed"))
 
 
 def answer(found: Stored) -> str:
@@ -282,7 +301,7 @@ def answer(found: Stored) -> str:
     table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & found.effects.dataset.isin(real)]
     if table.empty:
         return f"No answer: no setting on real data has {SEEDS_FOR_VERDICT} seeds."
-    count, up = table.verdict.value_counts(), table[table.verdict == "amplified"]
+    count, up = table.verdict.value_counts(), table[table.verdict == AMPLIFIED]
     n = (
         f"{table.n.min()}"
         if table.n.min() == table.n.max()
@@ -297,11 +316,7 @@ def answer(found: Stored) -> str:
     )
     sources = table.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
     asked = Stored({study: found.parts[study] for study in table.study.unique()})
-    known = {
-        word: count.get(word, 0)
-        for word in ("reduced", f"no change beyond {MARGIN}", "cannot tell")
-    }
-    reduced, unchanged, open_ = known.values()
+    reduced, unchanged, open_ = (count.get(w, 0) for w in (REDUCED, UNCHANGED, CANNOT_TELL))
     return (
         f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, "
         f"{len(asked.outcomes)} "

@@ -47,7 +47,7 @@ class Value(NamedTuple):
     group: int | None = None
 
 
-def listed(values: np.ndarray, n: np.ndarray | int, of: str) -> list[Value]:
+def values_of(values: np.ndarray, n: np.ndarray | int, of: str) -> list[Value]:
     """A Value per class (of="label") or per group (of="group"); n for each, or one for all."""
     counts = np.broadcast_to(n, values.shape)
     return [
@@ -59,7 +59,7 @@ def listed(values: np.ndarray, n: np.ndarray | int, of: str) -> list[Value]:
 # ---- Counting ------------------------------------------------------------------------------------
 
 
-def checked(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
+def aligned(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
     """The three arrays; ValueError if their lengths differ or one has a negative entry."""
     arrays = [np.asarray(x) for x in (label, predicted, group)]
     if len({len(x) for x in arrays}) > 1:
@@ -76,7 +76,7 @@ def shape_of(
     label: np.ndarray, predicted: np.ndarray, group: np.ndarray, like: np.ndarray | None = None
 ) -> tuple[int, int]:
     """(n_classes, n_groups): the shape of `like` where given, else what the data show."""
-    label, predicted, group = checked(label, predicted, group)
+    label, predicted, group = aligned(label, predicted, group)
     seen = (
         int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1,
         int(group.max(initial=-1)) + 1,
@@ -269,7 +269,7 @@ def measure(
                 f"{', '.join(given) or 'nothing'}"
             )
     found = function(
-        *checked(label, predicted, group),
+        *aligned(label, predicted, group),
         **{p.name: given[p.name] for p in asked if p.name in given},
     )
     if isinstance(found, Value):

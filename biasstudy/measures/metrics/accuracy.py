@@ -3,12 +3,12 @@
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, cells, gap, listed, rate, shape_of, summary
+from . import Value, cells, gap, rate, shape_of, summary, values_of
 
 
 def _accuracy_by(key: np.ndarray, correct: np.ndarray, size: int, of: str) -> list[Value]:
     n = np.bincount(key, minlength=size)
-    return listed(rate(np.bincount(key, correct, size), n), n, of)
+    return values_of(rate(np.bincount(key, correct, size), n), n, of)
 
 
 @METRICS.register("accuracy", version=1)
@@ -50,7 +50,7 @@ def class_accuracy(
 
 
 @METRICS.register("cell-accuracy", version=1)
-def cell_accuracy(
+def accuracy_of_cells(
     label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None
 ) -> list[Value]:
     """Accuracy of each class in each group: a_yg = P(yhat = y | y, g).

@@ -4,7 +4,7 @@ group?"""
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, listed, rate, shape_of
+from . import Value, rate, shape_of, values_of
 
 BINS = 15
 
@@ -53,7 +53,10 @@ def calibration_error(
     per_bin = np.bincount(group * BINS + bins, excess, n_groups * BINS).reshape(n_groups, BINS)
     n = np.bincount(group, minlength=n_groups)
     overall = rate(np.abs(per_bin.sum(0)).sum(), n.sum())
-    return [Value(float(overall), len(label)), *listed(rate(np.abs(per_bin).sum(1), n), n, "group")]
+    return [
+        Value(float(overall), len(label)),
+        *values_of(rate(np.abs(per_bin).sum(1), n), n, "group"),
+    ]
 
 
 @METRICS.register("overconfidence", version=1)
@@ -78,5 +81,5 @@ def overconfidence(
     overall = rate(excess.sum(), n.sum())
     return [
         Value(float(overall), len(label)),
-        *listed(rate(np.bincount(group, excess, n_groups), n), n, "group"),
+        *values_of(rate(np.bincount(group, excess, n_groups), n), n, "group"),
     ]

@@ -4,7 +4,7 @@ a prediction."""
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, contrast_weights, listed, rate, shape_of
+from . import Value, contrast_weights, rate, shape_of, values_of
 
 
 @METRICS.register("accuracy-contrast", version=1, needs=("biased start",))
@@ -48,13 +48,13 @@ def relative_contrast(
     return float((up - down) / room) if len(label) and room > 1e-9 else float("nan")
 
 
-_ONE_GROUP = "a photograph has one group, so it cannot be shown in another"
+_NOT_SHOWN_TWICE = "a photograph has one group, so it cannot be shown in another"
 
 
 @METRICS.register(
     "group-dependence",
     version=1,
-    refuses={"nested": _ONE_GROUP, "grouped": _ONE_GROUP},
+    refuses={"nested": _NOT_SHOWN_TWICE, "grouped": _NOT_SHOWN_TWICE},
     needs=("paired",),
 )
 def group_dependence(
@@ -80,5 +80,5 @@ def group_dependence(
     count = np.bincount(label[first], differs, len(n))
     return [
         Value(float(rate(count.sum(), n.sum())), len(first)),
-        *listed(rate(count, n), n, "label"),
+        *values_of(rate(count, n), n, "label"),
     ]

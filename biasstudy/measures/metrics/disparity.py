@@ -4,7 +4,7 @@ never clipped."""
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, listed, per_class, shape_of
+from . import Value, per_class, shape_of, values_of
 
 
 def _variance(
@@ -87,4 +87,6 @@ def class_disparity(
     source   ours: variance components
     """
     n_classes, n_groups = shape_of(label, predicted, group, occurs)
-    return listed(*_variance(label, n_classes, group, n_groups, label == predicted, unit), "label")
+    return values_of(
+        *_variance(label, n_classes, group, n_groups, label == predicted, unit), "label"
+    )

@@ -4,7 +4,7 @@ groups?"""
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, cells, confusion, gap, listed, min_over_max, per_class, rate, summary
+from . import Value, cells, confusion, gap, min_over_max, per_class, rate, summary, values_of
 
 _GROUPED = "a class belongs to one group, so no class can be compared between groups"
 _NEGATIVES = {
@@ -26,7 +26,7 @@ def equal_opportunity(
     source   Hardt et al. 2016, arXiv 1610.02413, for one class at a time
     """
     a, n = cells(label, predicted, group, occurs)
-    return listed(gap(a, axis=1), n.sum(1), "label")
+    return values_of(gap(a, axis=1), n.sum(1), "label")
 
 
 @per_class("within-class-ratio", "mean", "min", version=1, refuses={"grouped": _GROUPED})
@@ -47,7 +47,7 @@ def within_class_ratio(
     source   fairlearn equal_opportunity_ratio, for one class at a time
     """
     a, n = cells(label, predicted, group, occurs)
-    return listed(min_over_max(a, axis=1), n.sum(1), "label")
+    return values_of(min_over_max(a, axis=1), n.sum(1), "label")
 
 
 @per_class("equalized-odds", "mean", version=1, refuses=_NEGATIVES)
@@ -67,7 +67,7 @@ def equalized_odds(
     hit, n = np.einsum("ygy->yg", table), table.sum(2)
     false = table.sum(0).T - hit
     larger = np.maximum(gap(rate(hit, n), axis=1), gap(rate(false, n.sum(0) - n), axis=1))
-    return listed(larger, len(label), "label")
+    return values_of(larger, len(label), "label")
 
 
 @METRICS.register("equalized-odds-strict", version=1, refuses=_NEGATIVES)
@@ -102,4 +102,4 @@ def row_distance(
     for y in np.flatnonzero((n > 0).sum(1) > 1):
         rows = (table[y] / np.maximum(n[y], 1)[:, None])[n[y] > 0]
         farthest[y] = np.abs(rows[:, None] - rows).sum(2).max() / 2
-    return listed(farthest, n.sum(1), "label")
+    return values_of(farthest, n.sum(1), "label")

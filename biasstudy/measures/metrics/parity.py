@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import Value, confusion, gap, listed, min_over_max, per_class, rate
+from . import Value, confusion, gap, min_over_max, per_class, rate, values_of
 
 _BY_DESIGN = {
     "nested": "a group belongs to one class, so P(yhat | g) differs between groups by design; see "
@@ -31,7 +31,7 @@ def demographic_parity(
     source   fairlearn demographic_parity_difference, each class against the rest; maximum over
              classes as in Denis et al. 2021
     """
-    return listed(gap(_predicted_shares(label, predicted, group, occurs)), len(label), "label")
+    return values_of(gap(_predicted_shares(label, predicted, group, occurs)), len(label), "label")
 
 
 @per_class("disparate-impact", "mean", "min", version=1, refuses=_BY_DESIGN)
@@ -48,6 +48,6 @@ def disparate_impact(
     source   Feldman et al. 2015, arXiv 1412.3756; fairlearn demographic_parity_ratio, each class
              against the rest
     """
-    return listed(
+    return values_of(
         min_over_max(_predicted_shares(label, predicted, group, occurs)), len(label), "label"
     )

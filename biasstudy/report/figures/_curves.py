@@ -8,17 +8,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ...inference.contrasts import headline
+from ...inference.contrasts import HEADLINE, headline
 from ...loop.results import Results
 from ...measures.floors import floor_band
-from ._style import ARM_STYLE, BAND, LABELS, WIDTH, compact, mark_of, signed, use_style
+from ._style import (
+    ARM_STYLE,
+    BAND,
+    LABELS,
+    WIDTH,
+    by_seed,
+    compact,
+    lines_of_seeds,
+    mark_of,
+    signed,
+    use_style,
+)
 
 # the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within
 # their classes
 CURVES = {
-    "crossed": ("accuracy", "worst-group-accuracy", "accuracy-gap", "headline"),
-    "nested": ("accuracy", "equal-opportunity-mean", "class-disparity-mean", "headline"),
-    "grouped": ("accuracy", "worst-group-accuracy", "headline"),
+    "crossed": ("accuracy", "worst-group-accuracy", "accuracy-gap", HEADLINE),
+    "nested": ("accuracy", "equal-opportunity-mean", "class-disparity-mean", HEADLINE),
+    "grouped": ("accuracy", "worst-group-accuracy", HEADLINE),
 }
 # positive by chance
 FLOORED = (
@@ -34,7 +45,7 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
     their mean. The grey band of a gap is its floor: where one seed of the generated arm would lie
     if groups did not matter.
 
-    metrics  names of scalar metrics; "headline" is the signed accuracy contrast of `inference`;
+    metrics  names of scalar metrics; HEADLINE is the signed accuracy contrast of `inference`;
              default by design
     returns  the figure and its table: mean over seeds by metric, arm and generation
     """
@@ -58,17 +69,13 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
                 **BAND,
             )
         for arm, style in ARM_STYLE.items():
-            mine = table[(table.metric == metric) & (table.arm == arm)]
-            lines = mine.pivot(index="generation", columns="seed", values="value")
-            if lines.empty:
-                continue
-            if lines.shape[1] > 1:
-                axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
-            axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.8, **style)
+            lines = by_seed(table[(table.metric == metric) & (table.arm == arm)])
+            if not lines.empty:
+                lines_of_seeds(axis, lines, arm, **style)
         axis.set_title(LABELS.get(metric, metric))
         axis.set_xlabel("generation")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if metric == "headline":
+        if metric == HEADLINE:
             axis.axhline(0, color="#999999", linewidth=0.8)
     handles, names = axes[0][0].get_legend_handles_labels()
     if floor is not None:
@@ -81,7 +88,7 @@ def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
     """Values of scalar metrics by metric, arm, seed and generation; the classifiers of a seed
     averaged."""
     parts: list[Any] = []
-    scalar = [m for m in metrics if m != "headline"]
+    scalar = [m for m in metrics if m != HEADLINE]
     if scalar:
         found = results.table.query(
             "metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()"
@@ -89,7 +96,7 @@ def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
         parts.append(
             found.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean()
         )
-    if "headline" in metrics:
+    if HEADLINE in metrics:
         for arm in ARM_STYLE:
             outcomes = results.of(arm)
             if outcomes:
@@ -97,7 +104,7 @@ def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
                     parts.append(
                         pd.DataFrame(
                             {
-                                "metric": "headline",
+                                "metric": HEADLINE,
                                 "arm": arm,
                                 "seed": o.experiment.seed,
                                 "generation": range(len(line)),

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from ...inference.conjecture import SERIES, Judgement, naive_study
 from ...inference.dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
 from ...inference.verdicts import MARGIN
-from ._families import PALETTE, Parts, _mark
+from ._families import PALETTE, Variants, _mark
 from ._style import ARM_STYLE, WIDTH, signed, use_style
 
 
-def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation
     changes nothing; where a line crosses it from above, bias would come to rest (a bar on the
     diagonal: its interval, where it has one).
@@ -36,13 +36,7 @@ def transfer(parts: Parts) -> tuple[Figure, pd.DataFrame]:
         ):
             means = part.groupby("assigned")[[before, after]].mean()
             axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
-            axis.plot(
-                means[before],
-                means[after],
-                "-o",
-                color=color,
-                label=str(setting).removeprefix("generator "),
-            )
+            axis.plot(means[before], means[after], "-o", color=color, label=str(setting))
             rest = fixed_point(transfer_map(part, what))
             if np.isfinite(rest.value):
                 ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
@@ -120,6 +114,7 @@ def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFr
     table = pd.DataFrame(
         rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"]
     )
+    short = {", ".join(name[:-1]): name[-2] for name in found}  # without the study
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
     titles = {
         "contrast": "A: accuracy contrast of classifiers,\ngenerated minus none",
@@ -130,7 +125,6 @@ def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFr
         axis.axhline(0, color="#666666", linewidth=0.9)
         for i, (setting, part) in enumerate(table[table.of == what].groupby("setting", sort=False)):
             off = np.abs(part[["low", "high"]].to_numpy().T - part.change.to_numpy())
-            name = str(setting).split(", ", 1)[-1].removeprefix("generator ")
             axis.errorbar(
                 part.bias + 0.008 * i,
                 part.change,
@@ -138,7 +132,7 @@ def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFr
                 fmt="-o",
                 color=PALETTE[i % len(PALETTE)],
                 capsize=2,
-                label=f"{name}: {part.judgement.iloc[0]}",
+                label=f"{short[setting]}: {part.judgement.iloc[0]}",
             )
         axis.set_title(title)
         axis.set_xlabel("assigned bias")

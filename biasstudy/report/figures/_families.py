@@ -10,14 +10,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ... import inference
 from ...experiment import PROTOCOLS
-from ...inference.contrasts import CONTRASTS, all_contrasts
+from ...inference.contrasts import CONTRASTS, HEADLINE, PARTS_OF_R, all_contrasts, decompose
 from ...loop.results import Results
 from ._curves import curve_table
-from ._style import ARM_STYLE, LABELS, WIDTH, group_colors, mark_of, signed, use_style
+from ._style import (
+    ARM_STYLE,
+    GROUP_MARKERS,
+    LABELS,
+    WIDTH,
+    by_seed,
+    group_colors,
+    lines_of_seeds,
+    mark_of,
+    signed,
+    use_style,
+)
 
-Parts = Mapping[str, Results]
+Variants = Mapping[str, Results]
 CONTRAST_STYLE = {
     "A": ("#D55E00", "o"),
     "S": ("#CC79A7", "^"),
@@ -27,7 +37,7 @@ CONTRAST_STYLE = {
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#000000")
 
 
-def _mark(parts: Parts) -> str:
+def _mark(parts: Variants) -> str:
     first = next(iter(parts.values()))
     everything = Results(
         [o for results in parts.values() for o in results.outcomes], note=first.note
@@ -35,12 +45,12 @@ def _mark(parts: Parts) -> str:
     return mark_of(everything)
 
 
-def _columns(parts: Parts) -> int:
+def _columns(parts: Variants) -> int:
     """Panels in a row: full rows where that is possible."""
     return next((n for n in (5, 4, 3, 2) if len(parts) % n == 0), min(3, len(parts)))
 
 
-def _panels(parts: Parts, height: float) -> tuple[Figure, list[Any]]:
+def _panels(parts: Variants, height: float) -> tuple[Figure, list[Any]]:
     """One panel per variant, named; the rest of the grid is empty."""
     use_style()
     columns = _columns(parts)
@@ -71,25 +81,20 @@ def _stacked(rows: list[pd.DataFrame], names: Any) -> pd.DataFrame:
     )
 
 
-def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
+def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]:
     """One metric over generations, a panel per variant, a line per arm; thin lines are seeds.
 
-    metric   "headline" or a registered metric with one value
+    metric   HEADLINE or a registered metric with one value
     returns  the figure and its table: variant, metric, arm, seed, generation, value
     """
     figure, axes = _panels(parts, 1.9)
     tables = [curve_table(results, (metric,)) for results in parts.values()]
     for axis, table in zip(axes, tables, strict=True):
         for arm, style in ARM_STYLE.items():
-            lines = table[table.arm == arm].pivot(
-                index="generation", columns="seed", values="value"
-            )
-            if lines.empty:
-                continue
-            if lines.shape[1] > 1:
-                axis.plot(lines.index, lines, color=style["color"], linewidth=0.5, alpha=0.3)
-            axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.6, **style)
-        if metric == "headline":
+            lines = by_seed(table[table.arm == arm])
+            if not lines.empty:
+                lines_of_seeds(axis, lines, arm, **style)
+        if metric == HEADLINE:
             axis.axhline(0, color="#999999", linewidth=0.8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supylabel(LABELS.get(metric, metric), fontsize=9)
@@ -99,7 +104,7 @@ def grid(parts: Parts, metric: str = "headline") -> tuple[Figure, pd.DataFrame]:
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
 
-def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0
     (open ring) to the last.
 
@@ -110,11 +115,11 @@ def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     figure, axes = _panels(parts, 2.1)
     tables = []
     for axis, results in zip(axes, parts.values(), strict=True):
-        table = curve_table(results, ("accuracy", "headline"))
+        table = curve_table(results, ("accuracy", HEADLINE))
         wide = table.pivot(
             index=["arm", "seed", "generation"], columns="metric", values="value"
         ).reset_index()
-        tables.append(wide.rename(columns={"headline": "contrast"}))
+        tables.append(wide.rename(columns={HEADLINE: "contrast"}))
         for arm, style in ARM_STYLE.items():
             mine = wide[wide.arm == arm]
             if mine.empty:
@@ -155,7 +160,7 @@ def plane(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
 
-def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """The contrasts of the last generation with their 95 % intervals, a row per variant.
 
     returns  the figure and its table: variant, contrast, control, mean, low, high, n
@@ -178,7 +183,7 @@ def forest(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, _mark(parts)), table
 
 
-def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+def decomposition(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """What the difference between generated and real images is made of, a row per variant: see the
     module `decomposition`.
 
@@ -187,10 +192,10 @@ def decomposition(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     rows = [
         (name, key, d.mean, d.low, d.high, d.n)
         for name, results in parts.items()
-        for key, d in inference.decomposition(results).items()
+        for key, d in decompose(results).items()
     ]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
-    styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(inference.PARTS)}
+    styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(PARTS_OF_R)}
     figure = _intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
     return signed(figure, _mark(parts)), table
 
@@ -229,7 +234,7 @@ def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], wh
     return figure
 
 
-def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
+def acceptance(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """How often a filter accepts generated images of each probed group, a panel per variant with a
     filter.
 
@@ -254,18 +259,8 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     for axis, (_, part) in zip(axes, table.groupby("variant", sort=False), strict=True):
         groups = tuple(dict.fromkeys(part.group))
         for g, (group, color) in enumerate(zip(groups, group_colors(groups), strict=True)):
-            lines = part[part.group == group].pivot(
-                index="generation", columns="seed", values="acceptance"
-            )
-            if lines.shape[1] > 1:
-                axis.plot(lines.index, lines, color=color, linewidth=0.5, alpha=0.35)
-            axis.plot(
-                lines.index,
-                lines.mean(axis=1),
-                color=color,
-                marker="osD^vPX*hp"[g % 10],
-                label=group,
-            )
+            lines = by_seed(part[part.group == group], "acceptance")
+            lines_of_seeds(axis, lines, group, color=color, marker=GROUP_MARKERS[g % 10])
         axis.set_xticks(sorted(part.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
@@ -273,32 +268,37 @@ def acceptance(parts: Parts) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, _mark(parts)), table
 
 
-def pool_table(parts: Parts) -> pd.DataFrame:
+def pool_table(parts: Variants) -> pd.DataFrame:
     """Images in the training set of each generation of the arm `generated`, by variant: all of
-    them, and the real ones."""
+    them, and the real ones, of the first seed; "about" where the protocol draws them at random and
+    these results do not hold what was drawn, "?" where then nothing is known."""
     rows = {}
     for name, results in parts.items():
         o = results.of("generated")[0]
-        e, n_real = o.experiment, int(o.counts.sum())
         for t, pool in enumerate(o.pools):
             rows[name, f"generation {t}"] = (
-                f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(e, n_real, t)})"
+                f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(o, t)})"
             )
     return pd.Series(rows).unstack().reindex(list(parts)).rename_axis("images (of them real)")
 
 
-def _real_images(e: Any, n_real: int, t: int) -> str:
-    """Real images in the pool of generation t, "about" where they are drawn at random, "?" where
-    the groups decide."""
+def _real_images(o: Any, t: int) -> str:
+    """Real images in the pool of generation t > 0: as stored, else by bookkeeping of what the
+    protocol keeps."""
+    if o.origins is not None:
+        start, reserve, _ = o.origins[t]
+        return str(start + reserve)
+    e, n_real = o.experiment, int(o.counts.sum())
     protocol = PROTOCOLS[e.protocol]
     if protocol.balanced:
         return "?"
-    real = (n_real if protocol.start else 0) + t * e.n_fresh
-    return (
-        f"about {round(n_real * n_real / (n_real + t * e.n_batch))}"
-        if protocol.drawn
-        else str(real)
-    )
+    made = [len(batch["label"]) for batch in o.batches[:t]]
+    made = made if protocol.batches == "all" else made[-1:]
+    real = (n_real if protocol.start else 0) + len(made) * e.n_fresh
+    kept = real + sum(made)
+    if protocol.drawn and kept > n_real:
+        return f"about {round(n_real * real / kept)}"
+    return str(real)
 
 
 BATCH_METRICS = (
@@ -313,7 +313,7 @@ BATCH_METRICS = (
 )
 
 
-def batch_table(parts: Parts, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.DataFrame:
+def batch_table(parts: Variants, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.DataFrame:
     """Quality and shares of what the generators make, means over seeds: by variant and metric, a
     column per generation."""
     found = {

@@ -20,7 +20,7 @@ from ...measures.spurious import (
     relative_foreground_sensitivity,
 )
 from ._pictures import _tile
-from ._style import ARM_STYLE, WIDTH, mark_of, signed, use_style
+from ._style import ARM_STYLE, WIDTH, by_seed, lines_of_seeds, mark_of, signed, use_style
 
 OUTLINE = "#ff2f92"
 NOISY = {"noise on object": "-", "noise around it": "--"}  # columns and line styles
@@ -166,7 +166,4 @@ def sensitivity(results: Results) -> tuple[Figure, pd.DataFrame]:
 
 
 def _lines(axis: Any, table: pd.DataFrame, column: str, label: str, style: dict[str, Any]) -> None:
-    lines = table.pivot(index="sigma", columns="seed", values=column)
-    if lines.shape[1] > 1:
-        axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
-    axis.plot(lines.index, lines.mean(axis=1), label=label, linewidth=1.6, **style)
+    lines_of_seeds(axis, by_seed(table, column, "sigma"), label, **style)

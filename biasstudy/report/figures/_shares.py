@@ -7,10 +7,23 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ...experiment import PROTOCOLS
 from ...loop.results import Results
-from ...measures.correction import favoured_share, told_counts
-from ...measures.drift import KNOWN, drift_band
-from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, signed, use_style
+from ...measures.correction import favoured_share
+from ...measures.drift import drift_band, has_formula
+from ...measures.shares import favoured_part, told_counts
+from ._style import (
+    ARM_STYLE,
+    BAND,
+    GROUP_MARKERS,
+    WIDTH,
+    by_seed,
+    group_colors,
+    lines_of_seeds,
+    mark_of,
+    signed,
+    use_style,
+)
 
 
 def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
@@ -87,10 +100,10 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
         for o in results.outcomes:
             if o.confusion is None or not o.biased:
                 continue
-            start, shape = o.counts[o.favoured > 0].sum() / o.counts.sum(), o.occurs.shape
+            start, shape = favoured_part(o.counts, o.favoured), o.occurs.shape
             for t, batch in enumerate(o.batches):
                 told = told_counts(batch["label"], batch["group"], shape)
-                raw = told[:, :-1][o.favoured > 0].sum() / told[:, :-1][o.occurs].sum()
+                raw = favoured_part(told[:, :-1] * o.occurs, o.favoured)
                 found = favoured_share(told, o.confusion, o.occurs, o.favoured)
                 rows.append(
                     (
@@ -112,7 +125,7 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
 def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
     """Grey band: where the share of one seed would lie by sampling alone; of group shares the
     widest, around the start's."""
-    if outcomes[0].experiment.protocol not in KNOWN:  # its pools do not drift by sampling alone
+    if not has_formula(PROTOCOLS[outcomes[0].experiment.protocol]):
         return
     band = drift_band(outcomes)
     band = band[band.metric == metric].assign(
@@ -126,13 +139,7 @@ def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
 
 def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
     for arm in arms:
-        lines, style = (
-            table[table.arm == arm].pivot(index="generation", columns="seed", values="value"),
-            ARM_STYLE[arm],
-        )
-        if lines.shape[1] > 1:
-            axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
-        axis.plot(lines.index, lines.mean(axis=1), label=arm, linewidth=1.8, **style)
+        lines_of_seeds(axis, by_seed(table[table.arm == arm]), arm, **ARM_STYLE[arm])
     axis.set_title("share of images in the cells\nthat the start favours")
 
 
@@ -140,16 +147,10 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
     many = len(groups) > 10
     palette = ["#777777"] * len(groups) if many else group_colors(groups)
     for g, name in enumerate(groups):
-        lines = table[table.group == name].pivot(index="generation", columns="seed", values="value")
+        lines = by_seed(table[table.group == name])
         lines = lines - lines.loc[-1]
-        if lines.shape[1] > 1 and not many:
-            axis.plot(lines.index, lines, color=palette[g], linewidth=0.6, alpha=0.4)
-        axis.plot(
-            lines.index,
-            lines.mean(axis=1),
-            color=palette[g],
-            linewidth=0.6 if many else 1.6,
-            label=None if many else name,
-            marker=None if many else "osD^vPX*hp"[g % 10],
-        )
+        if many:
+            axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6)
+        else:
+            lines_of_seeds(axis, lines, name, color=palette[g], marker=GROUP_MARKERS[g % 10])
     axis.axhline(0, color="#999999", linewidth=0.8)

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...inference.contrasts import HEADLINE
 from ...loop.results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
@@ -55,7 +56,7 @@ LABELS = {
     "equal-opportunity-mean": "mean gap within classes",
     "class-disparity-mean": "variance within classes, without noise",
     "adjusted-accuracy": "mean of group accuracies",
-    "headline": "accuracy contrast (signed)",
+    HEADLINE: "accuracy contrast (signed)",
     "relative-foreground-sensitivity": "relative foreground sensitivity",
     **{
         f"ablated-{kind}-{how}": f"{kind}, {said}"
@@ -73,6 +74,22 @@ def use_style() -> None:
     """Set matplotlib to the style of this study."""
     for name, value in STYLE.items():
         mpl.rcParams[name] = value  # type: ignore[index]
+
+
+def by_seed(table: pd.DataFrame, column: str = "value", index: str = "generation") -> pd.DataFrame:
+    """Values of a column, a line of the figure in each column: one per seed."""
+    return table.pivot(index=index, columns="seed", values=column)
+
+
+def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> None:
+    """A thick line for the mean over seeds and, where there are several, a thin one for each.
+
+    lines   of `by_seed`
+    style   of the thick line, its color among it
+    """
+    if lines.shape[1] > 1:
+        axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
+    axis.plot(lines.index, lines.mean(axis=1), label=label, linewidth=1.7, **style)
 
 
 def mark_of(results: Results) -> str:
@@ -106,6 +123,7 @@ def compact(values: np.ndarray, dataset: Any) -> np.ndarray:
     return np.stack([row[occurs] for row, occurs in zip(values, dataset.occurs, strict=True)])
 
 
+GROUP_MARKERS = "osD^vPX*hp"
 _NAMED = {
     "red": "#d1495b",
     "orange": "#d98324",

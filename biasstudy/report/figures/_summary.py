@@ -1,5 +1,5 @@
-"""All settings at once, from the table of `summary.effects` or from stored results: across data
-sets, by dose, and others."""
+"""All settings at once, from the table of `summary.table_of_effects` or from stored results: across
+data sets, by dose, and others."""
 
 from collections.abc import Mapping
 from itertools import cycle, product
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
+from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, MARGIN, REDUCED, TOO_FEW_SEEDS, UNCHANGED
 from ...loop.results import Results
 from ...measures.metrics import measure
 from ...measures.quality import NAMES
@@ -20,11 +21,11 @@ from ._families import PALETTE
 from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, signed, use_style
 
 VERDICT_STYLE = {
-    "amplified": ("#D55E00", "o"),
-    "reduced": ("#0072B2", "s"),
-    "no change beyond 0.02": ("#777777", "D"),
-    "cannot tell": ("#8C6D00", "^"),
-    "no verdict with fewer than 6 seeds": ("#BBBBBB", "v"),
+    AMPLIFIED: ("#D55E00", "o"),
+    REDUCED: ("#0072B2", "s"),
+    UNCHANGED: ("#777777", "D"),
+    CANNOT_TELL: ("#8C6D00", "^"),
+    TOO_FEW_SEEDS: ("#BBBBBB", "v"),
 }
 FORMS = ("-o", "--s", ":^", "-.D", "-v", "--P", ":X", "-.p")  # of lines, each in every colour
 NAMED_ROWS = 60  # settings that a figure can name, a line each
@@ -32,8 +33,11 @@ NAMED_ROWS = 60  # settings that a figure can name, a line each
 
 def names_of(table: pd.DataFrame) -> list[str]:
     """A short name of each setting: its start, generator and classifier, and whatever else is not
-    the most common; where a data set has two of the name, what else its variant says, and the study
-    if it still has."""
+    the most common; where a data set has two of the name, in what else they differ, and the study
+    if it still has.
+
+    table   of `summary.table_of_effects`
+    """
     words = []
     common = {
         field: table[field].mode()[0]
@@ -54,15 +58,7 @@ def names_of(table: pd.DataFrame) -> list[str]:
             if getattr(row, field) != usual
         ]
         words.append(", ".join(parts))
-    says = [
-        ", ".join(
-            part
-            for part in variant.split(", ")
-            if part.split(" ")[-1] not in word.replace(",", "").split(" ")
-        )
-        for variant, word in zip(table.variant, words, strict=True)
-    ]
-    for notes in (says, table.study):
+    for notes in (table.apart, table.study):
         twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(
             keep=False
         )
@@ -77,8 +73,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     """The effect of adding generated images in every setting, with its 95 % interval, by data set,
     start, generator and classifier; colour and shape say the verdict.
 
-    table    of `summary.effects`; with more than 60 settings, those of a data set stand in order of
-             effect, unnamed
+    table    of `summary.table_of_effects`; with more than 60 settings, those of a data set stand in
+             order of effect, unnamed
     mark     what stands under the figure
     returns  the figure and the rows it draws
     """
@@ -101,7 +97,7 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     names = np.array(names_of(table))
     for axis, (dataset, part) in zip(axes[:, 0], table.groupby("dataset", sort=False), strict=True):
         at = np.arange(len(part))
-        axis.axvspan(-0.02, 0.02, color="#eeeeee", linewidth=0)
+        axis.axvspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
         axis.axvline(0, color="#666666", linewidth=0.9)
         for word, (color, marker) in VERDICT_STYLE.items():
             mine = (part.verdict == word).to_numpy()
@@ -123,8 +119,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes[-1, 0].set_xlabel(
-        "A: change of the accuracy contrast, 95 % interval; grey: within 0.02; a scale for each "
-        "data set",
+        f"A: change of the accuracy contrast, 95 % interval; grey: within {MARGIN}; a scale for "
+        "each data set",
         loc="right",
     )
     found = {
