@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from .core.files import write_text
 from .core.places import home
 from .core.registry import DATASETS
 from .experiment import Experiment
@@ -110,7 +111,7 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.txt").write_text(text + "\n")
+    write_text(folder / f"{name}.txt", text + "\n")
     return text
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.files import write_text
 from ..core.numerics import Numerics
 from ..experiment import Experiment
 from ..loop.run import run
@@ -100,11 +101,11 @@ def scaling(numerics: Numerics, quick: bool = False, path: Path | None = None) -
     }
     report |= {"repeats": repeats, "experiment": BASE.fields(), "growth": growth}
     if path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def said(report: Report) -> list[str]:
+def scaling_sentences(report: Report) -> list[str]:
     """The growth in sentences."""
     lines = [
         f"seconds of an experiment (mixture, ridge) on {place(report)}; load of the machine "

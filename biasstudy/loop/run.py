@@ -1,16 +1,20 @@
 """Running experiments: ask for the stages whose values are kept, and gather what is kept of
 them."""
 
+import json
+import logging
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.context import Context
+from ..core.files import CannotWrite
 from ..core.numerics import Numerics
 from ..core.places import runs_folder
-from ..core.store import Stage, Store
+from ..core.store import Stage, Store, Workshop
 from ..data.pools import Groups, Pool, positions
 from ..data.real import RealData, real_data
 from ..experiment import Experiment
@@ -19,6 +23,8 @@ from .generations import Generation, generations, tries_of
 from .instruments import Instruments
 from .progress import Progress
 from .results import Outcome, Results, entries_of, in_steps
+
+log = logging.getLogger("biasstudy")
 
 # ---- Running it ----------------------------------------------------------------------------------
 
@@ -56,8 +62,14 @@ def run(
     drawn = [real_data(e) for e in listed]
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
-    store.require(max(space_of(e, real) for e, real in zip(listed, drawn, strict=True)))
     plans = [list(generations(e, real, store)) for e, real in zip(listed, drawn, strict=True)]
+    spaces = [
+        space_of(e, real)
+        for e, real, plan in zip(listed, drawn, plans, strict=True)
+        if not all(store.has(stage) for turn in plan for stage in turn.results())
+    ]
+    if spaces:  # reading what is finished needs no right to write
+        store.open(max(spaces))
 
     outcomes = []
     with bar.over([stage for plan in plans for turn in plan for stage in turn.results()]):
@@ -70,34 +82,56 @@ def run(
                     )
                     stage.load()
             outcomes.append(outcome_of(e, real, plan, numerics, scale, store))
-            store.save_record(record_name(e, numerics.name), outcomes[-1].record)
+            _keep_record(store, outcomes[-1], numerics)
             if keep == "results":
                 store.prune(set(needed_by(plans[i + 1 :])))
     store.close()
     return Results(outcomes, dict(store.counts))
 
 
-def record_name(e: Experiment, numerics: str) -> str:
+def record_name(e: Experiment, numerics: Numerics) -> str:
     """Name of the record of a finished experiment."""
-    return f"{e.id}.{numerics}"
+    return f"{e.id}.{numerics.name}"
+
+
+def record_of(outcome: Outcome, numerics: Numerics) -> dict[str, Any]:
+    """JSON that is kept of a finished experiment: `numerics` is their short name, as in tables,
+    `numerics_fields` are their fields."""
+    return {**outcome.record, "numerics_fields": asdict(numerics)}
+
+
+def _keep_record(store: Workshop, outcome: Outcome, numerics: Numerics) -> None:
+    """Write the record of a finished experiment if it says something new.
+
+    Results that were only read are complete without it, so a folder that cannot be written is
+    then only told.
+    """
+    name, record = record_name(outcome.experiment, numerics), record_of(outcome, numerics)
+    if store.record(name) == json.loads(json.dumps(record)):
+        return
+    try:
+        store.save_record(name, record)
+    except CannotWrite as error:
+        if any(how == "computed" for how, _ in store.counts):
+            raise
+        log.warning("the record of %s is not renewed: %s", outcome.experiment.id, error)
 
 
 def open_store(
-    where: str | Path | None,
-    numerics: Numerics,
-    bar: Progress | None = None,
-    kind: type[Store] = Store,
-) -> Store:
-    """The store in a folder, for these numerics."""
-    described = {
-        name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")
-    }
+    where: str | Path | None, numerics: Numerics, bar: Progress | None = None
+) -> Workshop:
+    """The store in a folder, for these numerics; it computes what is missing."""
     progress = bar.steps if bar else None
-    return kind(
+    return Workshop(
         Path(where) if where else runs_folder(),
-        described,
+        asdict(numerics),
         lambda folder: Context(numerics, folder, progress=progress),
     )
+
+
+def read_store(where: Path, numerics: Numerics) -> Store:
+    """The store in a folder, for these numerics; it only reads."""
+    return Store(where, asdict(numerics))
 
 
 def space_of(e: Experiment, real: RealData) -> int:
