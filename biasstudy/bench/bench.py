@@ -182,7 +182,7 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
 def fit(entry: Entry, options: dict[str, Any], pool: LabeledImages, context: Context) -> State:
     """One fit to all images of the pool, told their classes."""
     model = entry.target(**options)
-    if entry.kind == "generator":
+    if entry.noun == "generator":
         return model.fit(pool, pool.label, None, seed=0, context=context)
     return model.fit(pool, int(pool.label.max()) + 1, seed=0, context=context)
 
@@ -252,7 +252,7 @@ def sample_rate(
     model, context = entry.target(**options), Context(numerics)
 
     def call() -> Any:
-        if entry.kind == "generator":
+        if entry.noun == "generator":
             return model.sample(state, pool.label, 0, seed=0, context=context)
         return model.predict(state, pool.images, context=context)
 
@@ -329,7 +329,7 @@ def model_speed(
     used = memory_mb(numerics.device)
     flops = flops_per_image(entry, options, pool, numerics)
     return {
-        "kind": entry.kind,
+        "kind": entry.noun,
         "name": entry.name,
         "version": entry.version,
         "options": options,

@@ -321,7 +321,7 @@ def needed_by(
 def _identity(value: Any) -> Any:
     """How an input enters the key."""
     if hasattr(value, "identity"):  # a registry entry
-        return [value.kind, value.name, value.identity]
+        return [value.noun, value.name, value.identity]
     return value.id if hasattr(value, "id") else value
 
 

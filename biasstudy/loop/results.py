@@ -244,7 +244,7 @@ def entries_of(e: Experiment) -> dict[str, str]:
         *(e.entry(kind) for kind in ("generator", "classifier", "instrument")),
         FILTERS[e.filter],
     ]
-    return {f"{entry.kind} {entry.name}": entry.identity for entry in entries}
+    return {f"{entry.noun} {entry.name}": entry.identity for entry in entries}
 
 
 def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:
