@@ -128,8 +128,9 @@ def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcom
     """What is kept of one finished experiment; NotStored, a ValueError, if values are missing,
     damaged or of another version."""
     from ..data.real import real_data
+    from ..loop.gathering import outcome_of
     from ..loop.generations import generations
-    from ..loop.run import outcome_of, read_store
+    from ..loop.run import read_store
 
     real, store = real_data(e), read_store(root, numerics)
     outcome = outcome_of(e, real, list(generations(e, real, store)), numerics, scale, store)
