@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .core.files import read_text, replacing, write_bytes, write_text
+from .core.places import read_text, replacing, write_bytes, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

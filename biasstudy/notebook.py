@@ -14,8 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from .core.files import write_text
-from .core.places import home
+from .core.places import home, write_text
 from .core.registry import DATASETS
 from .experiment import Experiment
 from .study import SETTINGS, Study, study_from

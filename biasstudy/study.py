@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.checks import checked
-from .core.files import read_text
+from .core.places import read_text
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
 
 # parameters of a study that are not fields of an experiment

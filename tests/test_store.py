@@ -20,7 +20,7 @@ from biasstudy import Numerics, load, run
 from biasstudy.__main__ import main
 from biasstudy.campaign import engine
 from biasstudy.campaign.farm import run_by
-from biasstudy.core import files, places, provenance, store
+from biasstudy.core import places, provenance, store
 from biasstudy.core.store import NotStored, Slot, Store, Workshop, kind, prune_all, slots
 from biasstudy.study import study_from
 
@@ -126,7 +126,7 @@ def test_a_store_that_cannot_be_written_is_told_before_anything_is_computed(
     monkeypatch.setattr(Workshop, "_compute", lambda *_: pytest.fail("it computes"))
     freeze(finished, errno.EROFS)
     sentence = f"cannot write results to {finished}: Read-only file system; free space there, or"
-    with pytest.raises(files.CannotWrite, match=sentence):
+    with pytest.raises(places.CannotWrite, match=sentence):
         run(tiny(seed=7), numerics=FLOAT64, where=finished)
     monkeypatch.setenv("BIASSTUDY_RUNS", str(finished))
     (tmp_path / "base.yaml").write_text("n_real: 100\nn_test: 20\nclassifier: ridge\n")
@@ -138,7 +138,7 @@ def test_a_store_that_cannot_be_written_is_told_before_anything_is_computed(
 def test_a_disk_without_space_is_told_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(Workshop, "_compute", lambda *_: pytest.fail("it computes"))
     monkeypatch.setattr(store.shutil, "disk_usage", lambda root: types.SimpleNamespace(free=10**6))
-    with pytest.raises(files.CannotWrite, match=r"1 MB are free and about .* MB are needed"):
+    with pytest.raises(places.CannotWrite, match=r"1 MB are free and about .* MB are needed"):
         run(tiny(), numerics=FLOAT64, where=tmp_path / "runs")
 
 
@@ -312,7 +312,7 @@ def test_only_the_store_knows_where_its_files_are():
 # ---- Results that cannot be written, told by a worker --------------------------------------------
 
 
-@pytest.mark.parametrize("error", [files.CannotWrite("cannot write results to x"), ValueError])
+@pytest.mark.parametrize("error", [places.CannotWrite("cannot write results to x"), ValueError])
 def test_that_results_cannot_be_written_is_told_by_type_and_not_by_words(error, runs, monkeypatch):
     """The first ends the sweep; any other error fails one experiment, whatever its words."""
     if error is ValueError:
@@ -324,8 +324,8 @@ def test_that_results_cannot_be_written_is_told_by_type_and_not_by_words(error, 
     monkeypatch.setattr("biasstudy.loop.run.run", fail)
     study = study_from({"n_real": 100, "n_test": 20, "classifier": "ridge", "arms": ["none"]})
     here = Here()
-    if isinstance(error, files.CannotWrite):
-        with pytest.raises(files.CannotWrite, match=r"^cannot write results to x$"):
+    if isinstance(error, places.CannotWrite):
+        with pytest.raises(places.CannotWrite, match=r"^cannot write results to x$"):
             run_by(here, study)
         assert len(here.seen) == 1
     else:
@@ -397,7 +397,7 @@ def test_a_folder_of_locks_that_belongs_to_somebody_else_is_done_without(
 
 def test_a_lock_that_fails_for_want_of_space_is_no_missing_lock(tmp_path, lock_error):
     lock_error(errno.ENOSPC)
-    with pytest.raises(files.CannotWrite, match="No space left on device; free space there"):
+    with pytest.raises(places.CannotWrite, match="No space left on device; free space there"):
         run(tiny(), numerics=FLOAT64, where=tmp_path / "runs")
 
 
@@ -406,23 +406,23 @@ def test_a_lock_that_fails_for_want_of_space_is_no_missing_lock(tmp_path, lock_e
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "text.md"
-    files.write_text(path, "Löwe\r\n")
-    assert path.read_bytes() == "Löwe\r\n".encode() and files.read_text(path) == "Löwe\r\n"
-    with pytest.raises(KeyError), files.replacing(path) as partial:
+    places.write_text(path, "Löwe\r\n")
+    assert path.read_bytes() == "Löwe\r\n".encode() and places.read_text(path) == "Löwe\r\n"
+    with pytest.raises(KeyError), places.replacing(path) as partial:
         assert partial.parent == tmp_path and partial.suffix == ".md"
         partial.write_text("half")
         raise KeyError
     with pytest.raises(UnicodeEncodeError):
-        files.write_text(path, "\ud800")
-    assert files.read_text(path) == "Löwe\r\n" and list(tmp_path.iterdir()) == [path]
+        places.write_text(path, "\ud800")
+    assert places.read_text(path) == "Löwe\r\n" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_link_stays_a_link_and_a_pipe_is_written_into(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    files.write_text(tmp_path / "link", "x")
+    places.write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "x"
     reader, writer = os.pipe()
-    files.write_text(Path(f"/dev/fd/{writer}"), "told")
+    places.write_text(Path(f"/dev/fd/{writer}"), "told")
     assert os.read(reader, 10) == b"told"
 
 
@@ -430,9 +430,9 @@ def test_text_that_is_not_utf8_is_told_with_its_file(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes("# für\n".encode("latin-1"))
     with pytest.raises(ValueError, match=f"{path} is not UTF-8 text: byte 0xfc at position 3"):
-        files.read_text(path)
+        places.read_text(path)
     path.write_bytes("a: ü".encode("utf-8-sig"))
-    assert files.read_text(path) == "a: ü"
+    assert places.read_text(path) == "a: ü"
 
 
 IN_C_LOCALE = """

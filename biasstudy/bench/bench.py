@@ -30,9 +30,9 @@ from torch.utils.flop_counter import flop_registry
 
 from ..core.checks import listed
 from ..core.context import Context
-from ..core.files import write_text
 from ..core.noise import noise
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..core.provenance import environment, peak_memory_mb
 from ..core.registry import CLASSIFIERS, GENERATORS, Entry
 from ..core.store import Stage, needed_by

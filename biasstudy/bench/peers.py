@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.context import Context, to_uint8
-from ..core.files import write_text
 from ..core.fitting import Batches, train
 from ..core.noise import noise
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..core.registry import CLASSIFIERS
 from ..core.seeds import seed_for
 from ..data.real import real_data

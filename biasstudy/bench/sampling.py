@@ -14,8 +14,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core.context import Context
-from ..core.files import replacing, write_text
 from ..core.numerics import Numerics
+from ..core.places import replacing, write_text
 from ..core.provenance import environment
 from ..core.seeds import seed_for
 from ..data.images import LabeledImages

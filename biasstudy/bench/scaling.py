@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import write_text
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..experiment import Experiment
 from ..loop.run import run
 from .bench import REPEATS, Report, begin, spread

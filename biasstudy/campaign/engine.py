@@ -139,8 +139,8 @@ def task_of(
 
 
 def _perform(task: dict[str, Any]) -> dict[str, Any]:
-    from ..core.files import CannotWrite
     from ..core.numerics import Numerics
+    from ..core.places import CannotWrite
     from ..experiment import experiment_from
     from ..loop.run import run
 

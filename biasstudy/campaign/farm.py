@@ -12,8 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.files import CannotWrite
-from ..core.places import runs_folder
+from ..core.places import CannotWrite, runs_folder
 from ..experiment import Experiment
 from ..study import Study
 from .cost import Costs, stored_costs

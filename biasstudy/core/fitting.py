@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .context import Context
-from .files import write_synced, writing
 from .noise import generator_for
+from .places import write_synced, writing
 
 log = logging.getLogger("biasstudy")
 

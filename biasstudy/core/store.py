@@ -42,7 +42,7 @@ from filelock import FileLock
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from .files import CannotWrite, write_synced, writing
+from .places import CannotWrite, write_synced, writing
 from .provenance import environment, peak_memory_mb
 
 log = logging.getLogger("biasstudy")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..core.context import Context
-from ..core.files import CannotWrite
 from ..core.numerics import Numerics
-from ..core.places import runs_folder
+from ..core.places import CannotWrite, runs_folder
 from ..core.store import Stage, Store, Workshop, needed_by
 from ..data.real import RealData, real_data
 from ..experiment import Experiment

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..core.files import read_text, write_text
+from ..core.places import read_text, write_text
 from .figures import packed
 
 # what nbval compares; pictures differ between font versions

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..core.files import read_text, write_text
+from ..core.places import read_text, write_text
 from ..core.provenance import environment
 from ..inference.conjecture import HYPOTHESES
 from . import figures

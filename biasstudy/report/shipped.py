@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.files import replacing, write_bytes
+from ..core.places import replacing, write_bytes
 from ..experiment import experiment_from
 from ..loop.results import CONFIDENCE_STEPS, Outcome, Results, entries_of
 

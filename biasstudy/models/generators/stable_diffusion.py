@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from ...core.checks import at_least
 from ...core.context import Context, scaled, to_uint8
-from ...core.files import read_text
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for, noise, noise_of_images
+from ...core.places import read_text
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages

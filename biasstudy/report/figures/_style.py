@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...core.files import replacing, write_text
+from ...core.places import replacing, write_text
 from ...loop.results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
