@@ -8,6 +8,7 @@ optimiser steps, so that set-up cancels.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -31,6 +32,7 @@ from ..core.checks import listed
 from ..core.context import Context
 from ..core.noise import noise
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..core.provenance import environment, peak_memory_mb
 from ..core.registry import CLASSIFIERS, GENERATORS, Entry
 from ..core.store import Stage, needed_by
@@ -306,7 +308,9 @@ class Operations(TorchDispatchMode):
 def memory_mb(device: str) -> float:
     """Most memory that this process has used so far. CPU: resident, libraries included. CUDA:
     allocated tensors."""
-    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_memory_mb()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return peak_memory_mb() or math.nan  # where the system does not say
 
 
 def model_speed(
@@ -343,7 +347,8 @@ def model_speed(
 
 def apart(function: Callable[..., Any], *inputs: Any) -> Any:
     """What a function returns in a fresh process that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
+    known = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in known else "spawn")
     # the latter is imported by the first optimiser
     context.set_forkserver_preload([__name__, "torch._dynamo"])
     try:
@@ -504,7 +509,7 @@ def begin(numerics: Numerics, quick: bool, path: Path | None) -> Report:
         "device": device,
         "precision": numerics.precision,
         "threads": numerics.threads,
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan,  # Windows
         "environment": dict(environment()),
         "repeats": REPEATS,
     }
@@ -549,5 +554,5 @@ def bench(
             bar.now("a whole experiment")
             report |= {"loop": loop_speed(experiment(quick), numerics), "import": import_seconds()}
     if path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     return report

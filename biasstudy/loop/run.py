@@ -1,21 +1,27 @@
 """Running experiments: ask for the stages whose values are kept; the store computes what is
 missing."""
 
+import json
+import logging
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.context import Context
 from ..core.numerics import Numerics
-from ..core.places import runs_folder
-from ..core.store import Stage, Store, needed_by
+from ..core.places import CannotWrite, runs_folder
+from ..core.store import Stage, Store, Workshop, needed_by
 from ..data.real import RealData, real_data
 from ..experiment import Experiment
 from .gathering import outcome_of
 from .generations import Generation, generations, tries_of
 from .progress import Progress
-from .results import Results
+from .results import Outcome, Results
+
+log = logging.getLogger("biasstudy")
 
 # ---- Running it ----------------------------------------------------------------------------------
 
@@ -50,8 +56,14 @@ def run(
     drawn = [real_data(e) for e in distinct]
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
-    store.require(max(map(space_of, distinct, drawn)))
     plans = [list(generations(e, real, store)) for e, real in zip(distinct, drawn, strict=True)]
+    spaces = [
+        space_of(e, real)
+        for e, real, plan in zip(distinct, drawn, plans, strict=True)
+        if not all(map(store.has, results_of(plan)))
+    ]
+    if spaces:  # reading what is finished needs no right to write
+        store.open(max(spaces))
 
     outcomes = []
     with bar.over([stage for plan in plans for stage in results_of(plan)]):
@@ -64,7 +76,7 @@ def run(
                     )
                     stage.load()
             outcomes.append(outcome_of(e, real, plan, numerics, scale, store))
-            store.save_record(record_name(e, numerics.name), outcomes[-1].record)
+            _keep_record(store, outcomes[-1], numerics)
             if keep == "results":
                 later = [stage for plan in plans[i + 1 :] for stage in results_of(plan)]
                 store.prune(set(needed_by(later)))
@@ -77,27 +89,49 @@ def results_of(plan: Iterable[Generation]) -> list[Stage]:
     return [stage for now in plan for stage in now.results()]
 
 
-def record_name(e: Experiment, numerics: str) -> str:
+def record_name(e: Experiment, numerics: Numerics) -> str:
     """Name of the record of a finished experiment."""
-    return f"{e.id}.{numerics}"
+    return f"{e.id}.{numerics.name}"
+
+
+def record_of(outcome: Outcome, numerics: Numerics) -> dict[str, Any]:
+    """JSON that is kept of a finished experiment: `numerics` is their short name, as in tables,
+    `numerics_fields` are their fields."""
+    return {**outcome.record, "numerics_fields": asdict(numerics)}
+
+
+def _keep_record(store: Workshop, outcome: Outcome, numerics: Numerics) -> None:
+    """Write the record of a finished experiment if it says something new.
+
+    Results that were only read are complete without it, so a folder that cannot be written is
+    then only told.
+    """
+    name, record = record_name(outcome.experiment, numerics), record_of(outcome, numerics)
+    if store.record(name) == json.loads(json.dumps(record)):
+        return
+    try:
+        store.save_record(name, record)
+    except CannotWrite as error:
+        if any(how == "computed" for how, _ in store.counts):
+            raise
+        log.warning("the record of %s is not renewed: %s", outcome.experiment.id, error)
 
 
 def open_store(
-    where: str | Path | None,
-    numerics: Numerics,
-    bar: Progress | None = None,
-    kind: type[Store] = Store,
-) -> Store:
-    """The store in a folder, for these numerics."""
-    described = {
-        name: getattr(numerics, name) for name in ("precision", "device", "threads", "compile")
-    }
+    where: str | Path | None, numerics: Numerics, bar: Progress | None = None
+) -> Workshop:
+    """The store in a folder, for these numerics; it computes what is missing."""
     progress = bar.steps if bar else None
-    return kind(
+    return Workshop(
         Path(where) if where else runs_folder(),
-        described,
+        asdict(numerics),
         lambda folder: Context(numerics, folder, progress=progress),
     )
+
+
+def read_store(where: Path, numerics: Numerics) -> Store:
+    """The store in a folder, for these numerics; it only reads."""
+    return Store(where, asdict(numerics))
 
 
 def space_of(e: Experiment, real: RealData) -> int:

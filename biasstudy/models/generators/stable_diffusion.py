@@ -34,6 +34,7 @@ from ...core.checks import at_least
 from ...core.context import Context, scaled, to_uint8
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for, noise, noise_of_images
+from ...core.places import read_text
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
@@ -418,7 +419,7 @@ def check_pipeline(folder: Path, size: int) -> None:
             raise FileNotFoundError(
                 f"{NAME}: {folder} is no pipeline of diffusers: it has no {name}"
             )
-        return json.loads((folder / name).read_text())
+        return json.loads(read_text(folder / name))
 
     if (found := read("model_index.json").get("_class_name")) != "StableDiffusionPipeline":
         raise ValueError(
