@@ -117,7 +117,7 @@ def parse_yaml(text: str | bytes, where: str) -> Any:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text[: error.start].count(b"\n") + 1
+            line = error.object[: error.start].count(b"\n") + 1
             raise ValueError(f"{where} is not UTF-8 text: see line {line}") from error
     try:
         return yaml.load(text, _loader())
