@@ -1,26 +1,13 @@
 """Parameters, from wherever they come: a run uses what the reader wrote, and nothing else; what
 cannot be meant is one sentence before any training."""
 
-import builtins
 import dataclasses
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import nbformat
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from nbclient import NotebookClient
 
 from biasstudy import Experiment, notebook
-from biasstudy.__main__ import main
-from biasstudy.campaign import sweep
-from biasstudy.core.checks import checked, parse_yaml, shown
 from biasstudy.core.places import check_folder
-from biasstudy.study import SETTINGS, parse_changes, read_parameters, study_from
+from biasstudy.study import study_from
 
 STUDY = "study = notebook.study(globals())"
 PARAMETERS = """\
@@ -42,7 +29,7 @@ def executed(*cells: str) -> dict:
     namespace: dict = {"notebook": notebook}
     for cell in cells:
         # what magics and loops run, without IPython
-        namespace["get_ipython"] = lambda: Magics(namespace)  # noqa: B023
+        namespace["get_ipython"] = lambda: Magics(namespace)
         exec(cell, namespace)
     return {**namespace, "In": ["", *cells, STUDY]}
 

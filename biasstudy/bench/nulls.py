@@ -12,8 +12,11 @@ code as a study.
 What must be *found* (a generator planted to lose a group) and simulated coverage are in the tests.
 """
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -22,6 +25,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ..core.provenance import environment
 from ..experiment import Experiment
 from ..inference.contrasts import all_contrasts, curve
 from ..inference.intervals import LEVEL
@@ -304,3 +308,31 @@ def picture(tables: dict[str, pd.DataFrame]) -> Figure:
     right.set_ylim(0)
     right.legend(fontsize=7, ncols=2)
     return figure
+
+
+def write(studies: int, seeds: int, drift: int, folder: Path) -> list[str]:
+    """Prove the instrument and write tables, figure and what they say into a folder.
+
+    studies, seeds, drift   see `all_nulls`, at least 2 each
+    returns  what is printed: the sentences, and the folder
+    raises   ValueError   if one is too small
+    """
+    if min(studies, seeds, drift) < 2:
+        raise ValueError(
+            f"nulls needs at least 2 of each; got studies {studies}, seeds {seeds}, drift {drift}"
+        )
+    started = time.time()
+    tables = all_nulls(studies, seeds, drift)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"nulls-{name}.csv", index=False, float_format="%.6g")
+    picture(tables).savefig(folder / "nulls.png")
+    said = sentences(tables)
+    about = {
+        "command": f"python -m biasstudy nulls --studies {studies} --seeds {seeds} --drift {drift}",
+        "said": said,
+        "seconds": round(time.time() - started),
+        **environment(),
+    }
+    (folder / "nulls.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    return [*said, str(folder)]
