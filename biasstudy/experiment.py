@@ -374,7 +374,14 @@ class Experiment:
             model = model.named(
                 dataset.classes, dataset.groups if self.condition == "group" else ()
             )
-        return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
+        model = model.prepare() if hasattr(model, "prepare") else model
+        options = dataclasses.asdict(model)
+        # how files came here is no part of what is computed
+        return {
+            f.name: options[f.name]
+            for f in dataclasses.fields(model)
+            if f.metadata.get("in_keys", True)
+        }
 
     def _model(self, role: str) -> Any:
         return self.entry(role).target(**self.resolved(role))

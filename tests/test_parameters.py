@@ -156,3 +156,255 @@ def test_a_study_folder_that_is_a_file_is_told_before_training(tmp_path, runs, m
     with pytest.raises(ValueError, match=r"cannot be a folder: .*file is a file"):
         notebook.study(executed(PARAMETERS))
     assert check_folder(tmp_path / "new" / "one") == tmp_path / "new" / "one"
+
+
+# ---- A real kernel -------------------------------------------------------------------------------
+
+IMPORT = "from biasstudy import notebook\nimport matplotlib.pyplot as plt"
+TOLD = "print(study.base.ratio, study.base.bias, study.base.n_real, study.n_seeds)"
+FIGURE = "plt.plot([1, 2])\nplt.show()"
+
+
+def kernel_cells(environment: dict, *cells: str) -> list[list[dict]]:
+    """Outputs of cells that a real kernel executed one after the other, also after an error."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    client = NotebookClient(book, kernel_name="python3", allow_errors=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        client.execute()
+    return [cell.outputs for cell in book.cells]
+
+
+def text(outputs: list[dict]) -> str:
+    return "".join(o.get("text", "") or o.get("evalue", "") for o in outputs)
+
+
+def has_picture(outputs: list[dict]) -> bool:
+    return any("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_in_a_real_kernel(runs):
+    """Several notebooks, one after the other, in a kernel whose figures would go nowhere."""
+    cut = PARAMETERS.index("n_real")
+    forget = "%reset_selective -f ^(start|bias|ratio|n_real|n_seeds|raito)$\nIn[:] = ['']"
+    run = STUDY + "\n" + TOLD
+    outputs = kernel_cells(
+        {"MPLBACKEND": "agg"},
+        IMPORT,
+        *("%%time\n" + PARAMETERS, "# Parameters\nratio = 1.0", run, forget),
+        *("%matplotlib inline\n" + PARAMETERS[:cut], PARAMETERS[cut:], run, forget),
+        *("%%time\n" + PARAMETERS + "raito = 0.9", run, PARAMETERS, run, FIGURE),
+    )
+    _, _, _, timed, _, _, _, in_two, _, _, misspelt, _, mended, figure = outputs
+    assert text(timed).endswith("1.0 0.6 200 3\n")
+    assert text(in_two).endswith("0.5 0.6 200 3\n")
+    assert "unknown parameter 'raito' (did you mean ratio?)" in text(misspelt)
+    assert text(mended).endswith("0.5 0.6 200 3\n")
+    assert has_picture(figure)
+
+
+@pytest.mark.parametrize("backend", ["agg", "nonsense"])
+def test_figures_appear_whatever_the_environment_says_or_the_first_cell_says_why_not(backend, runs):
+    first, study, figure = kernel_cells({"MPLBACKEND": backend}, IMPORT, PARAMETERS + STUDY, FIGURE)
+    if backend == "nonsense":
+        assert "'nonsense' is not a valid value for backend" in text(first)
+    else:
+        assert text(study) == "" and has_picture(figure)
+
+
+def test_a_backend_that_a_cell_chose_stays(runs):
+    """Outside kernels nothing is changed either: these tests run with agg."""
+    cells = ("%matplotlib agg", IMPORT, PARAMETERS + STUDY, FIGURE)
+    assert not has_picture(kernel_cells({}, *cells)[-1])
+
+
+# ---- YAML ----------------------------------------------------------------------------------------
+
+BROKEN = [  # a text, the sentence after the file's name
+    ("ratio: 0.2\nratio: 0.9\n", "line 2, column 1: 'ratio' stands here and in line 1"),
+    ("a: {x: 1, 'x': 2}", "line 1, column 11: 'x' stands here and in line 1"),
+    ("a:\n- {x: 1}\n- {y: 1, y: 1}", "line 3, column 10: 'y' stands here and in line 3"),
+    ("1: a\ntrue: b", "line 2, column 1: 'true' stands here and in line 1"),
+    ("a: [1", "line 1, column 6: expected ',' or ']'"),
+    ("ratio: 1\n\tbias: 2", "line 2, column 1: found character '\\t' that cannot start any token"),
+    ("@x", "line 1, column 1: found character '@'"),
+    ("*x", "line 1, column 1: found undefined alias 'x'"),
+    ("[generated,none", "line 1, column 16: expected ',' or ']'"),
+    ("a: 1\nb: x: y", "line 2, column 5: mapping values are not allowed here"),
+    ("a: !!python/name:os.system x", "line 1, column 4: the tag"),
+    ("? [1]\n: 2", "line 1, column 3: a key must be a word or number"),
+    ("a: b\0", "line 1, column 5: the character #x0000 is not allowed"),
+    ("a: " + "1" * 5000, "Exceeds the limit"),
+    ("a: 0x_", "invalid literal for int"),
+    ("[" * 20_000, "too many brackets inside each other"),
+    ("--- 1\n--- 2", "line 2, column 1: but found another document"),
+]
+
+
+@pytest.mark.parametrize(("written", "sentence"), BROKEN)
+def test_broken_yaml_says_file_line_and_column(written, sentence, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(written.encode())
+    with pytest.raises(ValueError) as error:
+        read_parameters(path)
+    assert str(error.value).startswith(f"{path} is not YAML: {sentence}")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="-p ratio .* is not YAML: ") as error:
+        parse_changes([("ratio", written)])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["name: a\nratio: 1".encode("utf-16"), b"name: a\n# \xe4\nratio: 1"]
+)
+def test_a_file_that_is_not_utf_8_is_told(written, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(written)
+    with pytest.raises(ValueError, match=r"a\.yaml is not UTF-8 text: see line [12]$"):
+        read_parameters(path)
+
+
+def test_what_yaml_may_say(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes("\ufeff# für alle\nname: 2024-01-01\nratio: 1.0e-3\n".encode())
+    assert read_parameters(path) == {"name": "2024-01-01", "ratio": 0.001}
+    merged = parse_yaml("e: &e {r: 1, s: 1}\nd: &d {<<: *e, r: 2}\n<<: *d", "here")
+    assert merged == {"e": {"r": 1, "s": 1}, "d": {"r": 2, "s": 1}, "r": 2, "s": 1}
+    assert parse_yaml("", "here") is None and parse_yaml("[a, a]", "here") == ["a", "a"]
+
+
+def test_a_key_twice_is_refused_wherever_yaml_is_read(tmp_path, runs, capsys):
+    base, grid, slurm = (tmp_path / f"{name}.yaml" for name in ("base", "grid", "slurm"))
+    base.write_text("ratio: 0.2\nn_real: 200\nratio: 0.9\n")
+    assert main(["run", str(base)]) == 2
+    base.write_text("n_real: 200\n")
+    grid.write_text("base: base.yaml\ngrid:\n  ratio: [0.2]\n  ratio: [0.9]\n")
+    assert main(["sweep", str(grid)]) == 2
+    grid.write_text("base: base.yaml\ngrid: {ratio: [0.2]}\n")
+    slurm.write_text("jobs: 1\njobs: 2\ninterface: lo\n")
+    assert main(["sweep", str(grid), "--slurm", str(slurm), "-p", "n_real", "20"]) == 2
+    assert main(["run", str(base), "-p", "ratio", "0.2", "-p", "ratio", "0.9"]) == 2
+    assert main(["run", str(base), "-p", "variants", "[{ratio: 1, ratio: 2}]"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ", 1)[1] for line in told] == [
+        f"{base} is not YAML: line 3, column 1: 'ratio' stands here and in line 1",
+        f"{grid} is not YAML: line 4, column 3: 'ratio' stands here and in line 3",
+        f"{slurm} is not YAML: line 2, column 1: 'jobs' stands here and in line 1",
+        "-p ratio is given twice; say it once",
+        "-p variants '[{ratio: 1, ratio: 2}]' is not YAML: line 1, column 13: 'ratio' stands here "
+        "and in line 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "changes", "sentence"),
+    [
+        ({"ratio": [0.5, 1.0]}, {"ratio": 0.2}, "-p ratio: in a sweep the grid says it"),
+        ({"seed": [0, 1]}, {"n_seeds": 3}, "-p n_seeds: in a sweep the grid says it"),
+        ({"s": [{"bias": 0.1}, {"bias": 0.2}]}, {"bias": 0.2}, "-p bias: in a sweep the grid"),
+        ({"s": [{"bias": 0.1}], "bias": [0.2]}, {}, "the axes 's' and 'bias' both set 'bias'"),
+        ({"ratio": [0.5]}, {"variants": []}, "-p variants: in a sweep the grid says it"),
+        (
+            {"seed": [0], "ratio": list(range(400)), "bias": list(range(400))},
+            {},
+            "may have 100,000",
+        ),
+    ],
+)
+def test_no_part_of_a_sweep_is_overwritten_silently(grid, changes, sentence, tmp_path):
+    (tmp_path / "base.yaml").write_text("n_real: 200\n")
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"base": "base.yaml", "grid": grid}))
+    with pytest.raises(ValueError, match=sentence):
+        sweep.read(path, changes)
+    (tmp_path / "base.yaml").write_text("variants: [{ratio: 0.5}]\n")
+    with pytest.raises(ValueError, match="has variants; in a sweep the axes|both set|may have"):
+        sweep.read(path)
+
+
+# ---- Values that cannot be meant -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("1e-3", True),
+        ("-2.E5", True),
+        ("None", False),
+        ("here", False),
+        ("seven", False),
+        ("e", False),
+    ],
+)
+def test_the_hint_is_for_numbers_alone(value, hint):
+    with pytest.raises(ValueError, match="ratio must be a number; got str ") as error:
+        checked("ratio", value, float)
+    assert ("in YAML write" in str(error.value)) == hint
+
+
+ABSURD = [  # parameter, value, sentence
+    ("ratio", "1.0e+9", "ratio must be at most 100; got 1000000000.0"),
+    ("ratio", "1" + "0" * 400, "ratio must be a finite number; got 1000"),
+    ("n_real", "1000000000000", "n_real must be at most 10,000,000; got 1000000000000"),
+    ("n_real", "9000000", "not enough real images"),
+    ("n_real", "5", "n_real must be at least the number of classes, 10; got 5"),
+    ("n_test", "1000000000000", "n_test must be at most 10,000,000"),
+    ("classifier_batch", "100000", "classifier_batch must be at most n_real, 200; got 100000"),
+    ("n_generations", "1000000000", "n_generations must be at most 1,000; got 1000000000"),
+    ("n_classifiers", "1000000000", "n_classifiers must be at most 1,000"),
+    ("n_seeds", "1000000000", "n_seeds must be at most 10,000"),
+    ("threads", "1000000000", "threads must be at most 1,024"),
+    ("seed", "1" + "0" * 30, "seed must be at most 9,223,372,036,854,775,807"),
+    ("name", "a/b", "name must be 1 to 100 letters"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), ABSURD)
+def test_an_absurd_value_is_told_at_once(name, value, sentence, tmp_path, runs, capsys):
+    Experiment(n_real=10)  # the first one loads torch
+    (tmp_path / "a.yaml").write_text(
+        "n_real: 200\n" * (name != "n_real") + "classifier: lenet\ninstrument: ridge\n"
+    )
+    started = time.perf_counter()
+    assert main(["run", str(tmp_path / "a.yaml"), "-p", name, value]) == 2
+    assert time.perf_counter() - started < 3, "under a second on a machine of its own"
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1 and len(error) < 400
+    assert not list(runs.glob("stages/*/*")), "nothing was trained"
+
+
+def test_reference_results_get_a_name_that_fits_a_file(tmp_path, runs, capsys):
+    (tmp_path / "a.yaml").write_text("n_real: 200\n")
+    assert main(["run", str(tmp_path / "a.yaml"), "--save", "a/b"]) == 2
+    assert "--save must be 1 to 100 letters (a-z), digits and underscores; got 'a/b'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_cannot_be_held_in_memory_is_one_sentence(monkeypatch, tmp_path, capsys):
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("biasstudy.campaign.commands.run_study", short)
+    assert main(["run", str(tmp_path / "a.yaml")]) == 2
+    assert capsys.readouterr().err.startswith("biasstudy: not enough memory; lower ")
+
+
+def test_a_reader_that_goes_and_an_interrupt_are_no_tracebacks(tmp_path):
+    script = (
+        "import sys; from biasstudy import __main__ as m\n"
+        "def ledger(asked):\n"
+        "    print('line\\n' * 100_000)\n"
+        "m._ledger = ledger\n"
+        "def stop(asked):\n"
+        "    raise KeyboardInterrupt\n"
+        "m._doctor = stop\n"
+        "sys.exit(m.main())\n"
+    )
+    line = f'{sys.executable} -c "$0" ledger | head -1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", line, script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")
+    done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr.count("\n") == 1

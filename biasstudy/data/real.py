@@ -155,6 +155,10 @@ def real_data(experiment: Experiment) -> RealData:
              needs
     """
     e, dataset = experiment, dataset_of(experiment)
+    if e.n_real < dataset.n_classes:
+        raise ValueError(
+            f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
+        )
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
