@@ -592,7 +592,7 @@ def fit(entry, context, steps=7):
         **from_disk(entry.name),
     }
     model = entry.target(**{**entry.defaults(), **short})
-    if entry.kind == "generator":
+    if entry.noun == "generator":
         return model.fit(pool, pool.label, None, seed=3, context=context)
     return model.fit(pool, real.dataset.n_classes, seed=3, context=context)
 

@@ -33,13 +33,13 @@ from ..core.noise import noise
 from ..core.numerics import Numerics
 from ..core.provenance import environment, peak_memory_mb
 from ..core.registry import CLASSIFIERS, GENERATORS, Entry
-from ..core.store import Stage
+from ..core.store import Stage, needed_by
 from ..data.images import LabeledImages
 from ..data.real import real_data
 from ..experiment import Experiment, experiment_from
 from ..loop.generations import generations
 from ..loop.progress import Progress
-from ..loop.run import needed_by, open_store, run
+from ..loop.run import open_store, results_of, run
 from ..loop.stages import tensors
 
 REPEATS = 3
@@ -182,7 +182,7 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
 def fit(entry: Entry, options: dict[str, Any], pool: LabeledImages, context: Context) -> State:
     """One fit to all images of the pool, told their classes."""
     model = entry.target(**options)
-    if entry.kind == "generator":
+    if entry.noun == "generator":
         return model.fit(pool, pool.label, None, seed=0, context=context)
     return model.fit(pool, int(pool.label.max()) + 1, seed=0, context=context)
 
@@ -252,7 +252,7 @@ def sample_rate(
     model, context = entry.target(**options), Context(numerics)
 
     def call() -> Any:
-        if entry.kind == "generator":
+        if entry.noun == "generator":
             return model.sample(state, pool.label, 0, seed=0, context=context)
         return model.predict(state, pool.images, context=context)
 
@@ -329,7 +329,7 @@ def model_speed(
     used = memory_mb(numerics.device)
     flops = flops_per_image(entry, options, pool, numerics)
     return {
-        "kind": entry.kind,
+        "kind": entry.noun,
         "name": entry.name,
         "version": entry.version,
         "options": options,
@@ -410,9 +410,8 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
         ended = time.perf_counter()
         again = run(e, numerics=numerics, where=folder, scale="bench", keep="all", progress=False)
         rerun = time.perf_counter() - ended
-        stages = list(
-            needed_by([list(generations(e, real_data(e), open_store(folder, numerics)))]).values()
-        )
+        plan = generations(e, real_data(e), open_store(folder, numerics))
+        stages = list(needed_by(results_of(plan)).values())
         seconds = dict.fromkeys(("fit", "instruments", "sample", "filter", "probe", "quality"), 0.0)
         for stage in stages:
             for part, s in parts_of(stage, numerics).items():
@@ -440,7 +439,7 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
     model, label = given["model"].target(**given["options"]), told.label(made.told)
     judge = given["judge"].load() if given["judge"] else None
     times = [now(device)]
-    model.sample(state, made.told, told.first, seed=given["seed"], context=context)
+    model.sample(state, made.told, told.n_fresh, seed=given["seed"], context=context)
     times.append(now(device))
     judged = judge(context, made.images, label) if judge else None
     given["filter"].target(

@@ -62,7 +62,7 @@ def quality_of_steps(
     features = Extractor(raw.fitted, scale).load()
     batch = next(generations(e, real, store)).batch
     assert batch
-    state, told = tensors(batch.inputs["state"].load()), real.told[:n]
+    state, told = tensors(batch.inputs["state"].load()), real.conditions.of_batch[:n]
     of_real, model = (
         features(context, real.test.load().images),
         Diffusion(**e.resolved("generator")),

@@ -243,27 +243,30 @@ def plan_of(
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
              cannot give what is asked
     """
+    from ..core.store import needed_by
     from ..data.real import real_data
     from ..loop.generations import generations
-    from ..loop.run import needed_by, open_store, record_name, space_of
+    from ..loop.run import open_store, record_name, results_of, space_of
 
     plan, store = Plan({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
         real = real_data(e)
-        listed = list(generations(e, real, store))
-        stages = needed_by([listed])
-        results = frozenset(stage.id for turn in listed for stage in turn.results())
+        results = results_of(generations(e, real, store))
+        stages = needed_by(results)
         for id, stage in stages.items():
             plan.pieces.setdefault(
                 id, Piece(stage.file, stage.kind.keep, recipe_of(stage.described))
             )
         job = plan.jobs[e.id] = Job(
-            e, frozenset(stages), results, store.record_file(record_name(e, numerics.name))
+            e,
+            frozenset(stages),
+            frozenset(stage.id for stage in results),
+            store.record_file(record_name(e, numerics.name)),
         )
         if plan.is_finished(job):
             plan.finished.add(e.id)
         else:
-            job.missing = set(needed_by([listed], lambda stage: not store.has(stage)))
+            job.missing = set(needed_by(results, lambda stage: not store.has(stage)))
         plan.largest = max(plan.largest, space_of(e, real))
         store.close()
         if i % 100 == 99:

@@ -21,10 +21,10 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -36,6 +36,22 @@ from .provenance import environment, peak_memory_mb
 log = logging.getLogger("biasstudy")
 Arrays = dict[str, np.ndarray]
 _ARRAYS = "arrays.safetensors"
+
+
+class Lazy(Protocol):
+    """Something with an id that is known before its value: a stage, a part of the data, a pool, a
+    judge.
+
+    id       names the value by how it is made
+    inputs   what it rests on, by name: lazy things, or plain values
+    load     reads or computes the value
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+    def load(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -280,10 +296,32 @@ class Store:
         return self.root / "experiments" / f"{name}.json"
 
 
+def needed_by(
+    wanted: Iterable[Stage], beyond: Callable[[Stage], bool] = lambda stage: True
+) -> dict[str, Stage]:
+    """All stages on which these rest, themselves among them, by id.
+
+    beyond   of a stage: whether to go on to it and to what it rests on
+    """
+    needed: dict[str, Stage] = {}
+
+    def visit(thing: Any) -> None:
+        if isinstance(thing, Stage):
+            if thing.id in needed or not beyond(thing):
+                return
+            needed[thing.id] = thing
+        for value in getattr(thing, "inputs", {}).values():
+            visit(value)
+
+    for stage in wanted:
+        visit(stage)
+    return needed
+
+
 def _identity(value: Any) -> Any:
     """How an input enters the key."""
     if hasattr(value, "identity"):  # a registry entry
-        return [value.kind, value.name, value.identity]
+        return [value.noun, value.name, value.identity]
     return value.id if hasattr(value, "id") else value
 
 

@@ -164,9 +164,3 @@ class Dataset:
         if self.paint:
             return np.ones((self.n_classes, self.n_groups), bool)
         return self.train.counts(self.n_classes, self.n_groups) > 0
-
-
-def condition_of(images: LabeledImages, condition: str, n_groups: int) -> np.ndarray:
-    """What a generator is told about each image: its class, or under condition `group` its cell
-    class * n_groups + group."""
-    return images.label if condition == "class" else images.label * n_groups + images.group

@@ -28,9 +28,9 @@ from scipy.optimize import brentq, lsq_linear
 from ..core.context import Context
 from ..core.counts import largest_remainder, spread
 from ..core.store import kind
+from ..data.conditions import Conditions
 from ..data.images import LabeledImages
 from ..measures.correction import corrected_shares, favoured_share, most_likely, told_counts
-from .stages import Conditions
 
 # times that a share may have changed for `rebalance` to undo it; so it keeps at least one image in
 # nine
@@ -57,9 +57,9 @@ def real_with_shares(
     """Real images of the told classes, in the group shares that the probe finds in the batch of the
     paired run."""
     shares = shares_found(copied, said, test, said_of_test, np.array(counts), np.array(favoured))
-    label = told.label(told.whole)
+    label = told.label(told.of_batch)
     return told.labeled(
-        shelf.images[chosen(shelf, label, in_shares(label, shares))], told.whole, origin
+        shelf.images[chosen(shelf, label, in_shares(label, shares))], told.of_batch, origin
     ).arrays()
 
 
@@ -85,18 +85,20 @@ def real_with_noise(
              under condition `group`, over the groups that are the most frequent of their class in
              the start and over the others
     """
-    start, label = np.array(counts), told.label(told.whole)
+    start, label = np.array(counts), told.label(told.of_batch)
     if said is not None:
         group = stratum = np.where(said["told"] >= 0, said["told"], in_shares(label, start))
     elif told.condition == "group":
-        stratum = (start[label, told.whole % told.n_groups] < start[label].max(1)).astype(np.int64)
+        stratum = (start[label, told.of_batch % told.n_groups] < start[label].max(1)).astype(
+            np.int64
+        )
     else:
         stratum = np.zeros_like(label)
     errs = told_counts(test.label, seen_of_test["told"], (len(start), len(start)))[:, :-1]
     content = contents(label, stratum, seen["told"], errs / errs.sum(1, keepdims=True))
     if said is None:
         group = in_shares(content, start)
-    return told.labeled(shelf.images[chosen(shelf, content, group)], told.whole, origin).arrays()
+    return told.labeled(shelf.images[chosen(shelf, content, group)], told.of_batch, origin).arrays()
 
 
 def contents(
@@ -180,11 +182,9 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
         if left:
             raise ValueError(
                 f"real images are to copy a generated batch that seems to have {asked[c]} images "
-                "of class number "
-                f"{c // G}, group number {c % G}, and the reserve has {asked[c] - len(left)}; "
-                "lower ratio or "
-                "n_real, train the instruments longer, or leave out the arms real-shares and "
-                "real-noise"
+                f"of class number {c // G}, group number {c % G}, and the reserve has "
+                f"{asked[c] - len(left)}; lower ratio or n_real, train the instruments longer, or "
+                "leave out the arms real-shares and real-noise"
             )
     return out
 

@@ -140,8 +140,7 @@ def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, A
     if (options["threshold"] > 0) == (options["share"] > 0):
         raise ValueError(
             "clip needs a threshold or a share above 0, the other one 0; got threshold "
-            f"{options['threshold']} "
-            f"and share {options['share']}"
+            f"{options['threshold']} and share {options['share']}"
         )
     folder = located("clip", options["model"], options["revision"], options["download"], [""])
     texts = prompts_for("clip", options["prompts"], options["template"], classes)

@@ -96,6 +96,8 @@ class Outcome:
     stages: dict[str, list[str]]
     cost: dict[str, Any]
     made_with: dict[str, str]  # versions of registry entries, by kind and name
+    # (T + 1, 3) int: images of each pool by `pools.ORIGINS`; None in results stored before 0.2
+    origins: np.ndarray | None = None
     caption: str = ""  # what figures must say of the data, beside their name
 
     @property
@@ -242,7 +244,7 @@ def entries_of(e: Experiment) -> dict[str, str]:
         *(e.entry(kind) for kind in ("generator", "classifier", "instrument")),
         FILTERS[e.filter],
     ]
-    return {f"{entry.kind} {entry.name}": entry.identity for entry in entries}
+    return {f"{entry.noun} {entry.name}": entry.identity for entry in entries}
 
 
 def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:

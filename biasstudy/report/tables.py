@@ -108,8 +108,9 @@ def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcom
     """What is kept of one finished experiment; ValueError if values are missing, damaged or of
     another version."""
     from ..data.real import real_data
+    from ..loop.gathering import outcome_of
     from ..loop.generations import generations
-    from ..loop.run import open_store, outcome_of
+    from ..loop.run import open_store
 
     real, store = real_data(e), open_store(root, numerics, kind=_Reader)
     outcome = outcome_of(e, real, list(generations(e, real, store)), numerics, scale, store)

@@ -53,8 +53,7 @@ def standin_hard(*, agreement: float = 0.5) -> Dataset:
         says.append(f"{((group == STRONG) == agrees).mean():.1%}")
     report = (
         f"Masks are exact; the object covers {train[1].mean():.0%} of an image. The groups agree "
-        "with the ground that "
-        f"was drawn in {says[0]} of training and {says[1]} of test images.",
+        f"with the ground that was drawn in {says[0]} of training and {says[1]} of test images.",
     )
     return Dataset(
         parts[0],

@@ -149,8 +149,8 @@ class Torchvision(Deep):
         except (OSError, HTTPException, RuntimeError) as error:
             raise OSError(
                 f"could not download {self._url}: {' '.join(str(error).split())}; put that file "
-                "into "
-                f"{self._file.parent}, or give {called(self)} a file of its own (weights: PATH)"
+                f"into {self._file.parent}, or give {called(self)} a file of its own (weights: "
+                "PATH)"
             ) from error
 
     def _checked(self) -> str:
@@ -161,8 +161,7 @@ class Torchvision(Deep):
         except OSError as error:
             raise ValueError(
                 f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a "
-                "relative path "
-                f"starts in {data_folder()})"
+                f"relative path starts in {data_folder()})"
             ) from error
         expected = self.sha256 if self.weights else _hash_in(path)
         if not found.startswith(expected):
@@ -244,8 +243,7 @@ def _read(path: Path, original: str) -> State:
         if shapes[0] != shapes[1] and not name.endswith("num_batches_tracked"):
             raise ValueError(
                 f"weights {path} are not those of torchvision's {original} for the 1,000 classes "
-                "of ImageNet: "
-                f"{name!r} is {shapes[1]}, expected {shapes[0]}"
+                f"of ImageNet: {name!r} is {shapes[1]}, expected {shapes[0]}"
             )
     return tensors
 

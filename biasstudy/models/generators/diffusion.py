@@ -100,8 +100,7 @@ class Diffusion:
             self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0
         ):
             raise ValueError(
-                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at "
-                "least 0; "
+                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at least 0; "
                 f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}"
             )
         if self.guidance != 1 and self.drop == 0:

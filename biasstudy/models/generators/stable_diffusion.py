@@ -168,8 +168,8 @@ class StableDiffusion:
             )
         if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
             raise ValueError(
-                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; "
-                f"got {self.rate}, {self.drop}, {self.guidance}"
+                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; got "
+                f"{self.rate}, {self.drop}, {self.guidance}"
             )
 
     @property

@@ -76,9 +76,8 @@ class VAE:
         if previous is not None:
             if int(previous["n_conditions"]) != n_conditions:
                 raise ValueError(
-                    f"the previous vae knows {int(previous['n_conditions'])} conditions; this "
-                    "pool has "
-                    f"{n_conditions}"
+                    f"the previous vae knows {int(previous['n_conditions'])} conditions; this pool "
+                    f"has {n_conditions}"
                 )
             networks.load_state_dict(_weights(previous))
         adam = context.optimizer(torch.optim.Adam, networks.parameters(), self.rate)
