@@ -44,7 +44,7 @@ def _refuse(error: Any) -> int:
 def _output_is_closed() -> bool:
     """Whether the reader of the output has gone, as after `| head`; then the rest goes nowhere."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # the failed write is forgotten, another one tells
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -115,9 +115,7 @@ def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_acce
     real = real_data(e)
     for turn in list(generations(e, real, store))[:-1]:
         batch, decided = turn.batch.load(), turn.decisions.load()
-        plain = real.conditions.labeled(
-            batch.images, real.conditions.of_batch, turn.t
-        )
+        plain = real.conditions.labeled(batch.images, real.conditions.of_batch, turn.t)
         assert (
             (batch.label == plain.label).all()
             and (batch.group == plain.group).all()

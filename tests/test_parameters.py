@@ -2,12 +2,25 @@
 cannot be meant is one sentence before any training."""
 
 import dataclasses
+import json
+import subprocess
+import sys
+import time
+from typing import Any
 
+import nbformat
 import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
 
 from biasstudy import Experiment, notebook
+from biasstudy.__main__ import main
+from biasstudy.campaign import sweep
+from biasstudy.core.checks import checked, parse_yaml
 from biasstudy.core.places import check_folder
-from biasstudy.study import study_from
+from biasstudy.study import SETTINGS, parse_changes, read_parameters, study_from
 
 STUDY = "study = notebook.study(globals())"
 PARAMETERS = """\
@@ -251,7 +264,7 @@ def test_broken_yaml_says_file_line_and_column(written, sentence, tmp_path):
         read_parameters(path)
     assert str(error.value).startswith(f"{path} is not YAML: {sentence}")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="-p ratio .* is not YAML: ") as error:
+    with pytest.raises(ValueError, match=r"-p ratio .* is not YAML: ") as error:
         parse_changes([("ratio", written)])
     assert "\n" not in str(error.value)
 
@@ -304,7 +317,7 @@ def test_a_key_twice_is_refused_wherever_yaml_is_read(tmp_path, runs, capsys):
         ({"ratio": [0.5, 1.0]}, {"ratio": 0.2}, "-p ratio: in a sweep the grid says it"),
         ({"seed": [0, 1]}, {"n_seeds": 3}, "-p n_seeds: in a sweep the grid says it"),
         ({"s": [{"bias": 0.1}, {"bias": 0.2}]}, {"bias": 0.2}, "-p bias: in a sweep the grid"),
-        ({"s": [{"bias": 0.1}], "bias": [0.2]}, {}, "the axes 's' and 'bias' both set 'bias'"),
+        ({"s": [{"bias": 0.1}], "bias": [0.2]}, {}, "the axes 'bias' and 's' both set 'bias'"),
         ({"ratio": [0.5]}, {"variants": []}, "-p variants: in a sweep the grid says it"),
         (
             {"seed": [0], "ratio": list(range(400)), "bias": list(range(400))},
@@ -320,7 +333,7 @@ def test_no_part_of_a_sweep_is_overwritten_silently(grid, changes, sentence, tmp
     with pytest.raises(ValueError, match=sentence):
         sweep.read(path, changes)
     (tmp_path / "base.yaml").write_text("variants: [{ratio: 0.5}]\n")
-    with pytest.raises(ValueError, match="has variants; in a sweep the axes|both set|may have"):
+    with pytest.raises(ValueError, match=r"has variants; in a sweep the axes|both set|may have"):
         sweep.read(path)
 
 
@@ -408,3 +421,188 @@ def test_a_reader_that_goes_and_an_interrupt_are_no_tracebacks(tmp_path):
     assert (done.stdout, done.stderr) == ("line\n141\n", "")
     done = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr.count("\n") == 1
+
+
+def test_a_figure_that_is_not_whole_is_named_on_the_page_and_left_out(tmp_path):
+    """A page ends with its figures, not with a traceback at a record that is `{}`."""
+    from biasstudy.report.page import _own
+
+    whole = {"name": "a-1", "claim": "It is so.", "mark": "n", "made": "trained here"}
+    for name, record in {
+        "whole": json.dumps(whole),
+        "empty": "{}",
+        "list": "[1]",
+        "cut": "{",
+        "typed": json.dumps({**whole, "claim": None}),
+        "unseen": json.dumps(whole),
+    }.items():
+        (tmp_path / "figures").mkdir(exist_ok=True)
+        (tmp_path / "figures" / f"{name}.json").write_text(record)
+        if name != "unseen":
+            (tmp_path / "figures" / f"{name}.png").write_bytes(b"picture")
+    page = "".join(_own(tmp_path))
+    assert page.count("<img") == 1 and "It is so." in page
+    assert "left out: cut.json, empty.json, list.json, typed.json, unseen.json in figures" in page
+
+
+# ---- Whatever is written -------------------------------------------------------------------------
+
+FIELDS = {f.name: f for f in dataclasses.fields(Experiment)}
+KNOWN = [*FIELDS, *SETTINGS]
+# values that users write, right and wrong; data that are here
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(0, 4),
+    st.floats(),
+    st.sampled_from([0.5, 1.0, 10, 100, 200, 1e9, 10**400, "1e-3", "ridge", "biased", "lenet"]),
+    st.sampled_from(["group", "both", "expert", "classifier", "latest", "reserve", "a/b", "auto"]),
+    st.text(max_size=8),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+# mostly parameters with a value of their own type
+TYPED = {
+    int: st.integers(-1, 300),
+    float: st.floats(-0.5, 2) | st.integers(0, 2),
+    str: st.sampled_from(
+        ["none", "biased", "ridge", "group", "run", "cpu", "float64", "a", "latest"]
+    ),
+    bool: st.booleans(),
+    list: st.lists(st.sampled_from(["generated", "real", "none", "resample"]), max_size=3),
+    dict: st.dictionaries(
+        st.sampled_from(["steps", "rate", "clusters"]), st.integers(0, 3), max_size=2
+    ),
+}
+
+
+def of_its_type(name: str) -> st.SearchStrategy:
+    among, value = FIELDS[name].metadata["among"], getattr(Experiment(), name)
+    return st.sampled_from(among) if isinstance(among, tuple) else TYPED[type(value)]
+
+
+PAIRS = st.one_of(
+    *(st.tuples(st.just(name), of_its_type(name)) for name in FIELDS if name != "dataset"),
+    *(st.tuples(st.just(name), TYPED[type(value)]) for name, value in SETTINGS.items()),
+    st.tuples(st.sampled_from(KNOWN), VALUES),
+    st.tuples(st.text(max_size=6), VALUES),
+)
+WRITTEN = st.lists(PAIRS, max_size=4).map(dict)
+CASES = settings(
+    max_examples=250,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def same(asked: Any, written: Any) -> bool:
+    return asked == written or (asked != asked and written != written)
+
+
+def check(call, written: dict) -> None:
+    """A study holds the values that are written, and defaults else; or one sentence says why
+    not."""
+    try:
+        study = call()
+    except (ValueError, OSError) as error:
+        assert str(error) and "\n" not in str(error) and type(error) is not UnicodeError
+        return
+    changes = written.get("variants") or [{}]
+    assert len(study.variants) == len(changes)
+    for base, change in zip(study.variants.values(), changes, strict=True):
+        mine = {**written, **change}
+        for name, f in FIELDS.items():
+            default = {} if f.default is dataclasses.MISSING else f.default
+            assert same(getattr(base, name), mine.get(name, default)), name
+    for name in ("n_seeds", "scale", "source"):
+        assert getattr(study, name) == written.get(name, SETTINGS[name])
+    assert list(study.arms) == written.get("arms", SETTINGS["arms"])
+    assert set(written) <= set(KNOWN)
+
+
+@CASES
+@given(WRITTEN)
+@example({"arms": [[]]})
+@example({"variants": [{"ratio": [1]}]})
+@example({"source": "reference:../x"})
+def test_any_variables_make_the_study_that_they_say_or_one_sentence(written):
+    known = {name: value for name, value in written.items() if name in KNOWN}
+    check(lambda: notebook.study(known), known)
+
+
+@CASES
+@given(WRITTEN)
+def test_any_parameter_file_makes_the_study_that_it_says_or_one_sentence(tmp_path_factory, written):
+    path = tmp_path_factory.getbasetemp() / "written.yaml"
+    path.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8", errors="replace")
+    try:
+        given = read_parameters(path)
+    except ValueError as error:
+        assert "\n" not in str(error)
+        return
+    check(lambda: study_from(given), given)
+
+
+BYTES = st.one_of(
+    st.binary(max_size=40),
+    st.text(alphabet="ab: -[]{},&*!|>'\"%@`#?\n\t<01.e_~=", max_size=30).map(str.encode),
+    st.lists(st.sampled_from(KNOWN).map(lambda name: f"{name}: 1"), max_size=4).map(
+        lambda lines: "\n".join(lines).encode()
+    ),
+)
+
+
+@CASES
+@given(BYTES)
+def test_any_bytes_in_a_file_or_after_p_are_parameters_or_one_sentence(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "bytes.yaml"
+    path.write_bytes(content)
+    text = content.decode("utf-8", "surrogateescape")
+    for read in (
+        lambda: study_from(read_parameters(path)),
+        lambda: study_from(parse_changes([("ratio", text)])),
+    ):
+        try:
+            read()
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error)
+    assert path.read_bytes() == content
+    assert not list(path.parent.glob("bytes.yaml?*")), "no partial file"
+
+
+AXES = st.dictionaries(
+    st.sampled_from([*KNOWN, "starts", "more"]) | st.text(max_size=4),
+    st.lists(VALUES | st.dictionaries(st.sampled_from(KNOWN), VALUES, max_size=2), max_size=2)
+    | st.lists(st.integers(0, 3), max_size=3),
+    max_size=3,
+)
+
+
+@CASES
+@given(WRITTEN, AXES, st.sampled_from(["stop", "skip"]), WRITTEN)
+def test_any_sweep_file_is_a_grid_or_one_sentence(
+    tmp_path_factory, base, axes, impossible, changes
+):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "grid_base.yaml").write_text(yaml.safe_dump(base, allow_unicode=False))
+    file = {"base": "grid_base.yaml", "grid": axes, "impossible": impossible}
+    (folder / "grid.yaml").write_text(yaml.safe_dump(file, allow_unicode=False))
+    try:
+        grid = sweep.read(folder / "grid.yaml", changes)
+    except (ValueError, OSError) as error:
+        assert str(error) and "\n" not in str(error)
+        return
+    for name, value in axes.items():
+        if name in FIELDS and name != "seed":
+            assert {getattr(e, name) for e in grid.study.variants.values()} <= set(value)
+    for name, value in {**base, **changes}.items():
+        if name in FIELDS and not any(name in sweep._names(a, v) for a, v in axes.items()):
+            assert all(same(getattr(e, name), value) for e in grid.study.variants.values())

@@ -163,6 +163,8 @@ def real_data(experiment: Experiment) -> RealData:
     of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
     conditions = Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
     stock = _Stock(e, dataset)
+    # the start alone first: told at once, before anything is as long as a batch
+    stock.check(counts, np.zeros_like(counts))
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
