@@ -1,7 +1,8 @@
 """What an experiment is: its fields, the protocols and the arms.
 
 An `Experiment` is one frozen choice of everything that can change a result, for one seed. Its id
-names its rows in every table. Nothing here trains, reads or writes; torch is not imported.
+names its rows in every table. Nothing here trains, reads or writes. Importing this module does not
+import torch; building an `Experiment` does, since the models that it names check their options.
 
 To add a protocol, add one line to `PROTOCOLS`. To add a field, add one line to `Experiment` and use
 it in `loop.py`.
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .core.checks import checked, listed
+from .core.checks import checked, listed, shown
 from .core.registry import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, Entry, Registry
 from .core.seeds import digest
 
@@ -75,10 +76,14 @@ def knob(
     *,
     low: float | None = None,
     high: float | None = None,
+    most: float | None = None,
     among: Any = None,
 ) -> Any:
-    """A field of Experiment: its default, its meaning, and its range or the names it may take."""
-    metadata = {"says": says, "low": low, "high": high, "among": among}
+    """A field of Experiment: its default, its meaning, and its range or the names it may take.
+
+    most   above it, no machine could do what is asked
+    """
+    metadata = {"says": says, "low": low, "high": high, "most": most, "among": among}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -99,22 +104,32 @@ class Experiment:
     )
     bias: float = knob(0.0, "strength of a biased start", low=0, high=1)
     n_thinned: int = knob(
-        2, "groups of each class that a biased start thins, where a group has one class", low=1
+        2,
+        "groups of each class that a biased start thins, where a group has one class",
+        low=1,
+        most=1000,
     )
-    n_real: int = knob(1000, "real images in the start", low=1)
-    n_test: int = knob(300, "real test images (digits; each is shown in every colour)", low=1)
+    n_real: int = knob(1000, "real images in the start", low=1, most=10**7)
+    n_test: int = knob(
+        300, "real test images (digits; each is shown in every colour)", low=1, most=10**7
+    )
     generator: str = knob("mixture", "name of the generator", among=GENERATORS)
-    generator_steps: int = knob(0, "optimiser steps of each generator fit", low=0)
-    generator_batch: int = knob(0, "images in an optimiser step of the generator", low=0)
+    generator_steps: int = knob(0, "optimiser steps of each generator fit", low=0, most=10**8)
+    generator_batch: int = knob(
+        0, "images in an optimiser step of the generator", low=0, most=10**6
+    )
     generator_options: dict = knob({}, "other options of the generator")
     classifier: str = knob("lenet", "name of the classifier", among=CLASSIFIERS)
-    classifier_steps: int = knob(0, "optimiser steps of each classifier fit", low=0)
-    classifier_batch: int = knob(0, "images in an optimiser step of the classifier", low=0)
+    classifier_steps: int = knob(0, "optimiser steps of each classifier fit", low=0, most=10**8)
+    classifier_batch: int = knob(
+        0, "images in an optimiser step of the classifier", low=0, most=10**6
+    )
     classifier_options: dict = knob({}, "other options of the classifier")
     n_classifiers: int = knob(
         1,
         "classifiers per generation, averaged within a seed; the first filters and relabels",
         low=1,
+        most=1000,
     )
     pretraining: str = knob(
         "none",
@@ -128,7 +143,7 @@ class Experiment:
         among=("none", "generator", "classifier", "both"),
     )
     condition: str = knob("class", "what the generator is told", among=("class", "group"))
-    ratio: float = knob(0.5, "generated images added per generation / n_real", low=0)
+    ratio: float = knob(0.5, "generated images added per generation / n_real", low=0, most=100)
     protocol: str = knob("accumulate", "how generated images enter the pool", among=PROTOCOLS)
     fresh_share: float = knob(
         0.5, "share of each batch that comes from the reserve under protocol fresh", low=0, high=1
@@ -158,15 +173,15 @@ class Experiment:
         "arm of the accuracy curve: nothing is added, each generation sees a smaller part of the "
         "start",
     )
-    n_generations: int = knob(2, "turns of the loop after generation 0", low=1)
+    n_generations: int = knob(2, "turns of the loop after generation 0", low=1, most=1000)
     instrument: str = knob(
         "lenet",
         "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
         among=CLASSIFIERS,
     )
-    instrument_steps: int = knob(0, "optimiser steps of the instruments", low=0)
+    instrument_steps: int = knob(0, "optimiser steps of the instruments", low=0, most=10**8)
     instrument_options: dict = knob({}, "other options of the instruments")
-    seed: int = knob(0, "base of every random stream", low=0)
+    seed: int = knob(0, "base of every random stream", low=0, most=2**63 - 1)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -175,10 +190,13 @@ class Experiment:
             if isinstance(among, Registry):
                 among[value]
             elif among is not None and value not in among:
-                raise ValueError(f"unknown {f.name} {value!r}; known: {listed(among)}")
+                raise ValueError(f"unknown {f.name} {shown(value)}; known: {listed(among)}")
             if (low is not None and value < low) or (high is not None and value > high):
                 bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
-                raise ValueError(f"{f.name} must be {bounds}; got {value!r}")
+                raise ValueError(f"{f.name} must be {bounds}; got {shown(value)}")
+            most = f.metadata["most"]
+            if most is not None and value > most:
+                raise ValueError(f"{f.name} must be at most {most:,}; got {shown(value)}")
             object.__setattr__(self, f.name, value)
         self._check_together()
 
@@ -241,6 +259,11 @@ class Experiment:
                 "told, not drifting"
             )
         for model in ("generator", "classifier"):
+            # more than the first training set holds: no step could see that many images
+            if (batch := getattr(self, f"{model}_batch")) > self.n_real:
+                raise ValueError(
+                    f"{model}_batch must be at most n_real, {self.n_real}; got {batch}"
+                )
             if self.warm(model) and not self.entry(model).traits.get("warm"):
                 raise ValueError(
                     f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has "
@@ -248,8 +271,8 @@ class Experiment:
                     "go on from"
                 )
         self.dataset_entry.resolve(self.dataset_options)
-        for kind in ("generator", "classifier", "instrument"):
-            self._model(kind)  # it checks the values of its options when it is built
+        for role in ("generator", "classifier", "instrument"):
+            self._model(role)  # it checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
 
@@ -261,8 +284,8 @@ class Experiment:
                 f"got classifier {self.classifier!r}, instrument {self.instrument!r}"
             )
         shape, other = (
-            getattr(self._model(kind), "shape", self.resolved(kind))
-            for kind in ("classifier", "instrument")
+            getattr(self._model(role), "shape", self.resolved(role))
+            for role in ("classifier", "instrument")
         )
         for name in shape:
             if shape[name] != other[name]:
@@ -301,9 +324,9 @@ class Experiment:
     def dataset_entry(self) -> Entry:
         return DATASETS[self.dataset]
 
-    def entry(self, kind: str) -> Entry:
+    def entry(self, role: str) -> Entry:
         """What is registered under the name of the `generator`, `classifier` or `instrument`."""
-        return (GENERATORS if kind == "generator" else CLASSIFIERS)[getattr(self, kind)]
+        return (GENERATORS if role == "generator" else CLASSIFIERS)[getattr(self, role)]
 
     def part(self, t: int) -> float:
         """Share of the start in the training set of generation t: 1, or in the arm `fewer`
@@ -315,25 +338,25 @@ class Experiment:
         before."""
         return self.warm_start in (model, "both")
 
-    def resolved(self, kind: str) -> dict[str, Any]:
+    def resolved(self, role: str) -> dict[str, Any]:
         """Every option of the `generator`, `classifier` or `instrument`, defaults filled in, steps
         and batch among them."""
-        entry = self.entry(kind)
-        given = getattr(self, f"{kind}_options", {})
+        entry = self.entry(role)
+        given = getattr(self, f"{role}_options", {})
         options = entry.resolve(given)
         for name in ("steps", "batch"):
             if name in given:
-                raise ValueError(f"give {name!r} as {kind}_{name}, not inside {kind}_options")
-            value = getattr(self, f"{kind}_{name}", 0)
+                raise ValueError(f"give {name!r} as {role}_{name}, not inside {role}_options")
+            value = getattr(self, f"{role}_{name}", 0)
             if value and name not in options:
                 raise ValueError(
-                    f"{kind} {entry.name!r} has no {name}; {kind}_{name} must stay 0, got {value}"
+                    f"{role} {entry.name!r} has no {name}; {role}_{name} must stay 0, got {value}"
                 )
             if value:
                 options[name] = value
         return options
 
-    def prepared(self, kind: str, dataset: Any = None) -> dict[str, Any]:
+    def prepared(self, role: str, dataset: Any = None) -> dict[str, Any]:
         """Every option of a model, or of the `filter`, that is ready to be used: it has found its
         files, and its options say what they hold.
 
@@ -342,25 +365,32 @@ class Experiment:
         raises   ValueError, OSError, ImportError   with one sentence if a file or a package is
                  missing, damaged or another
         """
-        if kind == "filter":
+        if role == "filter":
             options = FILTERS[self.filter].resolve(self.filter_options)
             prepare = FILTERS[self.filter].traits.get("prepare")
             return prepare(options, dataset.classes) if prepare else options
-        model = self._model(kind)
+        model = self._model(role)
         if hasattr(model, "named"):
             model = model.named(
                 dataset.classes, dataset.groups if self.condition == "group" else ()
             )
-        return dataclasses.asdict(model.prepare() if hasattr(model, "prepare") else model)
+        model = model.prepare() if hasattr(model, "prepare") else model
+        options = dataclasses.asdict(model)
+        # how files came here is no part of what is computed
+        return {
+            f.name: options[f.name]
+            for f in dataclasses.fields(model)
+            if f.metadata.get("in_keys", True)
+        }
 
-    def _model(self, kind: str) -> Any:
-        return self.entry(kind).target(**self.resolved(kind))
+    def _model(self, role: str) -> Any:
+        return self.entry(role).target(**self.resolved(role))
 
     @property
     def prior(self) -> str:
         """Data, other than the start, from which the weights of generator and classifier were
         learned before; or none."""
-        learned = {getattr(self._model(kind), "prior", "") for kind in ("generator", "classifier")}
+        learned = {getattr(self._model(role), "prior", "") for role in ("generator", "classifier")}
         if self.pretraining == "expert":
             learned.add("instruments")
         return " and ".join(sorted(learned - {""})) or "none"

@@ -3,83 +3,270 @@
     study = notebook.study(globals())
     results = study.run()
 
-papermill only warns of a parameter that the notebook does not declare; here it stops the run,
-before any training.
+What counts is what the variables hold when `study` is called. A name that is no parameter, which
+papermill only warns of, stops the run here, before any training.
 """
 
 import ast
+import difflib
+import os
+import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .core.places import home, write_text
+from .core.checks import listed, shown
+from .core.places import check_folder, home, write_text
 from .core.registry import DATASETS
 from .experiment import Experiment
 from .study import SETTINGS, Study, study_from
 
+NAMES = frozenset(f.name for f in fields(Experiment)) | frozenset(SETTINGS)
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+# without these two arms there is no A, which figures and answers are about
+_NEEDED = ("generated", "none")
 
 
 def study(namespace: Mapping[str, Any]) -> Study:
-    """The study that the parameters cell of this notebook asks for; call it as study(globals()).
+    """The study that the variables of this notebook ask for; call it as study(globals()).
 
-    raises   ValueError   with one sentence if a parameter is unknown or wrong, or the data cannot
-             give what is asked
+    Every variable with the name of a parameter counts. In IPython the cells that were executed also
+    say which names were meant as parameters, so that a misspelt one is refused.
+
+    raises   ValueError   with one sentence if a parameter is unknown, wrong or ambiguous, or the
+             data cannot give what is asked
     """
     quiet()
-    names = {f.name for f in fields(Experiment)} | set(SETTINGS)
-    declared, own = _declared(namespace.get("In", []))
-    for name in declared:
-        if name not in names:
-            raise ValueError(f"unknown parameter {name!r}; known: {', '.join(sorted(names))}")
-    found = study_from({name: namespace[name] for name in namespace if name in (declared or names)})
-    found = replace(found, notebook=own or namespace.get("name", ""))
-    if found.source == "run":
+    cells = [_read(source) for source in namespace.get("In", [])]
+    _check_cells(cells, namespace)
+    asked = study_from({name: namespace[name] for name in NAMES if name in namespace})
+    own = [cell.assigned["name"] for cell in cells if "name" in cell.own]
+    named = ast.literal_eval(own[-1]) if own and _is_literal(own[-1]) else namespace.get("name", "")
+    asked = replace(asked, notebook=str(named))
+    if asked.source == "run":
+        _check_arms(asked)
         from .data.real import real_data
 
-        for e in found.experiments:
+        for e in asked.experiments:
             real_data(e)  # refuses missing data and sizes that cannot be met
-    return found
+    if cells and not any("variants" in cell.own for cell in cells) and len(asked.variants) > 1:
+        raise ValueError(
+            "this notebook does not declare variants, so its figures show one setting; got "
+            f"{len(asked.variants)} variants"
+        )
+    check_folder(output_folder())
+    return asked
 
 
-def _declared(cells: list[str]) -> tuple[list[str], str]:
-    """Names assigned in the parameters cell, and in the cell that papermill put after it, as last
-    executed; and what the parameters cell says for `name`."""
-    last: dict[str, list[str]] = {}
-    own = ""
-    for cell in cells:
-        try:
-            body = ast.parse(cell).body
-        except SyntaxError:  # a cell with a magic command is no parameters cell
-            continue
-        names = [
-            name
-            for node in body
-            if isinstance(node, ast.Assign | ast.AnnAssign)
-            for name in _targets(node)
-        ]
-        if cell.lstrip().startswith("# Parameters"):
-            last["injected"] = [name for name in names if name not in _PAPERMILL]
-        elif {"dataset", "ratio"} <= set(names):
-            last["declared"] = names
-            own = next(
-                (
-                    str(node.value.value)
-                    for node in body
-                    if isinstance(node, ast.Assign | ast.AnnAssign)
-                    and "name" in _targets(node)
-                    and isinstance(node.value, ast.Constant)
-                ),
-                "",
+def _check_arms(asked: Study) -> None:
+    """ValueError if the figures of a notebook would have nothing to compare."""
+    missing = [arm for arm in _NEEDED if arm not in asked.arms]
+    if missing:
+        raise ValueError(
+            f"a notebook compares the arms {' and '.join(_NEEDED)}; arms lack {listed(missing)} "
+            f"(python -m biasstudy run takes any): got {shown(list(asked.arms))}"
+        )
+    for name, base in asked.variants.items():
+        if len(asked.variants) > 1 and not base.n_batch:
+            raise ValueError(
+                f"the variant {name!r} has ratio 0 and generates nothing, as the arm none of the "
+                "others; leave it out"
             )
-    return sorted({name for names in last.values() for name in names}), own
 
 
-def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [t.id for t in targets if isinstance(t, ast.Name)]
+# ---- Which names were meant as parameters --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What an executed cell does to names outside functions.
+
+    assigned    name -> the value assigned last
+    bound       names that loops, imports, definitions and the like set
+    statements  those of its statements that assign parameters, as Python writes them
+    injected    papermill wrote it
+    plain       it does nothing but assign, so it was meant as parameters
+    """
+
+    assigned: dict[str, ast.expr]
+    bound: frozenset[str]
+    statements: frozenset[str]
+    injected: bool
+    plain: bool
+
+    @property
+    def parameters(self) -> set[str]:
+        return set(self.assigned) & NAMES
+
+    @property
+    def own(self) -> set[str]:
+        """Parameters that the author of the notebook wrote."""
+        return set() if self.injected else self.parameters
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
+
+
+def _read(source: str) -> _Cell:
+    """A cell as IPython keeps it: magic commands are calls that have their text as an argument."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):  # then it was not executed either
+        body = []
+    statements = list(_unwrapped(body))
+    assigned: dict[str, ast.expr] = {}
+    bound: set[str] = set()
+    for node in _outside_functions(statements):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                assigned |= dict.fromkeys(_names(target), node.value)
+        elif isinstance(node, ast.AugAssign):
+            assigned |= {
+                name: ast.BinOp(node.target, node.op, node.value) for name in _names(node.target)
+            }
+        elif isinstance(node, ast.AnnAssign | ast.NamedExpr):
+            if node.value is not None:
+                assigned |= dict.fromkeys(_names(node.target), node.value)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, _NAMED):
+            bound |= {node.name} if node.name else set()
+        elif isinstance(node, ast.For | ast.AsyncFor):
+            bound |= set(_names(node.target))
+        elif isinstance(node, ast.withitem) and node.optional_vars:
+            bound |= set(_names(node.optional_vars))
+    plain = not any(
+        isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+        for node in _outside_functions(statements)
+    )
+    return _Cell(
+        assigned,
+        frozenset(bound),
+        frozenset(ast.unparse(node) for node in statements if _assigns_parameter(node)),
+        source.lstrip().startswith("# Parameters"),
+        plain,
+    )
+
+
+def _unwrapped(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements; of a magic command those in its text, such as in a cell under %%time."""
+    for node in body:
+        call = node.value if isinstance(node, ast.Expr) else None
+        if not (isinstance(call, ast.Call) and ast.unparse(call.func).startswith("get_ipython()")):
+            yield node
+            continue
+        for argument in call.args[-1:]:
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                try:
+                    inner = ast.parse(argument.value).body
+                except (SyntaxError, ValueError):  # options of the command, or another language
+                    continue
+                yield from (inside for inside in _unwrapped(inner) if not _is_name(inside))
+
+
+def _assigns_parameter(statement: ast.stmt) -> bool:
+    return any(
+        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in NAMES
+        for node in _outside_functions([statement])
+    )
+
+
+def _is_name(node: ast.stmt) -> bool:
+    """Whether it is only a word, such as `inline`."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Name)
+
+
+def _outside_functions(nodes: Any) -> Iterator[ast.AST]:
+    """Every node that runs with the cell itself."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, _FUNCTIONS):
+            yield from _outside_functions(ast.iter_child_nodes(node))
+
+
+def _names(target: ast.expr) -> Iterator[str]:
+    """Names that an assignment target sets; not those whose items or attributes it sets."""
+    if isinstance(target, ast.Name):
+        yield target.id
+    elif isinstance(target, ast.Tuple | ast.List):
+        for part in target.elts:
+            yield from _names(part)
+    elif isinstance(target, ast.Starred):
+        yield from _names(target.value)
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, RecursionError):
+        return False
+    return True
+
+
+def _check_cells(cells: list[_Cell], namespace: Mapping[str, Any]) -> None:
+    """ValueError with one sentence if a variable may not be what the reader of the cells sees.
+
+    cells   in the order in which they were executed; the last one calls `study`
+    """
+    again = [i for i, cell in enumerate(cells) if _is_executed_again(cell, cells[i + 1 :])]
+    for name in sorted(NAMES & set(namespace)):
+        setting = [i for i, cell in enumerate(cells) if name in cell.assigned or name in cell.bound]
+        if not setting:
+            continue  # set by what no cell shows, such as %run
+        last = cells[setting[-1]]
+        if setting[-1] in again:
+            raise ValueError(
+                f"{name} is left from a cell that was executed again without it; assign it beside "
+                "the other parameters, or restart the kernel"
+            )
+        if name not in last.assigned and setting[-1] != len(cells) - 1:
+            raise ValueError(
+                f"{name} is a parameter, but a loop, import or definition in a cell set it to "
+                f"{shown(namespace[name])}; execute the parameters again, and name that variable "
+                "otherwise"
+            )
+        _check_injected(name, cells, setting)
+    injected = [i for i, cell in enumerate(cells) if cell.injected][-1:]
+    for i, cell in enumerate(cells):
+        if i in injected or (cell.parameters and i not in again and not cell.injected):
+            for name, value in cell.assigned.items():
+                _check_known(name, value, cell)
+
+
+def _is_executed_again(cell: _Cell, later: list[_Cell]) -> bool:
+    """Whether one of the later cells is this one, changed: half of the parameters are assigned
+    in the same words."""
+    return bool(cell.parameters) and any(
+        2 * len(cell.statements & other.statements) >= len(cell.statements) for other in later
+    )
+
+
+def _check_injected(name: str, cells: list[_Cell], setting: list[int]) -> None:
+    """ValueError if what papermill was told stands above the cell that says the same parameter."""
+    first = min(i for i, cell in enumerate(cells) if cell.parameters)
+    if cells[first].injected and first in setting and setting[-1] != first:
+        raise ValueError(
+            f"papermill's value of {name} stands before the cell that assigns it and has no "
+            "effect; give that cell the tag 'parameters'"
+        )
+
+
+def _check_known(name: str, value: ast.expr, cell: _Cell) -> None:
+    """ValueError if a name is no parameter but was meant as one: beside parameters, in a cell that
+    only assigns values, or much like one."""
+    if name in NAMES or name in _PAPERMILL or name.startswith("_"):
+        return
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.75)
+    computed = any(isinstance(node, ast.Call | ast.Await) for node in ast.walk(value))
+    if cell.injected or near or (cell.plain and not computed):
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown parameter {name!r}{meant}; known: {listed(sorted(NAMES))}")
+
+
+# ---- Around the study ----------------------------------------------------------------------------
 
 
 def quiet() -> None:
@@ -91,9 +278,24 @@ def quiet() -> None:
     # diffusers asks tqdm for a bar that is never drawn
     warnings.filterwarnings("ignore", message="IProgress not found")
     use_style()
+    _show_figures()
     import pandas as pd
 
     pd.set_option("display.max_colwidth", 160)  # words of a judgement
+
+
+def _show_figures() -> None:
+    """In an IPython kernel figures appear in the notebook, whatever MPLBACKEND says; elsewhere, and
+    where a cell chose a backend, nothing is changed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return
+    import matplotlib
+
+    wanted = os.environ.get("MPLBACKEND", "")
+    if "inline" not in wanted and matplotlib.get_backend().lower() == wanted.lower():
+        shell.enable_matplotlib("inline")
 
 
 def output_folder() -> Path:

@@ -1,12 +1,11 @@
 """A study: experiments that differ in variant, seed and arm, and how to run them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .core.checks import checked
-from .core.places import read_text
+from .core.checks import check_name, checked, parse_yaml, read_yaml, shown
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
 
 # parameters of a study that are not fields of an experiment
@@ -21,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "precision": "float32",
     "threads": 1,
 }
+MOST = {"n_seeds": 10_000, "threads": 1024}  # above it, no machine could do what is asked
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ class Study:
         found = [o for o in stored.outcomes if o.experiment.id in wanted]
         if len(found) < len(wanted):
             settings = sorted(
-                {_setting(o.experiment) for o in stored.outcomes if o.experiment.arm == "generated"}
+                {
+                    _in_words(o.experiment)
+                    for o in stored.outcomes
+                    if o.experiment.arm == "generated"
+                }
             )
             raise ValueError(
                 f"the reference results hold {len(found)} of the {len(wanted)} experiments asked "
@@ -155,7 +159,8 @@ class Study:
         return {f"variant {i}": name for i, name in enumerate(self.variants, 1) if name}
 
 
-def _setting(e: Experiment) -> str:
+def _in_words(e: Experiment) -> str:
+    """The setting of an experiment, for a sentence."""
     return (
         f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator "
         f"{e.generator}, ratio {e.ratio}, "
@@ -177,7 +182,7 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     for name in parameters:
         if name not in own and name not in SETTINGS:
             raise ValueError(
-                f"unknown parameter {name!r}; known: {', '.join([*sorted(own), *SETTINGS])}"
+                f"unknown parameter {shown(name)}; known: {', '.join([*sorted(own), *SETTINGS])}"
             )
     s = {
         name: checked(name, parameters.get(name, default), type(default))
@@ -185,15 +190,19 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     }
     for arm in s["arms"]:
         if arm not in ALL_ARMS:
-            raise ValueError(f"unknown arm {arm!r} in arms; known: {', '.join(ALL_ARMS)}")
+            raise ValueError(f"unknown arm {shown(arm)} in arms; known: {', '.join(ALL_ARMS)}")
+    check_name("name", s["name"])
     if s["n_seeds"] < 1 or not s["arms"]:
         raise ValueError(
             f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}"
         )
+    for name, most in MOST.items():
+        if s[name] > most:
+            raise ValueError(f"{name} must be at most {most:,}; got {shown(s[name])}")
     if s["source"] not in ("run", "reference") and not s["source"].startswith("reference:"):
         raise ValueError(
             "source must be 'run', 'reference:NAME' or, for all that ships, 'reference'; got "
-            f"{s['source']!r}"
+            f"{shown(s['source'])}"
         )
     variants = _variants(
         {name: value for name, value in parameters.items() if name in own}, s["variants"]
@@ -215,11 +224,11 @@ def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]
         if not isinstance(change, dict) or not change:
             raise ValueError(
                 f"a variant is a mapping of fields to values, such as {{ratio: 1.0}}; got "
-                f"{change!r}"
+                f"{shown(change)}"
             )
     for change in changes or [{}]:
         name = ", ".join(
-            filter(None, (_said(field, value, changes) for field, value in change.items()))
+            filter(None, (_difference(field, value, changes) for field, value in change.items()))
         )
         if name in found:
             raise ValueError(f"the variant {name!r} is given twice")
@@ -227,7 +236,7 @@ def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]
     return found
 
 
-def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
+def _difference(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
     """A field and its value in words; options are named by themselves, those that all variants
     share not at all."""
     if not isinstance(value, dict):
@@ -242,13 +251,25 @@ def _said(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Parameters of a YAML file; ValueError if it is not a flat mapping of names to values."""
-    import yaml
+    """Parameters of a YAML file.
 
-    try:
-        found = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    raises   OSError      if it cannot be read
+             ValueError   if it is not a flat mapping of names to values, or a name stands twice
+    """
+    parameters = read_yaml(path)
+    if not isinstance(parameters, dict) or not all(isinstance(name, str) for name in parameters):
         raise ValueError(f"{path} must hold lines 'name: value'")
-    return found
+    return parameters
+
+
+def parse_changes(changes: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Parameters that a command line changes, as pairs of a name and a YAML value.
+
+    raises   ValueError   if a value is not YAML, or a name is given twice
+    """
+    parameters: dict[str, Any] = {}
+    for name, text in changes:
+        if name in parameters:
+            raise ValueError(f"-p {name} is given twice; say it once")
+        parameters[name] = parse_yaml(text, f"-p {name} {shown(text)}")
+    return parameters

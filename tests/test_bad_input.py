@@ -123,7 +123,7 @@ def test_a_reference_at_another_setting_lists_what_there_is():
 
 
 PAPERMILL = [  # arguments, the sentence in the output
-    (["-p", "raito", "0.5"], "unknown parameter 'raito'; known:"),
+    (["-p", "raito", "0.5"], "unknown parameter 'raito' (did you mean ratio?); known:"),
     (["-p", "ratio", "-1"], "ratio must be at least 0; got -1"),
     (["-p", "seed", "0.5"], "seed must be a whole number; got float 0.5"),
     (["-y", "ratio: 1e-3"], "in YAML write 1.0e-3"),

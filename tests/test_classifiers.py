@@ -423,7 +423,13 @@ def test_weights_are_downloaded_once_before_the_first_step(folder, monkeypatch):
     path = hosted(
         folder, monkeypatch, hashlib.sha256((folder / "net.pth").read_bytes()).hexdigest()[:8]
     )
-    model = pretrained(weights="", pretrained=True)
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"squeezenet: the pretrained weights {path.name} are not in .*weights; put the file "
+        r"there \(it is at .*\), or the option download: true fetches it",
+    ):
+        pretrained(weights="", pretrained=True).prepare()
+    model = pretrained(weights="", pretrained=True, download=True)
     assert model.prior == "imagenet" and model.sha256 == "" and not (folder / "weights").exists()
     state = model.fit(shapes(6), 3, seed=0, context=CONTEXT)
     kept = folder / "weights" / path.name
@@ -449,7 +455,7 @@ def test_no_host_or_a_wrong_file_is_one_sentence_before_the_first_step(
         monkeypatch.setattr(SqueezeNet, "_url", url)
     else:
         hosted(folder, monkeypatch, "00000000")
-    model, seen = pretrained(weights="", pretrained=True), []
+    model, seen = pretrained(weights="", pretrained=True, download=True), []
     with pytest.raises(
         OSError,
         match=rf"could not download .*net-00000000\.pth: .*{reason}.*; put that file into "
@@ -465,6 +471,20 @@ def test_no_host_or_a_wrong_file_is_one_sentence_before_the_first_step(
 def test_where_torchvision_keeps_its_weights(name):
     url = built(name)._url
     assert url.startswith("https://") and url.rpartition("/")[2].startswith(built(name).original)
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [({"weights": "net.pth"}, "weights 'net.pth'"), ({"pretrained": False}, "pretrained false")],
+)
+def test_a_download_that_would_fetch_nothing_is_refused(options, got):
+    with pytest.raises(ValueError, match=rf"download fetches torchvision's weights .*; got {got}"):
+        SqueezeNet(download=True, **options)
+
+
+def test_whether_weights_were_downloaded_is_no_part_of_stage_keys(folder):
+    options = experiment(weights="net.pth").prepared("classifier")
+    assert "download" not in options and options["sha256"]
 
 
 # -- of ImageNet

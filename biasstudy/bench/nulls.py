@@ -12,9 +12,12 @@ code as a study.
 What must be *found* (a generator planted to lose a group) and simulated coverage are in the tests.
 """
 
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,6 +26,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ..core.places import replacing, write_text
+from ..core.provenance import environment
 from ..experiment import PROTOCOLS, Experiment
 from ..inference.contrasts import HEADLINE, all_contrasts, curve
 from ..inference.intervals import over_seeds
@@ -300,3 +305,32 @@ def null_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     right.set_ylim(0)
     right.legend(fontsize=7, ncols=2)
     return figure
+
+
+def write_nulls(studies: int, seeds: int, drift: int, folder: Path) -> list[str]:
+    """Prove the instrument and write tables, figure and what they say into a folder.
+
+    studies, seeds, drift   see `all_nulls`, at least 2 each
+    returns  what is printed: the sentences, and the folder
+    raises   ValueError   if one is too small
+    """
+    if min(studies, seeds, drift) < 2:
+        raise ValueError(
+            f"nulls needs at least 2 of each; got studies {studies}, seeds {seeds}, drift {drift}"
+        )
+    started = time.time()
+    tables = all_nulls(studies, seeds, drift)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_text(folder / f"nulls-{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+    with replacing(folder / "nulls.png") as file:
+        null_figure(tables).savefig(file)
+    said = null_sentences(tables)
+    about = {
+        "command": f"python -m biasstudy nulls --studies {studies} --seeds {seeds} --drift {drift}",
+        "said": said,
+        "seconds": round(time.time() - started),
+        **environment(),
+    }
+    write_text(folder / "nulls.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
+    return [*said, str(folder)]

@@ -7,17 +7,20 @@ again does what is missing.
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..core.checks import shown
 from ..core.store import Slot, record_file
 from ..experiment import Experiment
 from ..study import SETTINGS, Study, read_parameters, study_from
 from .cost import Costs, Recipe, add_probe, recipe_of, stored_costs
 
+_FIELDS = {f.name for f in fields(Experiment)} | {"arms"}  # names of axes that set one parameter
 RECORD = 8_000  # bytes of what is told of an experiment and its stages, beside their values
 
 
@@ -51,39 +54,69 @@ def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool =
     raises    ValueError, OSError   with one sentence: unknown key or axis, no values, a combination
               that cannot be
     """
-    found = read_parameters(path)
+    file = read_parameters(path)
     if (
-        not isinstance(found.get("base"), str)
-        or not isinstance(found.get("grid"), dict)
-        or not found["grid"]
+        not isinstance(file.get("base"), str)
+        or not isinstance(file.get("grid"), dict)
+        or not file["grid"]
     ):
         raise ValueError(f"{path} must hold 'base: parameter file' and 'grid: {{axis: [values]}}'")
-    for name in found:
-        if name not in ("name", "base", "grid", "impossible"):
-            raise ValueError(f"unknown key {name!r} in {path}; known: base, grid, impossible, name")
-    if found.get("impossible", "stop") not in ("stop", "skip"):
-        raise ValueError(f"impossible must be stop or skip; got {found['impossible']!r}")
-    base = {
-        **read_parameters(path.parent / found["base"]),
-        **(changes or {}),
-        "name": found.get("name", path.stem),
-    }
-    return _expanded(base, _axes(found["grid"]), found.get("impossible") == "skip", elsewhere)
+    for key in file:
+        if key not in ("name", "base", "grid", "impossible"):
+            raise ValueError(
+                f"unknown key {shown(key)} in {path}; known: base, grid, impossible, name"
+            )
+    if file.get("impossible", "stop") not in ("stop", "skip"):
+        raise ValueError(f"impossible must be stop or skip; got {shown(file['impossible'])}")
+    axes = _axes(file["grid"])
+    varied = {name for axis, values in axes.items() for name in _names(axis, values)}
+    base = read_parameters(path.parent / file["base"])
+    if base.get("variants"):
+        raise ValueError(
+            f"the base {path.parent / file['base']} has variants; in a sweep the axes of the grid "
+            "say what varies"
+        )
+    for name in changes or {}:
+        if name in varied or name == "variants":
+            raise ValueError(f"-p {name}: in a sweep the grid says it; change the grid instead")
+    named = {"name": file["name"]} if "name" in file else {}
+    return _expanded(
+        {**base, **named, **(changes or {})}, axes, file.get("impossible") == "skip", elsewhere
+    )
+
+
+MOST = 100_000  # combinations of a grid
+
+
+def _names(axis: str, values: list[Any]) -> set[str]:
+    """Parameters that an axis sets."""
+    if axis in _FIELDS:
+        return {axis, "n_seeds"} if axis == "seed" else {axis}
+    return {name for value in values for name in value}
 
 
 def _axes(grid: dict[str, Any]) -> dict[str, list[Any]]:
-    known = {f.name for f in fields(Experiment)} | {"arms"}
     for axis, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ValueError(f"axis {axis!r} must be a list of values; got {values!r}")
-        if axis not in known and not all(isinstance(value, dict) for value in values):
+            raise ValueError(f"axis {shown(axis)} must be a list of values; got {shown(values)}")
+        if axis not in _FIELDS and not all(isinstance(value, dict) for value in values):
             raise ValueError(
-                f"axis {axis!r} is no field of an experiment, so its values must be mappings of "
-                "fields; "
-                f"known fields: {', '.join(sorted(known))}"
+                f"axis {shown(axis)} is no field of an experiment, so its values must be mappings "
+                f"of fields; known fields: {', '.join(sorted(_FIELDS))}"
             )
         if any(value in values[:i] for i, value in enumerate(values)):
-            raise ValueError(f"axis {axis!r} has a value twice: {values!r}")
+            raise ValueError(f"axis {shown(axis)} has a value twice: {shown(values)}")
+    combinations = math.prod(len(values) for values in grid.values())
+    if combinations > MOST:
+        raise ValueError(f"a grid may have {MOST:,} combinations; this one has {combinations:,}")
+    setting: dict[str, Any] = {}
+    for axis, values in grid.items():
+        for name in _names(axis, values):
+            if name in setting:
+                raise ValueError(
+                    f"the axes {shown(setting[name])} and {shown(axis)} both set {shown(name)}"
+                )
+            setting[name] = axis
     return grid
 
 
@@ -98,7 +131,7 @@ def _expanded(
         if not all(type(s) is int for s in seeds) or seeds != list(
             range(seeds[0], seeds[0] + len(seeds))
         ):
-            raise ValueError(f"axis 'seed' must be consecutive whole numbers; got {seeds!r}")
+            raise ValueError(f"axis 'seed' must be consecutive whole numbers; got {shown(seeds)}")
         base |= {"seed": seeds[0], "n_seeds": len(seeds)}
     # nothing varies: no name of a variant
     alone = {axis for axis, values in axes.items() if axis in own and len(values) == 1}
@@ -123,7 +156,9 @@ def _expanded(
             used |= places
     for axis, i in why:
         if (axis, i) not in used:
-            raise ValueError(f"no experiment can have {axis} {axes[axis][i]!r}: {why[axis, i]}")
+            raise ValueError(
+                f"no experiment can have {axis} {shown(axes[axis][i])}: {why[axis, i]}"
+            )
     study = study_from({**base, "variants": [named for named in possible if named]}, elsewhere)
     written = len(possible) * study.n_seeds * len(study.arms)
     return Grid(study, written, refused)

@@ -1,38 +1,60 @@
-"""Values that users give, checked: one sentence says what was seen and what was expected."""
+"""What users give, read and checked: one sentence says what was seen and what was expected."""
 
+import functools
 import math
+import re
+import reprlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# a value in a sentence: short, on one line, whatever it is
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxdict = 4, 12, 12
+_SHOWN.maxstring, _SHOWN.maxlong, _SHOWN.maxother = 120, 60, 120
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, on one line; of a long one the beginning and the end."""
+    return " ".join(_SHOWN.repr(value).split())
 
 
 def listed(names: Any) -> str:
     return ", ".join(map(str, names))
 
 
-def checked(name: str, value: Any, kind: Any) -> Any:
-    """The value as `kind`, int becoming float; ValueError says what was seen and what was
-    expected."""
+def checked(name: str, value: Any, expected: Any) -> Any:
+    """The value as the type `expected`, int becoming float.
+
+    raises   ValueError   says what was seen and what was expected
+    """
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(
         value, bool
     )
-    if kind is float and number:
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number; got {value!r}")
+    if expected is float and number:
+        # a whole number may be too large for a float
+        if abs(value) > FLOAT_MAX or not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number; got {shown(value)}")
         return float(value)
-    if kind is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
+    if expected is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
-    if kind not in (int, float) and isinstance(value, kind):
-        return dict(value) if kind is dict else value
+    if expected not in (int, float) and isinstance(value, expected):
+        return dict(value) if expected is dict else value
     hint = (
         " (in YAML write 1.0e-3, not 1e-3)"
-        if kind is float and isinstance(value, str) and "e" in value
+        if expected is float and isinstance(value, str) and _POWER.fullmatch(value)
         else ""
     )
     raise ValueError(
-        f"{name} must be {_TYPE_NAMES.get(kind, kind.__name__)}; "
-        f"got {type(value).__name__} {value!r}{hint}"
+        f"{name} must be {_TYPE_NAMES.get(expected, expected.__name__)}; "
+        f"got {type(value).__name__} {shown(value)}{hint}"
     )
+
+
+FLOAT_MAX = float(np.finfo(float).max)
+# a number that YAML takes for text
+_POWER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def at_least(model: str, options: Any, **lowest: int) -> None:
@@ -44,6 +66,22 @@ def at_least(model: str, options: Any, **lowest: int) -> None:
             )
 
 
+LONGEST_NAME = 100  # files that are named after it have endings, too
+
+
+def check_name(what: str, name: str) -> str:
+    """The name, which becomes part of file names and web pages.
+
+    raises   ValueError   if it is not letters, digits and underscores
+    """
+    if not re.fullmatch("[A-Za-z0-9_]+", name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"{what} must be 1 to {LONGEST_NAME} letters (a-z), digits and underscores; got "
+            f"{shown(name)}"
+        )
+    return name
+
+
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
@@ -52,3 +90,93 @@ _TYPE_NAMES = {
     dict: "a mapping of options",
     bool: "true or false",
 }
+
+
+# ---- YAML ----------------------------------------------------------------------------------------
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    raises   OSError      if it cannot be read
+             ValueError   see `parse_yaml`
+    """
+    return parse_yaml(path.read_bytes(), str(path))
+
+
+def parse_yaml(text: str | bytes, where: str) -> Any:
+    """What a YAML text holds; dates stay text.
+
+    where    the file or option that it comes from, for the sentence
+    raises   ValueError   with line and column: not UTF-8, not YAML, a key twice in one mapping, a
+             tag such as !!python
+    """
+    import yaml
+
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ValueError(f"{where} is not UTF-8 text: see line {line}") from error
+    try:
+        return yaml.load(text, _loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        reason = str(error.problem or error.context)
+        if error.context_mark and error.context and error.context_mark is not mark:
+            reason += f", {error.context} from line {error.context_mark.line + 1} on"
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        place = f"line {line}, column {column}: "
+        reason = f"the character #x{error.character:04x} is not allowed"
+    except ValueError as error:  # of a number that is none, such as 0x_
+        place, reason = "", str(error)
+    except RecursionError:
+        place, reason = "", "too many brackets inside each other"
+    raise ValueError(f"{where} is not YAML: {place}{' '.join(reason.split())}")
+
+
+@functools.cache
+def _loader() -> Any:
+    """YAML's safe loader that also refuses a key that stands twice in one mapping, and tags."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:timestamp"]
+            for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if getattr(event, "tag", None) is not None:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the tag {event.tag!r} is not taken here", event.start_mark
+                )
+            return super().compose_node(parent, index)
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            # before merges (<<) are filled in: a key may stand beside the one that it replaces
+            node = super().compose_mapping_node(anchor)
+            lines: dict[Any, int] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.composer.ComposerError(
+                        None, None, "a key must be a word or number", key.start_mark
+                    )
+                # `<<` is no value of its own
+                name = key.value if key.tag.endswith(":merge") else self.construct_object(key)
+                if name in lines:
+                    raise yaml.composer.ComposerError(
+                        None,
+                        None,
+                        f"{key.value!r} stands here and in line {lines[name]}",
+                        key.start_mark,
+                    )
+                lines[name] = key.start_mark.line + 1
+            return node
+
+    return Loader

@@ -144,3 +144,16 @@ def runs_folder() -> Path:
 def data_folder() -> Path:
     """BIASSTUDY_DATA, else data/ of the enclosing checkout, else the user's cache."""
     return home("BIASSTUDY_DATA", "data")
+
+
+def check_folder(folder: Path) -> Path:
+    """The folder, which need not be there yet.
+
+    raises   ValueError   if a file stands where it, or a folder around it, would be
+    """
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ValueError(f"{folder} cannot be a folder: {place} is a file")
+            break
+    return folder

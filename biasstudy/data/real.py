@@ -152,6 +152,10 @@ def real_data(experiment: Experiment) -> RealData:
                           needs
     """
     e, dataset = experiment, dataset_of(experiment)
+    if e.n_real < dataset.n_classes:
+        raise ValueError(
+            f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
+        )
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
@@ -159,6 +163,8 @@ def real_data(experiment: Experiment) -> RealData:
     of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
     conditions = Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
     stock = _Stock(e, dataset)
+    # the start alone first: told at once, before anything is as long as a batch
+    stock.check(counts, np.zeros_like(counts))
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)

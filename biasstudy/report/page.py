@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -207,19 +206,40 @@ def _picture(png: bytes, claim: str, caption: str) -> str:
 
 
 def _own(folder: Path) -> Iterable[str]:
-    """Figures that notebooks wrote into the folder, own results first."""
+    """Figures that notebooks wrote into the folder, own results first; those that are not whole
+    are named."""
     paths = sorted((folder / "figures").glob("*.json"))
-    told: dict[Path, dict[str, Any]] = {path: json.loads(read_text(path)) for path in paths}
-    if not told:
+    about = {path: _about(path) for path in paths}
+    whole = {path: record for path, record in about.items() if record}
+    if not whole:
         yield (
             "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a "
             "study and draws them.</p>"
         )
     sections: dict[str, list[str]] = {}
-    for path, about in sorted(told.items(), key=lambda item: item[1]["made"] != "trained here"):
-        sections.setdefault(about["name"].split("-")[0], []).append(_figure(path, about))
+    for path, record in sorted(whole.items(), key=lambda item: item[1]["made"] != "trained here"):
+        # a name has no hyphen: the study, then which of its figures
+        sections.setdefault(record["name"].split("-")[0], []).append(_figure(path, record))
     for name, parts in sections.items():
         yield f"<h2>{html.escape(name)}</h2>{_answer(folder, name)}{''.join(parts)}"
+    broken = [path.name for path in paths if path not in whole]
+    if broken:
+        yield (
+            f"<p>Not whole, and left out: {html.escape(', '.join(broken))} in figures. Run their "
+            "notebooks again.</p>"
+        )
+
+
+def _about(path: Path) -> dict[str, str]:
+    """What is told of a figure; empty unless all of it is there, and the picture, too."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, or not text
+        return {}
+    needed = ("name", "claim", "mark", "made")
+    if not isinstance(record, dict) or not all(isinstance(record.get(n), str) for n in needed):
+        return {}
+    return record if path.with_suffix(".png").is_file() else {}
 
 
 def _answer(folder: Path, name: str) -> str:

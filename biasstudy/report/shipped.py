@@ -273,3 +273,28 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         cost=record["cost"],
         made_with=record["entries"],
     )
+
+
+FIGURES = {  # what docs/findings.md shows of reference results: names in `figures`
+    "colorized_mnist": ("curves", "shares"),
+    "colorized_mnist_start": ("grid",),
+    "colorized_mnist_transfer": ("transfer",),
+    "colorized_mnist_protocol": ("forest",),
+    "colorized_mnist_generator": ("plane",),
+    "cifar20_condition": ("grid", "decomposition"),
+}
+
+
+def save_figures(study: str, folder: Path) -> None:
+    """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
+    from . import figures
+
+    for name in FIGURES.get(study, ()):
+        shown = (
+            reference(study, folder)
+            if name in ("curves", "shares")
+            else reference_parts(study, folder)
+        )
+        drawn = io.BytesIO()
+        getattr(figures, name)(shown)[0].savefig(drawn)
+        write_bytes(folder / f"{study}-{name}.png", figures.packed(drawn.getvalue()))

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,8 +31,10 @@ class Torchvision(Deep):
     Pretrained, the network is as it was; images are enlarged (bilinear) and given ImageNet's mean
     and spread.
 
-    pretrained  bool           torchvision's weights IMAGENET1K_V1, downloaded once into the folder
-                               weights of the data folder
+    pretrained  bool           torchvision's weights IMAGENET1K_V1, a file in the folder weights of
+                               the data folder
+    download    bool           whether that file may be downloaded if it is not there; no part of
+                               stage keys
     weights     str            or a file of such weights (torch.save or safetensors); a relative
                                path starts in the data folder
     sha256      str            of that file; `prepare` fills it in, so that stage keys hold it; one
@@ -44,16 +46,18 @@ class Torchvision(Deep):
                                pool)
     raises      ValueError     in `prepare` and `fit` if the file is missing, damaged, another than
                                sha256 says, or of another network
-                OSError        there, if weights cannot be downloaded
+                OSError        there, if weights are not here or cannot be
+                               downloaded
     """
 
     pretrained: bool = False
+    download: bool = field(default=False, metadata={"in_keys": False})
     weights: str = ""
     sha256: str = ""
     enlarge: int = 0
     tuning: float = 0.1
 
-    recipe: ClassVar[tuple[str, ...]] = (*Deep.recipe, "tuning")
+    recipe: ClassVar[tuple[str, ...]] = (*Deep.recipe, "tuning", "download")
     original: ClassVar[str]  # its name in torchvision
     width: ClassVar[int]  # of its features
 
@@ -65,6 +69,11 @@ class Torchvision(Deep):
             raise ValueError(
                 f"{called(self)}: sha256 belongs to weights, but no file is given; got "
                 f"{self.sha256!r}"
+            )
+        if self.download and (self.weights or not self.pretrained):
+            raise ValueError(
+                f"{called(self)}: download fetches torchvision's weights (pretrained: true); got "
+                + (f"weights {self.weights!r}" if self.weights else "pretrained false")
             )
         if not self.pretrained and self.tuning != Torchvision.tuning:
             raise ValueError(
@@ -116,15 +125,21 @@ class Torchvision(Deep):
 
     def prepare(self) -> "Torchvision":
         """This model with the sha256 of its file; pretrained weights of torchvision are downloaded
-        if they are not here."""
+        if they are not here and the option says so."""
         if not self.pretrained:
             return self
         if not self.weights and not self._file.exists():
-            self._download()
+            if not self.download:
+                raise FileNotFoundError(
+                    f"{called(self)}: the pretrained weights {self._file.name} are not in "
+                    f"{self._file.parent}; put the file there (it is at {self._url}), or the "
+                    "option download: true fetches it"
+                )
+            self._fetch()
         found = self._checked()
         return replace(self, sha256=found) if self.weights else self
 
-    def _download(self) -> None:
+    def _fetch(self) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(

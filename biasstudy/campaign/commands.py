@@ -1,0 +1,210 @@
+"""The commands `run` and `sweep`: experiments of a file are run, the answer is printed, results are
+saved."""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.checks import check_name
+from ..study import read_parameters, study_from
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What both commands are told.
+
+    file      of parameters, or of a grid
+    changes   parameters that -p changes
+    modules   the user's own, imported first
+    keep      "results" or "all": weights and batches as well
+    save      name of the reference results to write; "": none
+    pictures  with save: images of the first seed are kept, too
+    command   as provenance has it
+    raises    ValueError   if save is no name
+    """
+
+    file: Path
+    command: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    modules: Sequence[str] = ()
+    keep: str = "results"
+    save: str = ""
+    pictures: bool = False
+
+    def __post_init__(self) -> None:
+        if self.save:
+            check_name("--save", self.save)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where a sweep runs: processes here, or the workers of a cluster.
+
+    workers    processes; None: one for each core or GPU
+    per_gpu    processes that share a GPU
+    scheduler  address of a Dask cluster, with `tls`: files for tls://...
+    slurm      file of options with which workers are started as Slurm jobs
+    raises     ValueError   with one sentence if options exclude each other
+    """
+
+    workers: int | None = None
+    per_gpu: int = 1
+    scheduler: str = ""
+    tls: Sequence[Path] = ()
+    slurm: Path | None = None
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.workers, self.scheduler, self.slurm))) > 1:
+            raise ValueError("choose one of --workers, --scheduler and --slurm")
+        if self.tls and not self.scheduler:
+            raise ValueError("--tls belongs to --scheduler tls://...")
+
+    @property
+    def elsewhere(self) -> bool:
+        return bool(self.scheduler or self.slurm)
+
+    def check(self, device: str) -> None:
+        """ValueError with one sentence if processes cannot share a GPU there."""
+        if self.per_gpu != 1 and (self.elsewhere or device != "cuda"):
+            raise ValueError(
+                f"--per-gpu is for GPUs of this machine; got {self.per_gpu} with device {device!r}"
+            )
+
+    def engine(self, numerics: Any) -> Any:
+        """What runs the experiments."""
+        if not self.elsewhere:
+            from .engine import local
+
+            return local(self.workers, numerics, self.per_gpu)
+        from .cluster import Cluster, Slurm
+
+        engine = (
+            Slurm(read_parameters(self.slurm)) if self.slurm else Cluster(self.scheduler, self.tls)
+        )
+        print(f"dashboard: {engine.dashboard}")
+        return engine
+
+
+def run_study(asked: Asked, workers: int = 1) -> None:
+    """Run the experiments of a parameter file and print the answer.
+
+    workers  processes, one thread each
+    raises   ChildProcessError   if experiments failed in processes
+    """
+    from ..inference.verdicts import sentences
+    from ..report.shipped import REFERENCE, save_figures, save_study
+
+    _import(asked.modules)
+    study = study_from({**read_parameters(asked.file), **asked.changes})
+    print(study.table().to_string())
+    if workers > 1:
+        _in_processes(study, asked, workers)
+    results = study.run(keep=asked.keep)
+    largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
+    print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
+    parts = study.split(results)
+    print("\n".join(sentences(parts)))
+    if asked.save:
+        save_study(results, REFERENCE, asked.save, asked.command, parts, asked.pictures)
+        save_figures(asked.save, REFERENCE)
+
+
+def _in_processes(study: Any, asked: Asked, workers: int) -> None:
+    """Run all experiments of a study in processes; a failed one is an error here."""
+    from ..loop.progress import Line
+    from .engine import Local
+    from .farm import run_by
+
+    line = Line()
+    try:
+        failed = run_by(Local(workers), study, asked.modules, asked.keep, say=line).failed
+    finally:
+        line.end()
+    if failed:
+        raise ChildProcessError(
+            f"{len(failed)} of {len(study.experiments)} experiments failed; the first with: "
+            f"{next(iter(failed.values()))[-1]}"
+        )
+
+
+def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
+    """Say what a grid would cost, run it and print the answers.
+
+    dry_run  stop after the cost
+    returns  whether no experiment failed
+    """
+    from ..core.numerics import Numerics
+    from ..core.places import runs_folder
+    from ..inference.verdicts import sentences
+    from ..loop.progress import Line
+    from ..loop.results import Results
+    from ..report import tables
+    from ..report.shipped import REFERENCE, save_study
+    from . import sweep
+    from .farm import run_by, sweep_text
+
+    _import(asked.modules)
+    line = Line()
+    grid = sweep.read(asked.file, asked.changes, machines.elsewhere)
+    study = grid.study
+    numerics = (Numerics.elsewhere if machines.elsewhere else Numerics)(**study.numerics)
+    machines.check(numerics.device)
+    plan = sweep.plan_of(study, runs_folder(), numerics, line)
+    costs, source = plan.costs(numerics, runs_folder())
+    line.end()
+    engine = machines.engine(numerics)
+    workers = max(1, engine.slots)
+    print(sweep.run_table(study, plan).to_string())
+    print(sweep.cost_table(grid, plan, costs, source, workers).to_string(), flush=True)
+    if dry_run:
+        engine.close()
+        return True
+    try:
+        report = run_by(
+            engine,
+            study,
+            asked.modules,
+            asked.keep,
+            numerics=numerics,
+            plan=plan,
+            costs=costs,
+            say=line,
+        )
+    finally:
+        line.end()
+    print(sweep_text(report, plan, workers))
+    if report.failed:
+        return False
+    results = Results(
+        [tables.read_outcome(e, numerics, study.scale, runs_folder()) for e in study.experiments]
+    )
+    parts = study.split(results)
+    print("\n".join(sentences(parts)))
+    if asked.save:
+        measured = {
+            "wall_seconds": round(report.seconds),
+            "workers": workers,
+            "stages_computed": report.computed,
+            "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values()),
+        }
+        save_study(
+            results,
+            REFERENCE,
+            asked.save,
+            asked.command,
+            parts,
+            asked.pictures,
+            measured if report.finished else {},
+        )
+    return True
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import the user's own modules, which may lie in the current folder."""
+    sys.path.insert(0, os.getcwd())
+    for module in modules:
+        importlib.import_module(module)
