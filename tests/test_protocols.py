@@ -13,7 +13,7 @@ from biasstudy.data.images import REAL
 from biasstudy.data.pools import Member
 from biasstudy.data.real import real_data
 from biasstudy.loop.generations import generations
-from biasstudy.loop.pools import drawn_without_replacement
+from biasstudy.loop.protocols import drawn_without_replacement
 
 N, T = 100, 3
 

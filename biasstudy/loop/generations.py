@@ -21,7 +21,7 @@ from .clip import ClipJudge
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .instruments import Instruments, acceptance, tell
 from .judges import FittedJudge, Judge, RatesJudge
-from .pools import training_set
+from .protocols import training_set
 from .stages import (
     accepted_batch,
     decisions,
