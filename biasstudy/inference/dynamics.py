@@ -76,7 +76,7 @@ def told_apart(experiments: Sequence[Any], but: tuple[str, ...] = ("seed",)) -> 
             options = value if isinstance(value, dict) else {name: value}
             others = [other if isinstance(other, dict) else {name: other} for other in values]
             mine += [
-                f"{key} {chosen}"
+                f"{key} {str(chosen).split('/')[-1]}"  # of a file its name
                 for key, chosen in options.items()
                 if any(other.get(key) != chosen for other in others)
             ]
