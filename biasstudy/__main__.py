@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .core.places import read_text, replacing, write_bytes, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,8 +196,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ledger.add_argument(
         "--write",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="renew answer and table between their marks in this file",
+        help="renew what stands between marks in these texts: README.md docs/findings.md",
     )
     ledger.set_defaults(call=_ledger)
 
@@ -278,7 +281,7 @@ def _in_processes(study: Any, asked: argparse.Namespace) -> None:
 
 def _sweep(asked: argparse.Namespace) -> int:
     from .campaign import sweep
-    from .campaign.farm import run_by, said
+    from .campaign.farm import run_by, sweep_text
     from .core.numerics import Numerics
     from .core.places import runs_folder
     from .inference.verdicts import sentences
@@ -315,7 +318,7 @@ def _sweep(asked: argparse.Namespace) -> int:
         )
     finally:
         line.end()
-    print(said(report, plan, workers))
+    print(sweep_text(report, plan, workers))
     if report.failed:
         return 1
     results = Results(
@@ -394,7 +397,7 @@ def _save_figures(study: str, folder: Path) -> None:
         )
         drawn = io.BytesIO()
         getattr(figures, name)(shown)[0].savefig(drawn)
-        (folder / f"{study}-{name}.png").write_bytes(figures.packed(drawn.getvalue()))
+        write_bytes(folder / f"{study}-{name}.png", figures.packed(drawn.getvalue()))
 
 
 def command_of(asked: argparse.Namespace) -> str:
@@ -444,8 +447,9 @@ def _nulls(asked: argparse.Namespace) -> int:
     tables = nulls.all_nulls(asked.studies, asked.seeds, asked.drift)
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(folder / f"nulls-{name}.csv", index=False, float_format="%.6g")
-    nulls.null_figure(tables).savefig(folder / "nulls.png")
+        write_text(folder / f"nulls-{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+    with replacing(folder / "nulls.png") as file:
+        nulls.null_figure(tables).savefig(file)
     said = nulls.null_sentences(tables)
     command = (
         f"python -m biasstudy nulls --studies {asked.studies} --seeds {asked.seeds} --drift "
@@ -457,7 +461,7 @@ def _nulls(asked: argparse.Namespace) -> int:
         "seconds": round(time.time() - started),
         **environment(),
     }
-    (folder / "nulls.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "nulls.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
     print("\n".join([*said, str(folder)]))
     return 0
 
@@ -470,9 +474,11 @@ def _bench(asked: argparse.Namespace) -> int:
 
     numerics = Numerics(asked.precision, asked.device, asked.threads)
     if asked.peer:
-        print("\n".join(peers.said(peers.bench_peer(numerics, asked.quick, asked.json))))
+        print("\n".join(peers.peer_sentences(peers.bench_peer(numerics, asked.quick, asked.json))))
     elif asked.scaling:
-        print("\n".join(scaling.said(scaling.scaling(numerics, asked.quick, asked.json))))
+        print(
+            "\n".join(scaling.scaling_sentences(scaling.scaling(numerics, asked.quick, asked.json)))
+        )
     else:
         print(table(bench(numerics, asked.only, asked.quick, asked.json)))
     return 0
@@ -518,12 +524,13 @@ def _notebooks(asked: argparse.Namespace) -> int:
 
 
 def _ledger(asked: argparse.Namespace) -> int:
-    from .report.ledger import rewritten, table
+    from .report.ledger import table
+    from .report.numbers import rewritten
     from .report.summary import answer, stored
 
     found = stored()
-    if asked.write:
-        asked.write.write_text(rewritten(asked.write.read_text(), found))
+    for path in asked.write:
+        write_text(path, rewritten(read_text(path), found))
     print(answer(found))
     print(
         "\n".join(

@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from .core.places import home
+from .core.places import home, write_text
 from .core.registry import DATASETS
 from .experiment import Experiment
 from .study import SETTINGS, Study, study_from
@@ -110,7 +110,7 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.txt").write_text(text + "\n")
+    write_text(folder / f"{name}.txt", text + "\n")
     return text
 
 

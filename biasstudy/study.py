@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.checks import checked
+from .core.places import read_text
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
 
 # parameters of a study that are not fields of an experiment
@@ -245,7 +246,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):

@@ -52,7 +52,7 @@ def test_every_model_has_positive_rates(report):
     left_out = {("generator", "reserve"), ("generator", "stable-diffusion")}
     assert (
         set(measured)
-        == {(r.kind, name) for r in (GENERATORS, CLASSIFIERS) for name in r} - left_out
+        == {(r.noun, name) for r in (GENERATORS, CLASSIFIERS) for name in r} - left_out
     )
     for (_, name), model in measured.items():
         with_steps = "steps" in model["options"]

@@ -8,8 +8,8 @@ import pytest
 from conftest import tiny
 
 from biasstudy import DATASETS, LabeledImages
-from biasstudy.data.images import condition_of
-from biasstudy.data.pools import Pool
+from biasstudy.data.conditions import condition_of
+from biasstudy.data.pools import Member, Pool
 from biasstudy.data.real import dataset_of, real_data, shares_of_start
 
 NAMES = ["colorized-mnist-5k", "standin20"]
@@ -75,7 +75,7 @@ def test_parts_are_disjoint_and_counts_exact(dataset):
             condition_of(real.reserve(t).load(), "class", source.n_groups),
             minlength=source.n_classes,
         )
-        assert (told == np.bincount(real.told)).all(), (
+        assert (told == np.bincount(real.conditions.of_batch)).all(), (
             "the reserve has exactly what the generator would be told"
         )
 
@@ -172,9 +172,13 @@ def test_contrast_makes_one_group_fainter():
 
 def test_a_pool_is_named_by_its_parts_and_positions():
     real = real_data(tiny())
-    whole, half = Pool(((real.start, None),)), Pool(((real.start, np.arange(50)),))
+    all_of_it, half_of_it = (
+        Member(real.start, "start"),
+        Member(real.start, "start", index=np.arange(50)),
+    )
+    whole, half = Pool((all_of_it,)), Pool((half_of_it,))
     assert whole.id != half.id and len(half.load()) == 50
-    both = Pool(((real.start, None), (real.start, np.arange(50))))
+    both = Pool((all_of_it, half_of_it))
     assert len(both.load()) == 150 and both.id not in (whole.id, half.id)
 
 

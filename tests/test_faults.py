@@ -37,7 +37,7 @@ from biasstudy.campaign import engine, sweep
 from biasstudy.campaign.engine import Local
 from biasstudy.campaign.farm import run_by
 from biasstudy.core.context import Context
-from biasstudy.core.store import Store, kind, prune_all
+from biasstudy.core.store import Workshop, kind, prune_all
 from biasstudy.data.real import _source, real_data
 from biasstudy.loop import run as loop
 from biasstudy.study import study_from
@@ -260,7 +260,7 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(
     experiments, drawn = arms(), {}
     monkeypatch.setattr(
         loop,
-        "draw",
+        "real_data",
         lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, real_data(e)),
     )
     whole = run(experiments, where=place / "whole")
@@ -592,7 +592,7 @@ def fit(entry, context, steps=7):
         **from_disk(entry.name),
     }
     model = entry.target(**{**entry.defaults(), **short})
-    if entry.kind == "generator":
+    if entry.noun == "generator":
         return model.fit(pool, pool.label, None, seed=3, context=context)
     return model.fit(pool, real.dataset.n_classes, seed=3, context=context)
 
@@ -668,7 +668,8 @@ def test_damaged_stages_are_noticed_and_computed_again(name, damage, place, no_s
         path.write_bytes(data)
     again = run(experiments, where=place / "runs")
     assert bits(again) == bits(whole) and computed(again) == computed(whole)
-    assert "a stored prediction is damaged and is computed again" in caplog.text
+    said = "a stored prediction is damaged or not completely copied; it is computed again"
+    assert said in caplog.text
 
 
 @kind("plain", keep=True)
@@ -677,11 +678,11 @@ def plain(context, *, n):
 
 
 def test_any_flipped_byte_of_a_stage_does_no_harm(tmp_path, no_sync):
-    store = Store(tmp_path, {}, lambda folder: None)
+    store = Workshop(tmp_path, {}, lambda folder: None)
     stage = store.stage(plain, n=3)
     stage.load()
     for name in ("arrays.safetensors", "stage.json"):
-        path = stage.folder / name
+        path = stage.slot.folder / name
         for at in range(path.stat().st_size):
             for mask in (0x01, 0xFF):
                 data = bytearray(path.read_bytes())
@@ -703,7 +704,7 @@ def test_an_unwritable_folder_is_told_before_any_training(place, monkeypatch, ca
     write_study(place / "study.yaml")
     (place / "file").write_text("")
     monkeypatch.setenv("BIASSTUDY_RUNS", str(place / "file" / "runs"))
-    monkeypatch.setattr(Store, "value", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(Workshop, "_compute", lambda *_: pytest.fail("it trains"))
     assert main(["run", "study.yaml", "--import", "blobs"]) == 2
     said = capsys.readouterr().err.strip()
     assert (

@@ -71,7 +71,7 @@ def test_candidates_stop_exactly_when_the_quota_is_met():
 def test_the_size_of_the_pieces_does_not_change_the_result():
     """The same candidates when the generator is asked for one image at a time."""
     told, q = Conditions((30, 20, 10), 0, "class", 5), 60
-    stream = told.whole[np.arange(5 * q) % q]
+    stream = told.of_batch[np.arange(5 * q) % q]
     accepted = odd(Numbers().sample({}, stream, 0, seed=0, context=CONTEXT), None, None, None)
     last = 1 + max(
         np.flatnonzero(accepted & (stream == c))[n - 1] for c, n in enumerate((30, 20, 10))
@@ -100,7 +100,7 @@ def test_a_filter_that_rejects_too_much_stops_with_one_sentence_or_keeps_what_th
 def test_the_first_images_of_a_batch_may_come_from_elsewhere():
     found, generator = candidates(odd, first=20)
     assert generator.asked[0] == (20, 40)
-    quota = np.bincount(Conditions((30, 20, 10), 0, "class", 5).whole[20:])
+    quota = Conditions((30, 20, 10), 20, "class", 5).quota
     assert (np.bincount(found["told"][found["accepted"]]) >= quota).all()
 
 
@@ -114,10 +114,8 @@ def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_acce
         e = tiny(**{**WEAK, "n_real": 500}, filter=name, condition="group")
     real = real_data(e)
     for turn in list(generations(e, real, store))[:-1]:
-        batch, decided = turn.batch.load(), turn.kept["decisions"].load()
-        plain = Conditions(tuple(np.bincount(real.told)), 0, condition, 5).labeled(
-            batch.images, real.told, turn.t
-        )
+        batch, decided = turn.batch.load(), turn.decisions.load()
+        plain = real.conditions.labeled(batch.images, real.conditions.of_batch, turn.t)
         assert (
             (batch.label == plain.label).all()
             and (batch.group == plain.group).all()
@@ -128,7 +126,7 @@ def test_a_filtered_batch_has_the_told_labels_of_an_unfiltered_one_and_only_acce
             "the judge recognises every image it let in"
         )
         assert (decided["batch"] == batch.label).all() and len(decided["accepted"]) == len(
-            turn.kept["groups"].load()["told"]
+            turn.candidate_groups.load()["told"]
         )
         assert not decided["accepted"].all()
 
@@ -157,7 +155,7 @@ def test_each_filter_asks_the_judge_it_names(store):
         real_data(e).instruments["oracle"].id,
         real_data(e).instruments["extractor"].id,
     )
-    oracle = plan[0].kept["oracle"].inputs["by"].state
+    oracle = plan[0].oracle.inputs["by"].state
     assert oracle.id != judge.state.id, "the model that filters never measures"
 
 

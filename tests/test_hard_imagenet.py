@@ -110,10 +110,10 @@ def test_image_and_mask_are_cropped_alike():
         y, x = rng.integers(0, 32), rng.integers(12, 44)
         image[y : y + 8, x : x + 8], mask[y : y + 8, x : x + 8] = 255, 255
     packed = [_png(array) for array in (image, mask)]
-    small, touched = pair(*packed, 40)
+    small, touched, has_object = pair(*packed, 40)
     assert small.shape == (3, 40, 40) and (touched == (small[0] > 0)).all(), names
-    half, touched = pair(*packed, 20)
-    assert touched[half[0] > 60].all() and touched.mean() < 1
+    half, touched, _ = pair(*packed, 20)
+    assert has_object and touched[half[0] > 60].all() and touched.mean() < 1
     larger = _png(np.kron(mask, np.ones((2, 2), np.uint8)))
     assert (pair(packed[0], larger, 20)[1] == touched).all(), (
         "a mask of the same shape and another size"
@@ -139,8 +139,13 @@ def test_what_is_left_out_is_counted(folder):
     source = load()
     assert (
         len(source.train) == 97
-        and "left out: 2 without a mask, 1 with the object outside the square." in source.report[0]
+        and "left out: 2 without a mask, 1 with an empty mask." in source.report[0]
     )
+    edge = np.zeros((20, 24), np.uint8)
+    edge[:, 0] = 255
+    Image.fromarray(edge).save(mask_of(folder, i=6), "PNG")
+    said = load().report[0]
+    assert "1 with an empty mask, 1 with the object outside the square." in said
 
 
 def test_box_masks_are_called_so(folder):
@@ -271,11 +276,16 @@ def test_damaged_images_are_named_and_counted(folder):
         path.write_bytes(path.read_bytes()[:200])
     mask_of(folder, "train", "volleyball").write_bytes(b"no picture")
     refused(
-        r"3 of 100 images in train cannot be read, first n04251144/n04251144_03.JPEG \(.+\); "
-        r"replace them"
+        r"3 of 100 photographs with masks in train cannot be read, first "
+        r"n04251144/n04251144_03.JPEG \(the photograph: .+\); replace them"
     )
     source = load(damaged="skip")
     assert len(source.train) == 97 and "left out: 3 damaged." in source.report[0]
+    for i in (3, 7):
+        image_of(folder, i=i).unlink()
+        mask_of(folder, i=i).unlink()
+    mask_of(folder, "train", "volleyball").write_bytes(b"no picture")
+    refused(r"1 of 98 photographs with masks in train cannot be read, first .+ \(the mask: .+\)")
 
 
 def test_an_image_and_a_mask_of_other_shapes(folder):

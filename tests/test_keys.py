@@ -16,9 +16,10 @@ import pytest
 from biasstudy import DATASETS, Numerics
 from biasstudy.campaign import sweep
 from biasstudy.core.seeds import digest
+from biasstudy.core.store import needed_by
 from biasstudy.data.real import real_data
 from biasstudy.loop.generations import generations
-from biasstudy.loop.run import needed_by, open_store
+from biasstudy.loop.run import open_store, results_of
 from biasstudy.study import read_parameters, study_from
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def keys_of(study) -> dict:
         for e in study.experiments:
             if e.seed == study.base.seed:
                 store = open_store(folder, Numerics.elsewhere(**study.numerics))
-                ids |= set(needed_by([list(generations(e, real_data(e), store))]))
+                ids |= set(needed_by(results_of(generations(e, real_data(e), store))))
                 store.close()
     return {
         "experiments": digest([e.id for e in study.experiments]),

@@ -12,9 +12,11 @@ from conftest import FLOAT64, tiny
 
 from biasstudy import ARMS, PROTOCOLS, Results, figures, run
 from biasstudy.data.images import REAL
+from biasstudy.data.pools import Member
 from biasstudy.data.real import real_data
 from biasstudy.experiment import Protocol
-from biasstudy.loop.generations import Addition, drawn_without_replacement, generations
+from biasstudy.loop.generations import generations
+from biasstudy.loop.pools import drawn_without_replacement
 from biasstudy.loop.run import open_store
 from biasstudy.measures.drift import drift_band
 
@@ -79,7 +81,10 @@ def test_subsample_is_n_images_of_start_and_batches_none_twice_and_equally_many_
 
 def test_subsample_draws_uniformly_without_replacement():
     """Each of 30 + 20 images of a class is among the 30 drawn equally often."""
-    parts = [Addition(None, np.zeros(30, int)), Addition(None, np.repeat([0, 1], [20, 5]))]
+    parts = [
+        Member(None, "batch", np.zeros(30, int)),
+        Member(None, "batch", np.repeat([0, 1], [20, 5])),
+    ]
     hits = np.zeros(50)
     for seed in range(4000):
         first, second = drawn_without_replacement(parts, np.array([30, 5]), seed)
@@ -160,7 +165,7 @@ def test_counts_of_classes_are_exact_under_every_protocol_and_the_same_in_every_
         assert np.allclose(shares, counts / counts.sum()), "the reserve has the shares of the start"
 
 
-@pytest.mark.parametrize("protocol", ["accumulate", "subsample", "fresh", "balanced"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
 def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, protocol):
     e = tiny(
         protocol=protocol,
@@ -177,6 +182,15 @@ def test_the_pool_in_the_results_is_the_pool_that_was_trained_on(runs, store, pr
         by_hand = np.zeros_like(pool)
         np.add.at(by_hand, (loaded.label, probed), 1)
         assert (pool == by_hand).all()
+    # mixture: its images have the generation as their origin, those of start and reserve are REAL
+    found = run(dataclasses.replace(e, generator="mixture"), numerics=FLOAT64).outcomes[0]
+    plan = generations(found.experiment, real_data(found.experiment), store)
+    starts = {unit: "start" for unit in real.start.load().unit.tolist()}
+    for now, origins in zip(plan, found.origins, strict=True):
+        loaded = now.pool.load()
+        is_real = loaded.origin == REAL
+        of_start = sum(starts.get(u) == "start" for u in loaded.unit[is_real].tolist())
+        assert origins.tolist() == [of_start, is_real.sum() - of_start, (~is_real).sum()]
 
 
 def test_streams_of_the_reserve_share_no_image_and_the_first_is_unmoved(runs):
@@ -196,9 +210,9 @@ def test_streams_of_the_reserve_share_no_image_and_the_first_is_unmoved(runs):
 def test_labels_of_the_classifier_replace_the_told_ones_in_later_pools(store, runs):
     e = tiny(labels="classifier", n_real=100, ratio=1.0, classifier="lenet", classifier_steps=20)
     plan = list(generations(e, real_data(e), store))
-    seen, batch = plan[0].kept["seen"].load()["told"], plan[0].batch.load()
+    seen, batch = plan[0].seen.load()["told"], plan[0].batch.load()
     assert (plan[1].pool.load().label[100:] == seen).all() and (
-        batch.label == real_data(e).told
+        batch.label == real_data(e).conditions.of_batch
     ).all()
     assert (seen != batch.label).any(), "a classifier of 100 images errs"
     found = run(e, numerics=FLOAT64)

@@ -269,7 +269,7 @@ def test_a_judge_accepts_what_it_recognises_with_enough_confidence(name):
 
 
 @pytest.mark.parametrize(
-    "registry", [DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS], ids=lambda r: r.kind
+    "registry", [DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS], ids=lambda r: r.noun
 )
 def test_every_entry_says_what_it_is(registry):
     for name, entry in registry.items():
@@ -336,7 +336,7 @@ ENTRIES = [
 ]
 
 
-@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=[f"{r.kind} {n}" for r, n in ENTRIES])
+@pytest.mark.parametrize(("registry", "name"), ENTRIES, ids=[f"{r.noun} {n}" for r, n in ENTRIES])
 def test_a_changed_result_has_a_new_version(registry, name):
     """Stored stages are found by version: a result that changes under the same version would mix
     old and new.
@@ -344,7 +344,7 @@ def test_a_changed_result_has_a_new_version(registry, name):
     To accept a change: raise the entry's version, then python tests/test_registries.py writes the
     new fingerprint.
     """
-    key, version = f"{registry.kind} {name}", registry[name].version
+    key, version = f"{registry.noun} {name}", registry[name].version
     known = json.loads(FINGERPRINTS.read_text()).get(key)
     assert known, f"no fingerprint of {key!r} yet: run python tests/test_registries.py"
     found = _fingerprint(registry, name)
@@ -363,7 +363,7 @@ if __name__ == "__main__":
     new = {}
     for registry, name in ENTRIES:
         key, version, found = (
-            f"{registry.kind} {name}",
+            f"{registry.noun} {name}",
             registry[name].version,
             _fingerprint(registry, name),
         )

@@ -515,7 +515,11 @@ def judged(images, store, **options):
         FILTERS["clip"],
         {"model": SimpleNamespace(target=lambda: None), "options": {}},
     )
-    return clip.Clip(entry, prepared("clip", **options)).with_bar(store, sampling, 2), entry, images
+    return (
+        clip.ClipJudge(entry, prepared("clip", **options)).with_bar(store, sampling, 2),
+        entry,
+        images,
+    )
 
 
 def test_similarities_are_those_of_transformers():
@@ -546,7 +550,7 @@ def test_a_threshold_accepts_what_is_that_similar(store):
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_a_share_accepts_the_most_similar_of_each_class_of_the_trial_batch(share):
     pool = noisy()
-    plain = clip.Clip(FILTERS["clip"], prepared("clip", share=share))
+    plain = clip.ClipJudge(FILTERS["clip"], prepared("clip", share=share))
     bar = clip.bar_of.function(CONTEXT, by=plain.load(), batch=pool, share=share, n_classes=3)
     judge = dataclasses.replace(plain, bar=SimpleNamespace(id="bar", load=lambda: bar))
     accepted = FILTERS["clip"].target(

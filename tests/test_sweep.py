@@ -26,6 +26,7 @@ from biasstudy.campaign import engine, sweep
 from biasstudy.campaign.cost import Costs, Recipe, recipe_of
 from biasstudy.campaign.farm import Farm, run_by
 from biasstudy.core.numerics import Numerics
+from biasstudy.core.store import Slot
 from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +184,7 @@ def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(tmp_path, runs, ca
 def test_shared_stages_are_counted_once(tmp_path, runs):
     grid = sweep.read(written(tmp_path, {"protocol": ["accumulate", "latest"]}))
     plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
-    kinds = [piece.file.parents[1].name for piece in plan.pieces.values()]
+    kinds = [piece.slot.kind for piece in plan.pieces.values()]
     # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both
     # protocols, t = 2 is not
     assert kinds.count("classifier") == 2 * (1 + 2 + 1 + 2) and kinds.count("generator") == 2 * 2
@@ -288,6 +289,11 @@ def test_running_again_does_what_is_missing(tmp_path, runs):
     assert len(plan.waiting()) >= 1, "an experiment with a lost value is not finished"
 
 
+def piece(id, root=Path("nowhere"), recipe="") -> sweep.Piece:
+    """A stage of a plan whose stages of one recipe cost the same; default: each has its own."""
+    return sweep.Piece(Slot(root, "kind", id), True, Recipe(recipe or id, recipe or id, 0))
+
+
 def job(name, pair, missing) -> sweep.Job:
     e = study_from(BASE).base
     return sweep.Job(
@@ -306,7 +312,7 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
         job(2, 2, {"b0"}),
         job(3, 2, {"b0", "b1"}),
     ]
-    pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
+    pieces = {id: piece(id) for j in jobs for id in j.missing}
     plan = sweep.Plan({j.experiment.id: j for j in jobs}, pieces)
     farm = Farm(plan, Here(), lambda e: {}, Costs(dict.fromkeys(pieces, 1.0)))
     order = []
@@ -321,11 +327,7 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
 
 def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
-    pieces = {
-        id: sweep.Piece(tmp_path / id / "arrays", True, Recipe(id[:3], id[:3], 0))
-        for j in jobs
-        for id in j.missing
-    }
+    pieces = {id: piece(id, tmp_path, id[:3]) for j in jobs for id in j.missing}
     here = Here()
     here.slots = 2
     farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), here, lambda e: {}, Costs())
@@ -333,8 +335,9 @@ def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     assert "left" not in farm._line()
 
     def finish(id, seconds):
-        (tmp_path / id).mkdir()
-        (tmp_path / id / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
+        folder = pieces[id].slot.folder
+        folder.mkdir(parents=True)
+        (folder / "stage.json").write_text(json.dumps({"provenance": {"seconds": seconds}}))
         farm._computed({id})
 
     finish("fit-0", 297.0)
@@ -356,7 +359,7 @@ def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
     """A stage in flight, or a sum in another order, is no rate: resumed, a study once said
     956360000 h."""
     jobs = [job(seed, seed, {f"fit-{seed}"}) for seed in range(30)]
-    pieces = {id: sweep.Piece(Path(), True, Recipe(id, id, 0)) for j in jobs for id in j.missing}
+    pieces = {id: piece(id) for j in jobs for id in j.missing}
     seconds = {f"fit-{seed}": 60.0 + 0.1 * seed for seed in range(30)}
     farm = Farm(
         sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs(seconds)
@@ -425,10 +428,7 @@ class Deadly:
 
 
 def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
-    pieces = {
-        id: sweep.Piece(tmp_path / "stages" / "kind" / id / "arrays", True, Recipe(id, id, 0))
-        for id in ("a", "b")
-    }
+    pieces = {id: piece(id, tmp_path) for id in ("a", "b")}
     e = study_from(BASE).base
     one = sweep.Job(e, frozenset(pieces), frozenset(pieces), tmp_path / "record", set(pieces))
     return one, sweep.Plan({e.id: one}, pieces)
@@ -448,9 +448,11 @@ def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tm
     job, plan = one_job(tmp_path)
 
     def progress(id, name):
-        path = (
-            tmp_path / name / id / "checkpoint" if name == "checkpoints" else plan.pieces[id].file
-        )
+        slot = plan.pieces[id].slot
+        path = {
+            "a checkpoint": slot.checkpoints / "checkpoint",
+            "the value": slot.folder / "arrays.safetensors",
+        }[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
 
@@ -459,8 +461,8 @@ def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tm
         [
             lambda: None,
             lambda: None,
-            lambda: progress("b", "checkpoints"),
-            lambda: progress("a", "kind"),
+            lambda: progress("b", "a checkpoint"),
+            lambda: progress("a", "the value"),
             lambda: None,
         ],
     )

@@ -202,7 +202,7 @@ def test_a_recorded_fit_on_cuda_resumes_where_it_was_killed(name, tmp_path):
         model = entry.target(steps=30, batch=8)
         return (
             model.fit(pool, pool.label, None, seed=0, context=context)
-            if entry.kind == "generator"
+            if entry.noun == "generator"
             else model.fit(pool, int(pool.label.max()) + 1, seed=0, context=context)
         )
 

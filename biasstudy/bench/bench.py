@@ -8,6 +8,7 @@ optimiser steps, so that set-up cancels.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -31,15 +32,16 @@ from ..core.checks import listed
 from ..core.context import Context
 from ..core.noise import noise
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..core.provenance import environment, peak_memory_mb
 from ..core.registry import CLASSIFIERS, GENERATORS, Entry
-from ..core.store import Stage
+from ..core.store import Stage, needed_by
 from ..data.images import LabeledImages
 from ..data.real import real_data
 from ..experiment import Experiment, experiment_from
 from ..loop.generations import generations
 from ..loop.progress import Progress
-from ..loop.run import needed_by, open_store, run
+from ..loop.run import open_store, results_of, run
 from ..loop.stages import tensors
 
 REPEATS = 3
@@ -182,7 +184,7 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
 def fit(entry: Entry, options: dict[str, Any], pool: LabeledImages, context: Context) -> State:
     """One fit to all images of the pool, told their classes."""
     model = entry.target(**options)
-    if entry.kind == "generator":
+    if entry.noun == "generator":
         return model.fit(pool, pool.label, None, seed=0, context=context)
     return model.fit(pool, int(pool.label.max()) + 1, seed=0, context=context)
 
@@ -252,7 +254,7 @@ def sample_rate(
     model, context = entry.target(**options), Context(numerics)
 
     def call() -> Any:
-        if entry.kind == "generator":
+        if entry.noun == "generator":
             return model.sample(state, pool.label, 0, seed=0, context=context)
         return model.predict(state, pool.images, context=context)
 
@@ -306,7 +308,9 @@ class Operations(TorchDispatchMode):
 def memory_mb(device: str) -> float:
     """Most memory that this process has used so far. CPU: resident, libraries included. CUDA:
     allocated tensors."""
-    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_memory_mb()
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return peak_memory_mb() or math.nan  # where the system does not say
 
 
 def model_speed(
@@ -329,7 +333,7 @@ def model_speed(
     used = memory_mb(numerics.device)
     flops = flops_per_image(entry, options, pool, numerics)
     return {
-        "kind": entry.kind,
+        "kind": entry.noun,
         "name": entry.name,
         "version": entry.version,
         "options": options,
@@ -343,7 +347,8 @@ def model_speed(
 
 def apart(function: Callable[..., Any], *inputs: Any) -> Any:
     """What a function returns in a fresh process that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
+    known = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in known else "spawn")
     # the latter is imported by the first optimiser
     context.set_forkserver_preload([__name__, "torch._dynamo"])
     try:
@@ -410,9 +415,8 @@ def generation_split(e: Experiment, numerics: Numerics) -> Report:
         ended = time.perf_counter()
         again = run(e, numerics=numerics, where=folder, scale="bench", keep="all", progress=False)
         rerun = time.perf_counter() - ended
-        stages = list(
-            needed_by([list(generations(e, real_data(e), open_store(folder, numerics)))]).values()
-        )
+        plan = generations(e, real_data(e), open_store(folder, numerics))
+        stages = list(needed_by(results_of(plan)).values())
         seconds = dict.fromkeys(("fit", "instruments", "sample", "filter", "probe", "quality"), 0.0)
         for stage in stages:
             for part, s in parts_of(stage, numerics).items():
@@ -440,7 +444,7 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
     model, label = given["model"].target(**given["options"]), told.label(made.told)
     judge = given["judge"].load() if given["judge"] else None
     times = [now(device)]
-    model.sample(state, made.told, told.first, seed=given["seed"], context=context)
+    model.sample(state, made.told, told.n_fresh, seed=given["seed"], context=context)
     times.append(now(device))
     judged = judge(context, made.images, label) if judge else None
     given["filter"].target(
@@ -505,7 +509,7 @@ def begin(numerics: Numerics, quick: bool, path: Path | None) -> Report:
         "device": device,
         "precision": numerics.precision,
         "threads": numerics.threads,
-        "load": os.getloadavg()[0],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan,  # Windows
         "environment": dict(environment()),
         "repeats": REPEATS,
     }
@@ -550,5 +554,5 @@ def bench(
             bar.now("a whole experiment")
             report |= {"loop": loop_speed(experiment(quick), numerics), "import": import_seconds()}
     if path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     return report

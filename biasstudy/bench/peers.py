@@ -28,6 +28,7 @@ from ..core.context import Context, to_uint8
 from ..core.fitting import Batches, train
 from ..core.noise import noise
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..core.registry import CLASSIFIERS
 from ..core.seeds import seed_for
 from ..data.real import real_data
@@ -343,11 +344,11 @@ def bench_peer(numerics: Numerics, quick: bool = False, path: Path | None = None
     images = real_data(Experiment(n_real=BATCH if quick else 1000)).start.load().images
     report["models"] = beside(images, numerics, 0.001 if quick else 5.0)
     if path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def said(report: Report) -> list[str]:
+def peer_sentences(report: Report) -> list[str]:
     """The comparison in sentences."""
     lines = [
         f"models of FairFeedbackLoops' sizes on {place(report)}; load of the machine "

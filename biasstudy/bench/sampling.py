@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..core.context import Context
 from ..core.numerics import Numerics
+from ..core.places import replacing, write_text
 from ..core.provenance import environment
 from ..core.seeds import seed_for
 from ..data.images import LabeledImages
@@ -62,7 +63,7 @@ def quality_of_steps(
     features = Extractor(raw.fitted, scale).load()
     batch = next(generations(e, real, store)).batch
     assert batch
-    state, told = tensors(batch.inputs["state"].load()), real.told[:n]
+    state, told = tensors(batch.inputs["state"].load()), real.conditions.of_batch[:n]
     of_real, model = (
         features(context, real.test.load().images),
         Diffusion(**e.resolved("generator")),
@@ -216,9 +217,10 @@ def write(
         numerics, side=side, channels=e.resolved("generator")["channels"], fill=fill
     )
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "sampling.csv", index=False, float_format="%.6g")
+    write_text(folder / "sampling.csv", table.to_csv(index=False, float_format="%.6g"))
     drawn = picture(table, e, n)
-    drawn.savefig(folder / "sampling.png")
+    with replacing(folder / "sampling.png") as file:
+        drawn.savefig(file)
     plt.close(drawn)
     about = {
         "command": command,
@@ -229,7 +231,7 @@ def write(
         "beside diffusers": beside,
         **environment(),
     }
-    (folder / "sampling.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "sampling.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
     return [
         table.round(4).to_string(index=False),
         f"fewest steps within 2 standard errors of {table.steps.iloc[-1]}, or better: "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.numerics import Numerics
+from ..core.places import write_text
 from ..experiment import Experiment
 from ..loop.run import run
 from .bench import REPEATS, Report, begin, spread
@@ -100,11 +101,11 @@ def scaling(numerics: Numerics, quick: bool = False, path: Path | None = None) -
     }
     report |= {"repeats": repeats, "experiment": BASE.fields(), "growth": growth}
     if path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def said(report: Report) -> list[str]:
+def scaling_sentences(report: Report) -> list[str]:
     """The growth in sentences."""
     lines = [
         f"seconds of an experiment (mixture, ridge) on {place(report)}; load of the machine "

@@ -45,6 +45,9 @@ class Cluster:
             raise ValueError(
                 f"an address tls://... needs --tls CA CERT KEY, and no other does; got {address!r}"
             )
+        for file in tls:
+            if not file.is_file():
+                raise ValueError(f"--tls names {file}, and there is no such file")
         files = dict(
             zip(("tls_ca_file", "tls_client_cert", "tls_client_key"), map(str, tls), strict=False)
         )
@@ -84,13 +87,7 @@ class Cluster:
             elif sent.status == "error":
                 error = sent.exception()
                 died = type(error).__name__ == "KilledWorker"
-                ended.set_result(
-                    {
-                        "state": "died" if died else "failed",
-                        "lines": [str(error)],
-                        "said": str(error),
-                    }
-                )
+                ended.set_result({"state": "died" if died else "failed", "lines": [str(error)]})
             else:
                 ended.set_exception(
                     ConnectionError("lost the Dask scheduler; run the same command again to go on")

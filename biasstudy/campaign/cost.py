@@ -9,8 +9,6 @@ temporary folder:
     images of the probe
 """
 
-import itertools
-import json
 import statistics
 import tempfile
 from collections import defaultdict
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.seeds import digest
+from ..core.store import slots
 from ..experiment import Experiment
 
 SAMPLE = 400  # stored stages of each kind that are looked at
@@ -82,7 +81,7 @@ class Costs:
         )
 
 
-def stored(root: Path, kinds: Collection[str]) -> Costs:
+def stored_costs(root: Path, kinds: Iterable[str]) -> Costs:
     """Medians over stages of these kinds in a store."""
     seconds, sizes = _measured(root, kinds)
     return Costs(
@@ -105,8 +104,7 @@ def add_probe(
         with tempfile.TemporaryDirectory() as folder:
             probes = [_short(e, steps) for e in experiments]
             run(probes, numerics=numerics, where=folder, keep="all", progress=False)
-            kinds = [path.name for path in (Path(folder) / "stages").iterdir()]
-            seconds, sizes = _measured(Path(folder), kinds)
+            seconds, sizes = _measured(Path(folder))
             found[steps] = {
                 recipe.family: statistics.median(times) for recipe, times in seconds.items()
             }
@@ -143,33 +141,19 @@ def _short(e: Experiment, steps: int) -> Experiment:
 
 
 def _measured(
-    root: Path, kinds: Collection[str]
+    root: Path, kinds: Iterable[str] = ("*",)
 ) -> tuple[dict[Recipe, list[float]], dict[Recipe, list[float]]]:
     """Seconds of each recipe, and bytes of the values that are there."""
     seconds: dict[Recipe, list[float]] = defaultdict(list)
     sizes: dict[Recipe, list[float]] = defaultdict(list)
     for kind in kinds:
-        for folder in itertools.islice((root / "stages" / kind).glob("*"), SAMPLE):
-            described = _read(folder / "stage.json")
-            if not described:
+        for slot in slots(root, kind, SAMPLE):
+            described, took = slot.record(), slot.provenance().get("seconds")
+            # nothing is told while it is being written, or if it is damaged
+            if took is None or not isinstance(described.get("inputs"), dict):
                 continue
             recipe = recipe_of(described)
-            seconds[recipe].append(described["provenance"]["seconds"])
-            value = folder / "arrays.safetensors"
-            if value.exists():
-                sizes[recipe].append(value.stat().st_size)
+            seconds[recipe].append(took)
+            if slot.filled():
+                sizes[recipe].append(slot.size())
     return seconds, sizes
-
-
-def seconds_of(path: Path) -> float:
-    """Seconds that the computation of a stage took, from its stage.json."""
-    return float(_read(path).get("provenance", {}).get("seconds", 0.0))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a stage.json says; empty while it is being written or if it is damaged, for the store
-    will see to that."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}

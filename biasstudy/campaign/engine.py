@@ -45,7 +45,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from biasstudy.campaign.engine import serve; serve()"],
             stdin=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             # Ctrl-C is for the parent alone
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -59,8 +59,9 @@ class Child:
         return self._process.poll() is None
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
-        """What became of a task: `state` done, failed, died (the process ended in it) or unborn
-        (before it could begin); `lines`: the last ones of what was said."""
+        """What became of a task: `state` done, failed, unwritable (`why`: results cannot be
+        written), died (the process ended in it) or unborn (before it could begin); `lines`: the
+        last ones of what was said."""
         assert self._process.stdin and self._process.stdout
         answer = ""
         try:
@@ -73,14 +74,12 @@ class Child:
         if answer.endswith("\n"):
             return json.loads(answer)
         code = self._process.wait()
-        how = (
-            f"its process was ended by {signal.Signals(-code).name}"
-            if code < 0
-            else f"its process ended with code {code}"
-        )
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").splitlines()
-        return {"state": "died" if self._ready else "unborn", "lines": [*lines[-LAST_LINES:], how]}
+        return {
+            "state": "died" if self._ready else "unborn",
+            "lines": [*lines[-LAST_LINES:], _how(code)],
+        }
 
     def end(self) -> None:
         """End the process now."""
@@ -88,15 +87,24 @@ class Child:
         self._process.wait()
 
 
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"its process ended with code {code}"
+    names = {value.value: value.name for value in signal.Signals}  # a few numbers have no name
+    return f"its process was ended by {names.get(-code, f'signal {-code}')}"
+
+
 def serve() -> None:
     """What a child does: tasks from stdin, one line of JSON for each on what was stdout; ends when
     stdin does."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    tasks_in = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed goes where errors go
     tasks: queue.Queue[str] = queue.Queue()
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in tasks_in:
             tasks.put(line)
         os._exit(1)
 
@@ -132,6 +140,7 @@ def task_of(
 
 def _perform(task: dict[str, Any]) -> dict[str, Any]:
     from ..core.numerics import Numerics
+    from ..core.places import CannotWrite
     from ..experiment import experiment_from
     from ..loop.run import run
 
@@ -150,9 +159,11 @@ def _perform(task: dict[str, Any]) -> dict[str, Any]:
             keep="all",
             progress=False,
         )
-    except Exception as error:
+    except CannotWrite as error:
+        return {"state": "unwritable", "lines": [str(error)], "why": str(error)}
+    except Exception:
         lines = traceback.format_exc().splitlines()[-LAST_LINES:]
-        return {"state": "failed", "lines": lines, "said": str(error)}
+        return {"state": "failed", "lines": lines}
     return {"state": "done", "seconds": time.perf_counter() - started}
 
 

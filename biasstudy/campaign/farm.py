@@ -10,23 +10,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..core.places import runs_folder
+from ..core.places import CannotWrite, runs_folder
 from ..experiment import Experiment
 from ..study import Study
-from .cost import Costs, seconds_of, stored
+from .cost import Costs, stored_costs
 from .engine import task_of
 from .sweep import Job, Plan, duration, plan_of
 
-UNKNOWN = 1e-3  # seconds that a stage counts which was never timed
+UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
 DEATHS = 3
 
 
 @dataclass
-class Report:
+class SweepReport:
     """What became of a sweep. `failed`: id -> its last lines; `computed`: stages; `seconds` since
     the first task."""
 
@@ -38,7 +37,7 @@ class Report:
     seconds: float = 0.0
 
 
-def said(report: Report, plan: Plan, workers: int) -> str:
+def sweep_text(report: SweepReport, plan: Plan, workers: int) -> str:
     """What became of a sweep, in words; failed experiments with their last lines."""
     if not report.finished and not report.failed:
         return f"all {len(plan.jobs)} experiments are finished"
@@ -103,7 +102,7 @@ class Farm:
         self._price()
         # pairs of which something has run: their scratch is on disk
         self.begun: set[str] = set()
-        self.report = Report()
+        self.report = SweepReport()
         self.unborn = 0
         self.full = ""
 
@@ -111,7 +110,7 @@ class Farm:
         """Seconds of each stage, and what is left of each experiment and of all, by what is known
         now."""
         self.price = {
-            id: max(self.costs.of([self.plan.pieces[id].recipe]), UNKNOWN) for id in self.missing
+            id: max(self.costs.of([self.plan.pieces[id].recipe]), UNTIMED) for id in self.missing
         }
         self.cost = dict.fromkeys((job.experiment.id for job in self.plan.waiting()), 0.0)
         for id in self.left:
@@ -120,11 +119,11 @@ class Farm:
         self.all, self.ahead = sum(self.price.values()), sum(self.price[id] for id in self.left)
         self.known = all(self.costs.knows(self.plan.pieces[id].recipe) for id in self.missing)
 
-    def run(self) -> Report:
+    def run(self) -> SweepReport:
         """All of it.
 
         raises   ChildProcessError   if no process can be started
-                 OSError             if results cannot be written
+                 CannotWrite         if results cannot be written
         """
         self.started = time.perf_counter()
         if self.keep != "all":
@@ -148,7 +147,7 @@ class Farm:
                         id
                         for job in self.running.values()
                         for id in job.missing & self.left
-                        if self.plan.pieces[id].file.exists()
+                        if self.plan.pieces[id].slot.filled()
                     }
                 )
         self.report.seconds = time.perf_counter() - self.started
@@ -156,10 +155,10 @@ class Farm:
         made = self.missing - self.left
         self.report.computed, self.report.stage_seconds = (
             len(made),
-            sum(seconds_of(self._timed(id)) for id in made),
+            sum(self.plan.pieces[id].slot.seconds() for id in made),
         )
         if self.full:
-            raise OSError(self.full)
+            raise CannotWrite(self.full)
         return self.report
 
     def _next(self) -> Job:
@@ -192,8 +191,8 @@ class Farm:
                 "the "
                 "package, and the same folder of results?"
             ]
-        elif state == "failed" and found["said"].startswith("cannot write "):  # so could no other
-            self.full = found["said"]
+        elif state == "unwritable":  # so it would be for any other
+            self.full = found["why"]
         elif state == "failed":
             self.report.failed[name] = found["lines"]
         elif state == "unborn" and self.unborn >= DEATHS:
@@ -216,13 +215,9 @@ class Farm:
         }
         if new:
             self.costs.seconds |= {
-                recipe.name: seconds_of(self._timed(id)) for recipe, id in new.items()
+                recipe.name: self.plan.pieces[id].slot.seconds() for recipe, id in new.items()
             }
             self._price()
-
-    def _timed(self, id: str) -> Path:
-        """The file that says how long a stage took."""
-        return self.plan.pieces[id].file.with_name("stage.json")
 
     def _died(self, job: Job, lines: list[str], state: str) -> None:
         """It goes on from its last stage, unless its process always ends at the same place."""
@@ -239,14 +234,8 @@ class Farm:
             self.waiting[job.experiment.id] = job
 
     def _mark(self, job: Job) -> Any:
-        """What is on disk of an experiment: its finished stages and the times of its
-        checkpoints."""
-        done, checkpoints = 0, []
-        for id in sorted(job.missing):
-            done += self.plan.pieces[id].file.exists()
-            folder = self.plan.pieces[id].file.parents[3] / "checkpoints" / id
-            checkpoints += [path.stat().st_mtime_ns for path in sorted(folder.glob("*"))]
-        return done, checkpoints
+        """Something that changes with every stage and checkpoint of an experiment."""
+        return [self.plan.pieces[id].slot.mark() for id in sorted(job.missing)]
 
     def _is_finished(self, job: Job) -> bool:
         for _ in range(10):  # a shared folder may show new files late
@@ -258,7 +247,7 @@ class Farm:
     def _discard(self, ids: Iterable[str]) -> None:
         for id in ids:
             if not self.plan.pieces[id].keep:
-                self.plan.pieces[id].file.unlink(missing_ok=True)
+                self.plan.pieces[id].slot.discard()
 
     def _line(self) -> str:
         """How far it is. The rate is the workers' number until the longest stage could have ended,
@@ -266,7 +255,7 @@ class Farm:
         passed."""
         passed, longest = (
             time.perf_counter() - self.started,
-            max(self.price.values(), default=UNKNOWN),
+            max(self.price.values(), default=UNTIMED),
         )
         rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
         said = f", about {duration(max(self.ahead, 0.0) / rate)} left"
@@ -289,23 +278,21 @@ def run_by(
     plan: Plan | None = None,
     costs: Costs | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Report:
+) -> SweepReport:
     """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is
     closed.
 
     modules  imported in every process first
     keep     see loop.run
-    raises   OSError, ChildProcessError   if results cannot be written or no process can be started;
-             what is finished is kept
+    raises   CannotWrite         if results cannot be written; what is finished is kept
+             ChildProcessError   if no process can be started; the same
     """
     from ..core.numerics import Numerics
 
     numerics, where = numerics or Numerics(**study.numerics), runs_folder()
     try:
         plan = plan or plan_of(study, where, numerics, say)
-        costs = costs or stored(
-            where, {piece.file.parents[1].name for piece in plan.pieces.values()}
-        )
+        costs = costs or stored_costs(where, {piece.slot.kind for piece in plan.pieces.values()})
         return Farm(
             plan,
             engine,

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..core.store import Slot, record_file
 from ..experiment import Experiment
 from ..study import SETTINGS, Study, read_parameters, study_from
-from .cost import Costs, Recipe, add_probe, recipe_of, stored
+from .cost import Costs, Recipe, add_probe, recipe_of, stored_costs
 
 RECORD = 8_000  # bytes of what is told of an experiment and its stages, beside their values
 
@@ -133,9 +134,10 @@ def _expanded(
 
 @dataclass(frozen=True)
 class Piece:
-    """One stage of a plan: where its value is, whether it is kept, what it costs (`recipe`)."""
+    """One stage of a plan: its place in the store, whether its value is kept, what it costs
+    (`recipe`)."""
 
-    file: Path
+    slot: Slot
     keep: bool
     recipe: Recipe
 
@@ -172,7 +174,7 @@ class Plan:
 
     def is_finished(self, job: Job) -> bool:
         """Whether everything that is kept of it is on disk."""
-        return job.record.exists() and all(self.pieces[id].file.exists() for id in job.results)
+        return job.record.exists() and all(self.pieces[id].slot.filled() for id in job.results)
 
     @property
     def missing(self) -> set[str]:
@@ -185,7 +187,7 @@ class Plan:
     def costs(self, numerics: Any, root: Path) -> tuple[Costs, str]:
         """What stages cost, and where that is from."""
         recipes = {id: self.pieces[id].recipe for id in self.missing}
-        costs = stored(root, {recipe.name.rsplit("-", 1)[0] for recipe in recipes.values()})
+        costs = stored_costs(root, {self.pieces[id].slot.kind for id in recipes})
         unknown = {recipe.family for recipe in recipes.values() if not costs.knows(recipe)}
         if not unknown:
             return costs, "times of stored stages"
@@ -208,31 +210,36 @@ def plan_of(
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
              cannot give what is asked
     """
+    from ..core.store import needed_by
     from ..data.real import real_data
     from ..loop.generations import generations
-    from ..loop.run import needed_by, open_store, record_name, space_of
+    from ..loop.run import open_store, record_name, results_of, space_of
 
     plan, store = Plan({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
         real = real_data(e)
-        listed = list(generations(e, real, store))
-        stages = needed_by([listed])
-        results = frozenset(stage.id for turn in listed for stage in turn.results())
+        results = results_of(generations(e, real, store))
+        stages = needed_by(results)
         for id, stage in stages.items():
             plan.pieces.setdefault(
-                id, Piece(stage.file, stage.kind.keep, recipe_of(stage.described))
+                id, Piece(stage.slot, stage.kind.keep, recipe_of(stage.described))
             )
         job = plan.jobs[e.id] = Job(
-            e, frozenset(stages), results, store.record_file(record_name(e, numerics.name))
+            e,
+            frozenset(stages),
+            frozenset(stage.id for stage in results),
+            record_file(store.root, record_name(e, numerics)),
         )
         if plan.is_finished(job):
             plan.finished.add(e.id)
         else:
-            job.missing = set(needed_by([listed], lambda stage: not store.has(stage)))
+            job.missing = set(needed_by(results, lambda stage: not store.has(stage)))
         plan.largest = max(plan.largest, space_of(e, real))
         store.close()
         if i % 100 == 99:
             say(f"planned {i + 1} experiments")
+    if plan.waiting():  # that nothing can be written is told before anything is computed
+        store.open()
     return plan
 
 

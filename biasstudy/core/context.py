@@ -81,7 +81,7 @@ class Context:
 
     def optimizer(
         self,
-        kind: Callable[..., torch.optim.Optimizer],
+        algorithm: Callable[..., torch.optim.Optimizer],
         parameters: Any,
         rate: float,
         **others: Any,
@@ -89,10 +89,10 @@ class Context:
         """An optimiser; on CUDA with all that changes in a step on the device, so that its step can
         be recorded."""
         if self.numerics.device == "cpu":
-            return kind(parameters, lr=rate, **others)
+            return algorithm(parameters, lr=rate, **others)
         # SGD does not count its steps
-        counted = {} if kind is torch.optim.SGD else {"capturable": True}
-        made = kind(parameters, lr=rate, **{**others, **counted, "fused": True})
+        counted = {} if algorithm is torch.optim.SGD else {"capturable": True}
+        made = algorithm(parameters, lr=rate, **{**others, **counted, "fused": True})
         for group in made.param_groups:
             group["lr"] = torch.tensor(rate, device=self.numerics.device)
         return made

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .context import Context
 from .noise import generator_for
+from .places import write_synced, writing
 
 log = logging.getLogger("biasstudy")
 
@@ -130,15 +131,10 @@ def _save(state: Mapping[str, Any], i: int, context: Context) -> None:
     data = save_tensors({**tensors, "step": torch.tensor(i)})
     partial = context.folder / f"partial-{os.getpid()}"
     try:
-        context.folder.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(hashlib.sha256(data).digest() + data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, context.folder / "checkpoint")
-    except OSError as error:
-        reason = f"{error.strerror or error}; free space there, or set BIASSTUDY_RUNS"
-        raise OSError(f"cannot write a checkpoint to {context.folder}: {reason}") from error
+        with writing("a checkpoint", context.folder):
+            context.folder.mkdir(parents=True, exist_ok=True)
+            write_synced(partial, hashlib.sha256(data).digest() + data)
+            os.replace(partial, context.folder / "checkpoint")
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,24 @@ class Numerics:
         numerics = cls(**others, device="cpu" if device == "cuda" else device)
         object.__setattr__(numerics, "device", device)
         return numerics
+
+    @classmethod
+    def named(cls, name: str) -> "Numerics":
+        """Numerics of any machine from their short name, for records that were written before
+        records held the fields.
+
+        name     precision-device-threads, and -compiled where networks were compiled
+        raises   ValueError   if it is no such name
+        """
+        match = re.fullmatch(r"(\w+)-(\w+)-(\d+)(-compiled)?", name)
+        if match is None:
+            raise ValueError(
+                f"numerics {name!r} are no precision-device-threads such as float32-cpu-1"
+            )
+        precision, device, threads, compiled = match.groups()
+        return cls.elsewhere(
+            device, precision=precision, threads=int(threads), compile=compiled is not None
+        )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,10 +1,96 @@
-"""Where things are: results, data and figures, by environment variable, checkout or user's
-cache."""
+"""Where things are, and how files are read and written.
 
+Results, data and figures are where an environment variable says, else in the checkout, else in the
+user's cache. Text is UTF-8 on every machine, and a file is written whole or not at all.
+"""
+
+import contextlib
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-# ---- Where things are ----------------------------------------------------------------------------
+# ---- Reading and writing -------------------------------------------------------------------------
+
+
+class CannotWrite(OSError):
+    """Something cannot be written: one sentence that says what, where, why, and what to do."""
+
+
+@contextlib.contextmanager
+def writing(what: str, place: Path) -> Iterator[None]:
+    """Inside, an OSError becomes CannotWrite.
+
+    what    what is written there: "results", "a checkpoint"
+    place   folder that the sentence names
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotWrite(
+            f"cannot write {what} to {place}: {reason}; free space there, or set BIASSTUDY_RUNS"
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path`, with the same endings, that takes its place at the end; after an error
+    it is removed and `path` stays what it was.
+
+    What is no regular file, such as a pipe or /dev/stdout, is itself what is written.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    target = path.resolve()  # of a link, what it points to
+    partial = target.with_name(f"partial-{uuid.uuid4().hex[:12]}-{target.name}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file to its end and wait until the disk has it; after an error part of it stays."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and wait until the disk has it."""
+    with replacing(path) as partial:
+        if partial == path:  # a pipe cannot be synced
+            path.write_bytes(data)
+        else:
+            write_synced(partial, data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all, line ends as they are."""
+    write_bytes(path, text.encode())
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, line ends as they are; a byte order mark is dropped.
+
+    raises   ValueError   with one sentence that names the file, if it is not UTF-8
+             OSError      if it cannot be read
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(
+            f"{path} is not UTF-8 text: byte 0x{byte:02x} at position {error.start}; save it as "
+            "UTF-8"
+        ) from error
+
+
+# ---- Folders -------------------------------------------------------------------------------------
 
 
 def home(variable: str, name: str) -> Path:
@@ -13,14 +99,41 @@ def home(variable: str, name: str) -> Path:
 
     A checkout is the nearest folder, from the working directory or this package upwards, whose
     pyproject.toml is this project's.
+
+    raises   ValueError   with one sentence, if there is no home folder to look in
     """
     if os.environ.get(variable):
-        return Path(os.environ[variable]).expanduser()
-    for place in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
-        project = place / "pyproject.toml"
-        if project.is_file() and 'name = "biasstudy"' in project.read_text():
-            return place / name
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "biasstudy" / name
+        return _in_home(os.environ[variable], variable)
+    for place in _upwards():
+        with contextlib.suppress(OSError):  # none there, or not ours to read: another project's
+            # bytes: another project's file may have any encoding
+            if b'name = "biasstudy"' in (place / "pyproject.toml").read_bytes():
+                return place / name
+    cache = os.environ.get("XDG_CACHE_HOME") or _in_home("~/.cache", variable)
+    return Path(cache) / "biasstudy" / name
+
+
+def _upwards() -> list[Path]:
+    """The folders in which a checkout may be: those around the working directory, if it is still
+    there, and around this package."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        around = []
+    else:
+        around = [here, *here.parents]
+    return [*around, Path(__file__).resolve().parents[2]]
+
+
+def _in_home(path: str, variable: str) -> Path:
+    """The path, `~` being the user's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"there is no home folder for {path!r} (HOME is not set, and the system does not know "
+            f"this user); set {variable} to a folder"
+        ) from error
 
 
 def runs_folder() -> Path:

@@ -5,16 +5,23 @@ import contextlib
 import functools
 import os
 import platform
-import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-# ---- Provenance ----------------------------------------------------------------------------------
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+PATIENCE = 10.0  # seconds in which git must answer
 
 
-def peak_memory_mb() -> int:
-    """Largest resident memory of this process so far, in MB."""
+def peak_memory_mb() -> int | None:
+    """Largest resident memory of this process so far, in MB; None where the system does not say."""
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
 
@@ -35,30 +42,39 @@ def environment() -> dict[str, Any]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_bytes().decode(errors="replace").splitlines():
             if line.startswith("model name"):
                 return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _commit() -> str:
-    """Commit of the checkout that this package runs from, with '+' where code differs from it; ''
-    outside one.
+    """Commit of the checkout that this package runs from, with '+' where code differs from it.
 
-    Stored results that lie beside the code are none.
+    Only a repository that tracks this very file can say which code runs. A package that is
+    installed inside somebody's own repository has no commit, and neither has one where git is
+    missing or does not answer: ''. Stored results that lie beside the code are no code.
     """
-    import subprocess
-
-    here = Path(__file__).resolve().parents[1]
+    file = Path(__file__).resolve()
+    # variables such as GIT_DIR name another repository; without locks, asking writes nothing
+    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+            ["git", "-c", "core.fsmonitor=false", "-C", str(file.parents[1]), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=PATIENCE,
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", ".", ":!reference") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
+        git("ls-files", "--error-unmatch", "--", str(file))
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--", ".", ":!reference") else "")
+    except (OSError, subprocess.SubprocessError):
         return ""

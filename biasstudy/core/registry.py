@@ -18,9 +18,10 @@ from .checks import checked, listed
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: a class or function whose keyword arguments are its options."""
+    """One registered thing: a class or function whose keyword arguments are its options; `noun`
+    says what it is one of."""
 
-    kind: str
+    noun: str
     name: str
     version: int
     target: Callable[..., Any]
@@ -57,10 +58,10 @@ class Entry:
         for key, value in options.items():
             if key not in known:
                 raise ValueError(
-                    f"unknown option {key!r} of {self.kind} {self.name!r}; known: {listed(known)}"
+                    f"unknown option {key!r} of {self.noun} {self.name!r}; known: {listed(known)}"
                 )
             known[key] = checked(
-                f"option {key!r} of {self.kind} {self.name!r}", value, type(known[key])
+                f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )
         return known
 
@@ -68,8 +69,8 @@ class Entry:
 class Registry(Mapping[str, Entry]):
     """Known entries of one kind, by name; the built-in ones are imported when first looked at."""
 
-    def __init__(self, kind: str, module: str) -> None:
-        self.kind, self._module, self._entries = kind, module, dict[str, Entry]()
+    def __init__(self, noun: str, module: str) -> None:
+        self.noun, self._module, self._entries = noun, module, dict[str, Entry]()
 
     def register(self, name: str, *, version: int = 1, **traits: Any) -> Callable[[Any], Any]:
         """Decorator that adds a class or function under a name.
@@ -89,9 +90,9 @@ class Registry(Mapping[str, Entry]):
                 target.__qualname__,
             ):
                 raise ValueError(
-                    f"the {self.kind} name {name!r} is taken by {old.target.__module__}"
+                    f"the {self.noun} name {name!r} is taken by {old.target.__module__}"
                 )
-            self._entries[name] = Entry(self.kind, name, version, target, traits)
+            self._entries[name] = Entry(self.noun, name, version, target, traits)
             return target
 
         return add
@@ -108,7 +109,7 @@ class Registry(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self:
-            raise ValueError(f"unknown {self.kind} {name!r}; known: {listed(self)}")
+            raise ValueError(f"unknown {self.noun} {name!r}; known: {listed(self)}")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -7,13 +7,24 @@ determines its result: its kind, the names and versions of the registry entries 
 stage is lazy: its id is known at once, its value is read or computed when somebody needs it. So
 resuming is running again, and experiments with a common beginning compute it once.
 
+A `Store` reads: it writes nothing, removes nothing, and needs no right to. A `Workshop` is a store
+that also computes what is missing; it asks whether it can write when it first has to.
+
 Correctness never depends on a lock: a stage is written into a folder of its own, synced, and
 renamed into place; whoever comes second throws its own copy away. The lock only saves work. This
-module knows nothing of what stages compute.
+module knows nothing of what stages compute, and no other knows where their files are:
+
+    stages/<kind>/<id>/       arrays.safetensors: the value;  stage.json: what it is, what it cost,
+                              the sha256 of the value; stays when the value of scratch is deleted
+    experiments/<name>.json   record of a finished experiment
+    checkpoints/<id>/         of a fit under way
+    locks/<id>, tmp/          of processes that compute
 """
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -21,21 +32,47 @@ import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from .places import CannotWrite, write_synced, writing
 from .provenance import environment, peak_memory_mb
 
 log = logging.getLogger("biasstudy")
 Arrays = dict[str, np.ndarray]
-_ARRAYS = "arrays.safetensors"
+_ARRAYS, _RECORD = "arrays.safetensors", "stage.json"
+# what file systems say that have no locks, or let this user have none
+_NO_LOCKS = {
+    errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES, errno.EPERM,
+}  # fmt: skip
+_told_of_locks: set[Path] = set()  # roots of which this process has said that locks do not work
+
+
+class NotStored(ValueError):
+    """A value that a store was asked for is not there, or not as it was written."""
+
+
+class Lazy(Protocol):
+    """Something with an id that is known before its value: a stage, a part of the data, a pool, a
+    judge.
+
+    id       names the value by how it is made
+    inputs   what it rests on, by name: lazy things, or plain values
+    load     reads or computes the value
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+    def load(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +103,98 @@ def kind(
     return lambda function: Kind(name, function, version, keep, decode)
 
 
+# ---- What is on disk of a stage ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one stage in a store, whether or not anything is there.
+
+    root   folder of the store
+    kind   name of the kind of stage
+    id     key of the stage
+    """
+
+    root: Path
+    kind: str
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "stages" / self.kind / self.id
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints of its fit go."""
+        return self.root / "checkpoints" / self.id
+
+    def filled(self) -> bool:
+        """Whether a value is there; whether it is whole, only reading it says."""
+        return (self.folder / _ARRAYS).exists()
+
+    def size(self) -> int:
+        """Bytes of the value; 0 if it is not there."""
+        try:
+            return (self.folder / _ARRAYS).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
+    def record(self) -> dict[str, Any]:
+        """What is told of it, `kind`, `inputs`, `numerics`, `provenance` and others; empty if it is
+        missing or damaged. It stays when the value is discarded."""
+        return _read_json(self.folder / _RECORD)
+
+    def provenance(self) -> dict[str, Any]:
+        """Seconds, peak memory, versions and hardware of the computation; what is missing, damaged
+        or of another type is left out."""
+        told = self.record().get("provenance")
+        numbers = ("seconds", "peak_memory_mb")
+        return {
+            name: value
+            for name, value in (told.items() if isinstance(told, dict) else ())
+            if isinstance(value, int | float if name in numbers else str)
+        }
+
+    def seconds(self) -> float:
+        """Seconds that its computation took; 0 if nothing is told, or it cannot be read now."""
+        with contextlib.suppress(OSError):
+            return float(self.provenance().get("seconds", 0.0))
+        return 0.0
+
+    def mark(self) -> tuple[Any, ...]:
+        """Something that changes with every checkpoint, and when the value is there."""
+        times = []
+        for path in _files(self.checkpoints):
+            with contextlib.suppress(FileNotFoundError):  # replaced by a newer one
+                times.append(path.stat().st_mtime_ns)
+        return self.filled(), *times
+
+    def discard(self) -> None:
+        """Delete the value; what is told of it stays."""
+        (self.folder / _ARRAYS).unlink(missing_ok=True)
+
+    def read(self) -> Arrays:
+        """The value. NotStored says why there is none."""
+        try:
+            data = (self.folder / _ARRAYS).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotStored(f"a {self.kind} is missing or of another version") from None
+        if hashlib.sha256(data).hexdigest() != self.record().get("sha256"):
+            raise NotStored(f"a stored {self.kind} is damaged or not completely copied")
+        return load_arrays(data)
+
+
+def slots(root: Path, kind: str = "*", most: int | None = None) -> Iterator[Slot]:
+    """Places of stages of which something is stored, in no order.
+
+    kind   name of a kind; default: all
+    most   of each kind, at most so many
+    """
+    for folder in (root / "stages").glob(kind):
+        for place in itertools.islice(folder.glob("*"), most):
+            yield Slot(root, folder.name, place.name)
+
+
 @dataclass(eq=False)
 class Stage:
     """One stage of one store: `id` names its value, `load()` reads or computes it."""
@@ -78,7 +207,7 @@ class Stage:
     _value: Any = field(default=None, repr=False)
 
     def load(self) -> Any:
-        """The value; computed if it is not on disk."""
+        """The value; where it is not on disk, a workshop computes it, a store raises NotStored."""
         if self._value is None:
             self._value = self.kind.decode(self.store.value(self))
         return self._value
@@ -88,55 +217,32 @@ class Stage:
         self._value = None
 
     @property
-    def folder(self) -> Path:
-        return self.store.root / "stages" / self.kind.name / self.id
-
-    @property
-    def file(self) -> Path:
-        """Where the value is, if it is on disk."""
-        return self.folder / _ARRAYS
+    def slot(self) -> Slot:
+        """Where it is on disk."""
+        return Slot(self.store.root, self.kind.name, self.id)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Seconds, peak memory, versions and hardware of the computation; empty if it is not on
         disk."""
-        found = _read_json(self.folder / "stage.json").get("provenance")
-        return found if isinstance(found, dict) else {}
+        return self.slot.provenance()
+
+
+# ---- Reading -------------------------------------------------------------------------------------
 
 
 class Store:
-    """A folder of stages.
+    """A folder of stages that is read: nothing in it is written, removed or tried.
 
-    root           the folder; made if it is missing
-    numerics       JSON description that enters every key
-    context        checkpoint folder or None -> what stage functions get as their first argument
-    raises         OSError with one sentence if the folder cannot be written
-    counts         Counter of ("computed" or "found", kind)
+    root       the folder; it need not be there
+    numerics   JSON description that enters every key
+    counts     Counter of ("computed" or "found", kind)
     """
 
-    def __init__(
-        self, root: Path, numerics: dict[str, Any], context: Callable[[Path], Any]
-    ) -> None:
-        self.root, self.numerics, self.context = Path(root), numerics, context
+    def __init__(self, root: Path, numerics: dict[str, Any]) -> None:
+        self.root, self.numerics = Path(root), numerics
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.computed: list[Stage] = []
         self._stages: dict[str, Stage] = {}
-        probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
-        with _explained(self.root):
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            _write(probe, b"biasstudy")
-            probe.unlink()
-
-    def require(self, n_bytes: int) -> None:
-        """OSError with one sentence unless the disk has about this much space left."""
-        free = shutil.disk_usage(self.root).free
-        if free < n_bytes:
-            raise OSError(
-                f"cannot write results to {self.root}: {free / 1e6:.0f} MB are free and about "
-                f"{n_bytes / 1e6:.0f} MB are needed; free space there, or set BIASSTUDY_RUNS"
-            )
-
-    # -- stages
 
     def stage(self, kind: Kind, **inputs: Any) -> Stage:
         """The stage of this kind with these inputs: JSON values, registry entries' identities, or
@@ -153,30 +259,99 @@ class Store:
         return self._stages.setdefault(key, Stage(self, kind, key, described, inputs))
 
     def value(self, stage: Stage) -> Arrays:
-        """Arrays of a stage, from disk or computed now."""
-        found = self._read(stage)
-        if found is not None:
-            self.counts["found", stage.kind.name] += 1
-            return found
-        with self._lock(stage):
-            found = self._read(stage)  # another process may have been faster
-            if found is not None:
-                self.counts["found", stage.kind.name] += 1
-                return found
-            return self._compute(stage)
+        """Arrays of a stage, from disk. NotStored says why there are none."""
+        arrays = stage.slot.read()
+        self.counts["found", stage.kind.name] += 1
+        return arrays
 
     def has(self, stage: Stage) -> bool:
-        """Whether the value is on disk."""
-        return stage.file.exists()
+        """Whether a value is on disk."""
+        return stage.slot.filled()
+
+    def close(self) -> None:
+        """Forget all stages: they and the store refer to each other, which would keep their values
+        until a garbage collection."""
+        self._stages.clear()
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The record of a finished experiment; empty if there is none, or it is damaged."""
+        return _read_json(record_file(self.root, name))
+
+
+def record_file(root: Path, name: str) -> Path:
+    """Where the record of a finished experiment is kept."""
+    return root / "experiments" / f"{name}.json"
+
+
+def records(root: Path) -> Iterator[tuple[Path, Any]]:
+    """Every record of a finished experiment in a store, by name: its file and what the JSON says,
+    which may be anything; of a file that cannot be read, the error."""
+    for file in sorted((root / "experiments").glob("*.json")):
+        try:
+            yield file, json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            yield file, error
+
+
+# ---- Computing -----------------------------------------------------------------------------------
+
+
+class Workshop(Store):
+    """A store that computes what is missing.
+
+    root      the folder; made when something must be written
+    context   checkpoint folder -> what stage functions get as their first argument
+    computed  stages that this workshop computed and whose values it did not delete
+    """
+
+    def __init__(
+        self, root: Path, numerics: dict[str, Any], context: Callable[[Path], Any]
+    ) -> None:
+        super().__init__(root, numerics)
+        self.context = context
+        self.computed: list[Stage] = []
+        self._opened = False
+
+    def open(self, n_bytes: int = 0) -> None:
+        """Make the folder, and see whether it can be written.
+
+        n_bytes   about as much space must be left on the disk
+        raises    CannotWrite
+        """
+        if not self._opened:
+            probe = self._partial("probe")
+            with writing("results", self.root):
+                probe.parent.mkdir(parents=True, exist_ok=True)
+                write_synced(probe, b"biasstudy")
+                probe.unlink()
+            self._opened = True
+        if n_bytes and (free := shutil.disk_usage(self.root).free) < n_bytes:
+            raise CannotWrite(
+                f"cannot write results to {self.root}: {free / 1e6:.0f} MB are free and about "
+                f"{n_bytes / 1e6:.0f} MB are needed; free space there, or set BIASSTUDY_RUNS"
+            )
+
+    def value(self, stage: Stage) -> Arrays:
+        """Arrays of a stage, from disk or computed now; CannotWrite before anything is computed
+        that could not be kept."""
+        with contextlib.suppress(NotStored):
+            return super().value(stage)
+        self.open()
+        with self._lock(stage):
+            try:
+                return super().value(stage)  # another process may have been faster
+            except NotStored as error:
+                if self.has(stage):
+                    log.warning("%s; it is computed again", error)
+            return self._compute(stage)
 
     def _compute(self, stage: Stage) -> Arrays:
         inputs = {
             name: value.load() if hasattr(value, "load") else value
             for name, value in stage.inputs.items()
         }
-        checkpoints = self.root / "checkpoints" / stage.id
         started = time.perf_counter()
-        arrays = stage.kind.function(self.context(checkpoints), **inputs)
+        arrays = stage.kind.function(self.context(stage.slot.checkpoints), **inputs)
         seconds = time.perf_counter() - started
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         provenance = {
@@ -184,140 +359,179 @@ class Store:
             "peak_memory_mb": peak_memory_mb(),
             **environment(),
         }
-        with _explained(self.root):
+        with writing("results", self.root):
             self._write(stage, arrays, provenance)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        shutil.rmtree(stage.slot.checkpoints, ignore_errors=True)
         self.counts["computed", stage.kind.name] += 1
         self.computed.append(stage)
         return arrays
 
     def _write(self, stage: Stage, arrays: Arrays, provenance: dict[str, Any]) -> None:
-        partial = self.root / "tmp" / f"{stage.id}-{uuid.uuid4().hex}"
+        partial, folder = self._partial(stage.id), stage.slot.folder
         partial.mkdir(parents=True)
         try:
             data = save_arrays(arrays)
-            _write(partial / _ARRAYS, data)
+            write_synced(partial / _ARRAYS, data)
             record = {
                 **stage.described,
                 "keep": stage.kind.keep,
                 "provenance": provenance,
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
-            _write(partial / "stage.json", json.dumps(record, indent=1, sort_keys=True).encode())
+            write_synced(partial / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
             _sync_folder(partial)
-            stage.folder.parent.mkdir(parents=True, exist_ok=True)
-            if stage.folder.exists() and not self.has(stage):  # what pruning left
-                self._remove(stage.folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.exists() and not _whole(stage):  # damaged, or what pruning left
+                self._remove(folder)
             try:
-                os.rename(partial, stage.folder)
+                os.rename(partial, folder)
             except OSError:
-                if not self.has(stage):
+                if not _whole(stage):
                     raise
                 # somebody else finished first: theirs is as good
-            _sync_folder(stage.folder.parent)
+            _sync_folder(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _read(self, stage: Stage) -> Arrays | None:
-        """Arrays of a finished stage; None if there is none, or its file is damaged (it is then
-        removed)."""
-        try:
-            data = stage.file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        record = _read_json(stage.folder / "stage.json")
-        if hashlib.sha256(data).hexdigest() == record.get("sha256"):
-            return load_arrays(data)
-        log.warning("a stored %s is damaged and is computed again", stage.kind.name)
-        self._remove(stage.folder)
-        return None
-
     @contextlib.contextmanager
     def _lock(self, stage: Stage) -> Iterator[None]:
+        """Inside, no other process computes the stage; where locks do not work, that is said once
+        and two may do the same work."""
         folder = self.root / "locks"
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / stage.id):
+        # a soft lock would outlive a killed process
+        lock = FileLock(folder / stage.id, fallback_to_soft=False)
+        try:
+            with writing("results", self.root):
+                folder.mkdir(exist_ok=True)
+                lock.acquire()
+        except CannotWrite as error:
+            reason = error.__cause__
+            if not isinstance(reason, OSError) or reason.errno not in _NO_LOCKS:
+                raise
+            if self.root not in _told_of_locks:
+                _told_of_locks.add(self.root)
+                log.warning(
+                    "locks do not work in %s (%s): processes that run at the same time may do the "
+                    "same work twice; results stay right",
+                    self.root,
+                    reason.strerror,
+                )
             yield
+            return
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # closing the file frees it as well
+                lock.release()
+
+    def _partial(self, name: str) -> Path:
+        """A new name in the folder of what is being written or removed."""
+        return self.root / "tmp" / f"{name}-{uuid.uuid4().hex}"
 
     def _remove(self, folder: Path) -> None:
         """Remove a folder, in one step for other readers."""
-        grave = self.root / "tmp" / f"deleted-{uuid.uuid4().hex}"
+        grave = self._partial("deleted")
         with contextlib.suppress(FileNotFoundError):
             os.rename(folder, grave)
             shutil.rmtree(grave, ignore_errors=True)
 
     def prune(self, needed: Container[str] = ()) -> None:
-        """Delete the values of scratch stages that this store computed, except those still needed;
-        provenance stays."""
+        """Delete the values of scratch stages that this workshop computed, except those still
+        needed; provenance stays."""
         kept = []
         for stage in self.computed:
             if stage.kind.keep or stage.id in needed:
                 kept.append(stage)
             else:
-                stage.file.unlink(missing_ok=True)
+                stage.slot.discard()
                 stage.forget()
         self.computed = kept
 
     def close(self) -> None:
-        """Forget all stages: they and the store refer to each other, which would keep their values
-        until a garbage collection."""
-        self._stages.clear()
+        super().close()
         self.computed.clear()
 
-    # -- finished experiments
-
     def save_record(self, name: str, record: dict[str, Any]) -> None:
-        """Keep a JSON record of a finished experiment under experiments/<name>.json."""
-        file = self.record_file(name)
-        partial = self.root / "tmp" / f"record-{uuid.uuid4().hex}"
-        with _explained(self.root):
+        """Keep the JSON record of a finished experiment."""
+        self.open()
+        file, partial = record_file(self.root, name), self._partial("record")
+        with writing("results", self.root):
             file.parent.mkdir(exist_ok=True)
-            _write(partial, json.dumps(record, indent=1, sort_keys=True).encode())
+            write_synced(partial, json.dumps(record, indent=1, sort_keys=True).encode())
             os.replace(partial, file)
 
-    def record_file(self, name: str) -> Path:
-        """Where the record of a finished experiment is."""
-        return self.root / "experiments" / f"{name}.json"
+
+def _whole(stage: Stage) -> bool:
+    """Whether the value on disk is as it was written."""
+    try:
+        stage.slot.read()
+    except NotStored:
+        return False
+    return True
+
+
+def needed_by(
+    wanted: Iterable[Stage], beyond: Callable[[Stage], bool] = lambda stage: True
+) -> dict[str, Stage]:
+    """All stages on which these rest, themselves among them, by id.
+
+    beyond   of a stage: whether to go on to it and to what it rests on
+    """
+    needed: dict[str, Stage] = {}
+
+    def visit(thing: Any) -> None:
+        if isinstance(thing, Stage):
+            if thing.id in needed or not beyond(thing):
+                return
+            needed[thing.id] = thing
+        for value in getattr(thing, "inputs", {}).values():
+            visit(value)
+
+    for stage in wanted:
+        visit(stage)
+    return needed
 
 
 def _identity(value: Any) -> Any:
     """How an input enters the key."""
     if hasattr(value, "identity"):  # a registry entry
-        return [value.kind, value.name, value.identity]
+        return [value.noun, value.name, value.identity]
     return value.id if hasattr(value, "id") else value
 
 
 def prune_all(root: Path, delete: bool) -> int:
     """Bytes of a store that can go without losing a result: unfinished writes, checkpoints, values
-    of scratch stages.
+    that are told to be scratch. A value of which nothing is told stays: its record may still be
+    being copied.
 
     delete   whether to delete them; another process that is computing then only loses time
     """
     paths = [
-        path
-        for name in ("tmp", "checkpoints", "locks")
-        for path in (root / name).rglob("*")
-        if path.is_file()
+        path for name in ("tmp", "checkpoints", "locks") for path in _files(root / name, "**/*")
     ]
-    for path in (root / "stages").glob(f"*/*/{_ARRAYS}"):
-        paths += [] if _read_json(path.with_name("stage.json")).get("keep") else [path]
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths if delete else ():
-        path.unlink(missing_ok=True)
-    return size
+    paths += [
+        slot.folder / _ARRAYS
+        for slot in slots(root)
+        if slot.filled() and slot.record().get("keep") is False
+    ]
+    freed = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a process that computes was faster
+            freed += path.stat().st_size
+            if delete:
+                path.unlink()
+    return freed
 
 
 # ---- Files ---------------------------------------------------------------------------------------
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _files(folder: Path, pattern: str = "*") -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def _sync_folder(path: Path) -> None:
+    """Let the disk have the names in a folder; other systems than POSIX do so by themselves."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -330,19 +544,7 @@ def _sync_folder(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     """What a JSON file says; empty if it is missing or damaged."""
     try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        told = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-@contextlib.contextmanager
-def _explained(root: Path) -> Iterator[None]:
-    """Generation a failed write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            f"cannot write results to {root}: {reason}; free space there, or set BIASSTUDY_RUNS"
-        ) from error
+    return told if isinstance(told, dict) else {}

@@ -26,7 +26,7 @@ class LabeledImages:
     group    (N,) int              0..n_groups - 1, or UNKNOWN
     origin   (N,) int              REAL, or the generation whose generator made the image
     unit     (N,) int              images made from the same photograph share it (the unit that
-             statistics resample)
+                                   statistics resample)
     mask     (N, H, W) bool        object pixels, where the data set has them
     raises   ValueError            if lengths, types or ranges do not fit
     """
@@ -164,9 +164,3 @@ class Dataset:
         if self.paint:
             return np.ones((self.n_classes, self.n_groups), bool)
         return self.train.counts(self.n_classes, self.n_groups) > 0
-
-
-def condition_of(images: LabeledImages, condition: str, n_groups: int) -> np.ndarray:
-    """What a generator is told about each image: its class, or under condition `group` its cell
-    class * n_groups + group."""
-    return images.label if condition == "class" else images.label * n_groups + images.group

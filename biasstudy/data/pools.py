@@ -2,30 +2,26 @@
 anything is loaded."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..core.seeds import digest
+from ..core.store import Lazy
 from .images import LabeledImages, concatenate
 
-
-class Lazy(Protocol):
-    """Something with an id that is known before its value: a stage, a drawn part, a pool."""
-
-    @property
-    def id(self) -> str: ...
-    def load(self) -> Any: ...
+ORIGINS = ("start", "reserve", "batch")  # where images of a pool come from
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images drawn from a source, named by how they were drawn; rendered when first needed."""
+    """Images drawn from a data set, named by how they were drawn; rendered when first needed."""
 
     derivation: dict[str, Any]
     draw: Callable[[], LabeledImages]
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # it rests on nothing that is stored
 
     @functools.cached_property
     def id(self) -> str:
@@ -40,55 +36,80 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
-    """Training set of one generation: parts in order, each whole or at given positions, which may
-    be known only later. Its id hashes that list."""
+class Member:
+    """Images that enter a pool together: a part, a batch, or another pool.
 
-    # index: (n,) int, something that loads as such, or None for all
-    parts: tuple[tuple[Lazy, Any], ...]
+    images       loads as LabeledImages
+    came_from    one of ORIGINS; of a pool: its own members say
+    conditions   (N,) int   what a generator is told about each; empty where the protocol does not
+                            draw by them
+    index        positions of those that enter, (n,) int or something that loads as such; None: all
+    probed       what the probe says of their groups ("told"); None: the data say
+    """
+
+    images: Lazy
+    came_from: str = ""
+    conditions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    index: Any = None
+    probed: Lazy | None = None
+
+    @property
+    def positions(self) -> Any:
+        """Where the images are that enter the pool: (n,) int, or a slice of all."""
+        if self.index is None:
+            return slice(None)
+        return self.index.load() if hasattr(self.index, "load") else self.index
+
+    @property
+    def index_id(self) -> str | None:
+        if self.index is None:
+            return None
+        return self.index.id if hasattr(self.index, "id") else digest(self.index.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Training set of one generation: members in order. Its id hashes them and their positions."""
+
+    members: tuple[Member, ...]
 
     @property
     def id(self) -> str:
-        return digest(
-            [
-                [
-                    part.id,
-                    None
-                    if index is None
-                    else index.id
-                    if hasattr(index, "id")
-                    else digest(index.tolist()),
-                ]
-                for part, index in self.parts
-            ]
-        )
+        return digest([[member.images.id, member.index_id] for member in self.members])
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        images = {f"images {i}": member.images for i, member in enumerate(self.members)}
+        return images | {f"index {i}": member.index for i, member in enumerate(self.members)}
 
     def load(self) -> LabeledImages:
         loaded = [
-            part.load() if index is None else part.load()[positions(index)]
-            for part, index in self.parts
+            member.images.load() if member.index is None else member.images.load()[member.positions]
+            for member in self.members
         ]
         return loaded[0] if len(loaded) == 1 else concatenate(loaded)
 
 
-def positions(index: Any) -> Any:
-    """Where the images of a part are that a pool takes: (n,) int, or a slice of all."""
-    return slice(None) if index is None else index.load() if hasattr(index, "load") else index
-
-
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Group of each image of several parts, one after another: as its data say or, where there is
-    one, as a probe says."""
+    """Group of each image of several members, one after another: as their data say or, where
+    there is one, as a probe says."""
 
-    # images, and what the probe said of them: "told"
-    parts: tuple[tuple[Lazy, Lazy | None], ...]
+    members: tuple[Member, ...]
 
     @property
     def id(self) -> str:
-        return digest([[images.id, said and said.id] for images, said in self.parts])
+        pairs = [[m.images.id, m.probed and m.probed.id] for m in self.members]
+        drawn = [[] if m.index is None else [m.index_id] for m in self.members]
+        return digest([pair + index for pair, index in zip(pairs, drawn, strict=True)])
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        of_all = Pool(self.members).inputs
+        return of_all | {f"probed {i}": member.probed for i, member in enumerate(self.members)}
 
     def load(self) -> np.ndarray:
-        return np.concatenate(
-            [said.load()["told"] if said else images.load().group for images, said in self.parts]
-        )
+        groups = [
+            m.probed.load()["told"] if m.probed else m.images.load().group for m in self.members
+        ]
+        return np.concatenate([g[m.positions] for g, m in zip(groups, self.members, strict=True)])

@@ -17,7 +17,8 @@ from ..core.counts import largest_remainder, spread
 from ..core.registry import DATASETS
 from ..core.seeds import digest, seed_for
 from ..experiment import FILTERED, IMITATING, PROTOCOLS, Experiment
-from .images import Dataset, LabeledImages, concatenate, condition_of
+from .conditions import Conditions, condition_of
+from .images import Dataset, LabeledImages, concatenate
 from .pools import Part
 
 
@@ -87,14 +88,12 @@ def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     if dataset.design == "grouped" and start != "unbiased":
         raise ValueError(
             f"start {start!r} moves groups inside a class, but classes of this data set have one "
-            "group; "
-            "use unbiased"
+            "group; use unbiased"
         )
     if dataset.design == "crossed" and n_thinned != 2:
         raise ValueError(
             "n_thinned is for groups that have one class, and those of this data set meet every "
-            "class; "
-            f"got {n_thinned}"
+            f"class; got {n_thinned}"
         )
     if dataset.design == "nested" and start == "biased" and n_thinned >= fewest:
         raise ValueError(
@@ -110,17 +109,15 @@ class RealData:
     """The real data of one experiment: `start`, `test`, `instruments` by purpose and the reserve
     slices, all disjoint.
 
-    counts     (n_classes, n_groups) int     images of the start
-    told       (q,) int                      condition of each image of a batch, in order; exact
-               counts, the start's shares
-    reserve    t -> Part                     fresh real images of generation t in told order, as
-               many as a batch has (and the
-                                             first SPARE of them once more if a filter will reject
-                                             some)
-    shelf      t -> Part                     real images to choose from in generation t: its slice
-               of the reserve, then others
-    favoured   (n_classes, n_groups) int     see shares_of_start
-    sizes      images per class: available, in start, in the whole reserve, in instruments
+    counts       (n_classes, n_groups) int   images of the start
+    conditions   what a generator is told of each batch: exact counts, the start's shares
+    reserve      t -> Part                   fresh real images of generation t in told order, as
+                                             many as a batch has (and the first SPARE of them once
+                                             more if a filter will reject some)
+    shelf        t -> Part                   real images to choose from in generation t: its slice
+                                             of the reserve, then others
+    favoured     (n_classes, n_groups) int   see `shares_of_start`
+    sizes        images per class: available, in start, in the whole reserve, in instruments
     """
 
     dataset: Dataset
@@ -130,7 +127,7 @@ class RealData:
     reserve: Callable[[int], Part]
     shelf: Callable[[int], Part]
     counts: np.ndarray
-    told: np.ndarray
+    conditions: Conditions
     favoured: np.ndarray
     sizes: dict[str, int]
 
@@ -145,24 +142,24 @@ _PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor"
 
 
 def real_data(experiment: Experiment) -> RealData:
-    """RealData start, reserve, instruments and test of an experiment.
+    """The start, reserve, instruments and test images of an experiment.
 
     Instruments do not depend on the seed and are balanced over class x group. The rest of each
     class is shuffled by the seed; the start takes the first images, the reserve the next ones, so
     the start is the same in every arm.
 
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
-             needs
+                          needs
     """
     e, dataset = experiment, dataset_of(experiment)
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
-    told = spread(
-        largest_remainder(counts.sum(1) if e.condition == "class" else counts.ravel(), e.n_batch)
-    )
+    of_start = counts.sum(1) if e.condition == "class" else counts.ravel()
+    of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
+    conditions = Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
     stock = _Stock(e, dataset)
-    reserve = _Reserve(e, stock, counts, told)
+    reserve = _Reserve(e, stock, counts, conditions.of_batch)
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
 
@@ -177,7 +174,7 @@ def real_data(experiment: Experiment) -> RealData:
     return RealData(
         dataset=dataset,
         counts=counts,
-        told=told,
+        conditions=conditions,
         favoured=favoured,
         reserve=lambda t: Part(
             {**drawn, "part": "reserve", **reserve.described(t)},
@@ -311,21 +308,20 @@ class _Stock:
         need = counts + reserve
         lanes = need.sum(1) if self.dataset.paint else need.ravel()
         for lane, wanted in enumerate(lanes):
-            have = len(self.free.get(lane, ()))
-            if wanted > have:
-                k, g = (lane, None) if self.dataset.paint else divmod(lane, self.dataset.n_groups)
-                what = f"class {self.dataset.classes[k]!r}" + (
-                    "" if g is None else f", group {self.dataset.groups[g]!r}"
-                )
-                parts = f"{counts.sum(1)[k] if g is None else counts[k, g]} for the start"
-                if reserve.any():
-                    parts += (
-                        f" and {reserve.sum(1)[k] if g is None else reserve[k, g]} for the reserve"
-                    )
+            free, set_aside = len(self.free.get(lane, ())), len(self.set_aside.get(lane, ()))
+            if wanted > free:
+                if self.dataset.paint:
+                    what = f"class {self.dataset.classes[lane]!r}"
+                    in_start, in_reserve = counts.sum(1)[lane], reserve.sum(1)[lane]
+                else:
+                    k, g = divmod(lane, self.dataset.n_groups)
+                    what = f"class {self.dataset.classes[k]!r}, group {self.dataset.groups[g]!r}"
+                    in_start, in_reserve = counts[k, g], reserve[k, g]
+                of_reserve = f" and {in_reserve} for the reserve" if reserve.any() else ""
                 raise ValueError(
-                    f"not enough real images: {what} has {have + self.n_set_aside}, "
-                    f"{self.n_set_aside} of them instruments, "
-                    f"and needs {parts}; lower n_real, ratio or n_generations"
+                    f"not enough real images: {what} has {free + set_aside}, {set_aside} of them "
+                    f"instruments, and needs {in_start} for the start{of_reserve}; lower n_real, "
+                    "ratio or n_generations"
                 )
 
     def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:

@@ -34,7 +34,7 @@ def bar_of(
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class ClipJudge:
     """A CLIP of transformers; loads as (context, images, label) -> cosine similarity of each image
     (uint8) with the prompt of its class, less the bar of the class where there is one; (N,)
     float64."""
@@ -54,7 +54,7 @@ class Clip:
         }
         return digest(["clip", self.filter.identity, used, self.bar and self.bar.id])
 
-    def with_bar(self, store: Store, sampling: dict[str, Any], n_classes: int) -> "Clip":
+    def with_bar(self, store: Store, sampling: dict[str, Any], n_classes: int) -> "ClipJudge":
         """Itself where the filter has a threshold; for a share, with the bar that this share of a
         trial batch reaches."""
         if (share := self.filter_options["share"]) == 0:

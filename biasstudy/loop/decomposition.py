@@ -6,7 +6,7 @@ and images q:
 
     M(start, real)        arm real             fresh real images in the shares of the start
     M(batch, real)        arm real-shares      real images in the group shares that the generated
-                          batch has
+                                               batch has
     M(start, generated)   arm rebalance        generated images, thinned to the shares of the start
     M(batch, generated)   arm generated
 
@@ -28,10 +28,10 @@ from scipy.optimize import brentq, lsq_linear
 from ..core.context import Context
 from ..core.counts import largest_remainder, spread
 from ..core.store import kind
+from ..data.conditions import Conditions
 from ..data.images import LabeledImages
 from ..measures.correction import corrected_shares, favoured_share, most_likely
 from ..measures.shares import told_counts
-from .stages import Conditions
 
 # times that a share may have changed for `rebalance` to undo it; so it keeps at least one image in
 # nine
@@ -58,9 +58,9 @@ def real_with_shares(
     """Real images of the told classes, in the group shares that the probe finds in the batch of the
     paired run."""
     shares = shares_found(copied, said, test, said_of_test, np.array(counts), np.array(favoured))
-    label = told.label(told.whole)
+    label = told.label(told.of_batch)
     return told.labeled(
-        shelf.images[chosen(shelf, label, in_shares(label, shares))], told.whole, origin
+        shelf.images[chosen(shelf, label, in_shares(label, shares))], told.of_batch, origin
     ).arrays()
 
 
@@ -86,18 +86,20 @@ def real_with_noise(
              under condition `group`, over the groups that are the most frequent of their class in
              the start and over the others
     """
-    start, label = np.array(counts), told.label(told.whole)
+    start, label = np.array(counts), told.label(told.of_batch)
     if said is not None:
         group = stratum = np.where(said["told"] >= 0, said["told"], in_shares(label, start))
     elif told.condition == "group":
-        stratum = (start[label, told.whole % told.n_groups] < start[label].max(1)).astype(np.int64)
+        stratum = (start[label, told.of_batch % told.n_groups] < start[label].max(1)).astype(
+            np.int64
+        )
     else:
         stratum = np.zeros_like(label)
     errs = told_counts(test.label, seen_of_test["told"], (len(start), len(start)))[:, :-1]
     content = contents(label, stratum, seen["told"], errs / errs.sum(1, keepdims=True))
     if said is None:
         group = in_shares(content, start)
-    return told.labeled(shelf.images[chosen(shelf, content, group)], told.whole, origin).arrays()
+    return told.labeled(shelf.images[chosen(shelf, content, group)], told.of_batch, origin).arrays()
 
 
 def contents(
@@ -117,7 +119,7 @@ def contents(
     and an oracle that is right on 45 %.)
 
     label, stratum, seen  (q,) int     told class; images counted together; class that the oracle
-                          sees
+                                       sees
     rates                 (K, K)       P(oracle sees column | image shows row) on test images
     returns               (q,) int
     """
@@ -181,11 +183,9 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
         if left:
             raise ValueError(
                 f"real images are to copy a generated batch that seems to have {asked[c]} images "
-                "of class number "
-                f"{c // G}, group number {c % G}, and the reserve has {asked[c] - len(left)}; "
-                "lower ratio or "
-                "n_real, train the instruments longer, or leave out the arms real-shares and "
-                "real-noise"
+                f"of class number {c // G}, group number {c % G}, and the reserve has "
+                f"{asked[c] - len(left)}; lower ratio or n_real, train the instruments longer, or "
+                "leave out the arms real-shares and real-noise"
             )
     return out
 
@@ -237,7 +237,7 @@ def thinning_rates(share: np.ndarray, wanted: np.ndarray, confusion: np.ndarray)
     then all are divided by the largest.
 
     share, wanted  (G,) float      shares of the groups in the class, each summing to 1; groups that
-                   do not occur: wanted 0
+                                   do not occur: wanted 0
     confusion      (G, G + 1)      rows sum to 1
     returns        (G + 1,) float in [0, 1]   last: no group of the class
     """

@@ -17,7 +17,7 @@ judged    what the judge says about each candidate; the trait `judge` names who 
                      the class: (N,) float
           no judge   None
 chance    (N,) float           uniform in [0, 1); that of a candidate depends on the seed and its
-          number alone
+                               number alone
 accepted  (N,) bool
 
 The loop draws candidates until every told condition has its quota, at most 5 times as many, or as
@@ -140,8 +140,7 @@ def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, A
     if (options["threshold"] > 0) == (options["share"] > 0):
         raise ValueError(
             "clip needs a threshold or a share above 0, the other one 0; got threshold "
-            f"{options['threshold']} "
-            f"and share {options['share']}"
+            f"{options['threshold']} and share {options['share']}"
         )
     folder = located("clip", options["model"], options["revision"], options["download"], [""])
     texts = prompts_for("clip", options["prompts"], options["template"], classes)
@@ -179,8 +178,8 @@ def clip(
     prompts    list of texts       instead of the template: one per class
     threshold  float in [0, 1]     least cosine similarity; with share 0
     share      float in [0, 1]     of each class as large a share, the most similar ones: the bar of
-               a class is set on a trial
-                                   batch, which is sampled for that alone; with threshold 0
+                                   a class is set on a trial batch, which is sampled for that alone;
+                                   with threshold 0
     source     Radford et al. 2021 (CLIP); Schuhmann et al. 2022 (filtering by it)
     """
     return judged >= threshold

@@ -8,22 +8,20 @@ the *extractor* gives the features in which quality is measured. All are fitted 
 whatever the seed, on disjoint instruments. The *expert* filters, and measures nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..core.context import Context
-from ..core.registry import CLASSIFIERS, Entry
-from ..core.seeds import digest, seed_for
-from ..core.store import Stage, Store, kind
+from ..core.registry import CLASSIFIERS
+from ..core.seeds import seed_for
+from ..core.store import Lazy, Stage, Store, kind
 from ..data.images import LabeledImages
-from ..data.real import dataset_of
+from ..data.real import RealData
 from ..experiment import Experiment
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
-from .stages import tensors
+from .judges import ExactJudge, Extractor, FittedJudge, Judge, choices
 
 
 @kind("instrument", keep=True)
@@ -46,8 +44,7 @@ def fit_instrument(
 @kind("telling", keep=True)
 def tell(context: Context, *, by: Any, images: LabeledImages) -> dict:
     """What somebody says about images: class or group; (N,) int16, UNKNOWN where unclear."""
-    said = by(context, images.images)
-    return {"told": (said if said.ndim == 1 else said.argmax(1)).astype(np.int16)}
+    return {"told": choices(by(context, images.images)).astype(np.int16)}
 
 
 @kind("feature scale", keep=True)
@@ -100,114 +97,19 @@ def acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int
     }
 
 
-# ---- Who tells: inputs of stages, named by how they were made, that load as functions of (context,
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A fitted classifier; loads as (context, images (N, C, H, W) uint8, ...) -> probabilities (N,
-    n)."""
-
-    model: Entry
-    options: dict[str, Any]
-    state: Stage
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {"state": self.state}
-
-    @property
-    def id(self) -> str:
-        return digest([self.model.name, self.model.identity, self.options, self.state.id])
-
-    def load(self) -> Callable[..., np.ndarray]:
-        model, state = self.model.target(**self.options), tensors(self.state.load())
-        return lambda context, images, *_: model.predict(state, images, context=context)
-
-
-@dataclass(frozen=True, eq=False)
-class Extractor:
-    """Features of a fitted classifier, divided by a scale; loads as (context, images) -> (N, d)
-    float32."""
-
-    fitted: Fitted
-    scale: Stage | None = None
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {"fitted": self.fitted, "scale": self.scale}
-
-    @property
-    def id(self) -> str:
-        return digest(["features", self.fitted.id, self.scale and self.scale.id])
-
-    def load(self) -> Callable[..., np.ndarray]:
-        model, state = (
-            self.fitted.model.target(**self.fitted.options),
-            tensors(self.fitted.state.load()),
-        )
-        scale = np.float32(self.scale.load()["scale"] if self.scale else 1)
-        return lambda context, images: model.features(state, images, context=context) / scale
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """The exact probe of a data set; loads as (context, images) -> group (N,) int, UNKNOWN where
-    unclear."""
-
-    dataset: Entry
-    options: dict[str, Any]
-    probe: Callable[[np.ndarray], np.ndarray]
-
-    @property
-    def id(self) -> str:
-        return digest([self.dataset.name, self.dataset.identity, self.options])
-
-    def load(self) -> Callable[..., np.ndarray]:
-        return lambda context, images: self.probe(images)
-
-
-@dataclass(frozen=True, eq=False)
-class Rates:
-    """Rates by class and probed group at which to keep images; loads as (context, images, label) ->
-    rate (N,)."""
-
-    rates: Stage
-    probe: Any
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        return {"rates": self.rates, "probe": self.probe}
-
-    @property
-    def id(self) -> str:
-        return digest([self.rates.id, self.probe.id])
-
-    def load(self) -> Callable[..., np.ndarray]:
-        rates, probe = self.rates.load()["rates"], self.probe.load()
-
-        def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
-            said = probe(context, images)
-            return rates[label, said if said.ndim == 1 else said.argmax(1)]
-
-        return of
-
-
 class Instruments:
     """The measuring devices of an experiment, as lazy stages."""
 
-    def __init__(self, e: Experiment, real: Any, store: Store) -> None:
-        self.e, self.real, self.store, self.dataset = e, real, store, dataset_of(e)
+    def __init__(self, e: Experiment, real: RealData, store: Store) -> None:
+        self.e, self.real, self.store, self.dataset = e, real, store, real.dataset
         self.model, self.options = CLASSIFIERS[e.instrument], e.prepared("instrument")
 
-    def fitted(self, purpose: str) -> Fitted:
+    def fitted(self, purpose: str) -> FittedJudge:
         """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted
         to its instruments."""
-        tells, n = (
-            ("group", self.dataset.n_groups)
-            if purpose == "probe"
-            else ("label", self.dataset.n_classes)
-        )
+        tells, n = "label", self.dataset.n_classes
+        if purpose == "probe":
+            tells, n = "group", self.dataset.n_groups
         state = self.store.stage(
             fit_instrument,
             model=self.model,
@@ -217,24 +119,21 @@ class Instruments:
             images=self.real.instruments[purpose],
             seed=seed_for("instrument", purpose),
         )
-        return Fitted(self.model, self.options, state)
+        return FittedJudge(self.model, self.options, state)
 
     @property
-    def prober(self) -> Exact | Fitted:
+    def prober(self) -> Judge:
         """Who tells groups."""
         if self.dataset.probe:
-            return Exact(
-                self.e.dataset_entry,
-                self.e.dataset_entry.resolve(self.e.dataset_options),
-                self.dataset.probe,
-            )
+            options = self.e.dataset_entry.resolve(self.e.dataset_options)
+            return ExactJudge(self.e.dataset_entry, options, self.dataset.probe)
         return self.fitted("probe")
 
-    def oracle(self, images: Any) -> Stage:
+    def oracle(self, images: Lazy) -> Stage:
         """Class of each image, as a classifier of real instruments sees it."""
         return self.store.stage(tell, by=self.fitted("oracle"), images=images)
 
-    def probe(self, images: Any) -> Stage:
+    def probe(self, images: Lazy) -> Stage:
         """Group of each image."""
         return self.store.stage(tell, by=self.prober, images=images)
 
@@ -243,16 +142,15 @@ class Instruments:
         """What the probe says of test images, whose groups are known; None if it does not err."""
         return None if self.dataset.probe else self.probe(self.real.test)
 
-    def quality(self, batch: Stage, probed: Stage, pool: Any) -> Stage | None:
+    def quality(self, batch: Stage, probed: Stage, pool: Lazy) -> Stage | None:
         """Quality of a batch against real test images, and against the pool for copies; None if the
         instrument is a model without features."""
         if not self.model.traits.get("features"):
             return None
         raw = Extractor(self.fitted("extractor"))
-        by = Extractor(
-            raw.fitted,
-            self.store.stage(scale_of_features, by=raw, images=self.real.instruments["extractor"]),
-        )
+        of_extractor = self.real.instruments["extractor"]
+        scale = self.store.stage(scale_of_features, by=raw, images=of_extractor)
+        by = Extractor(raw.fitted, scale)
         real, fake, train = (
             self.store.stage(features_of, by=by, images=images)
             for images in (self.real.test, batch, pool)

@@ -60,8 +60,37 @@ def in_steps(confidence: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is kept of one experiment. T + 1 generations, R classifiers per generation, N test
-    images, q in a batch."""
+    """What is kept of one experiment.
+
+    T + 1 generations, R classifiers a generation, N test images, q images in a batch.
+
+    occurs      (n_classes, n_groups) bool      which groups a class has
+    favoured    (n_classes, n_groups) int       1 where the start favours the cell, -1 where not
+    counts      (n_classes, n_groups) int       images of the start
+    sizes       images per class                available, in start, reserve and instruments
+    label, group, unit   (N,) int               of the test images; a unit is one photograph
+    paired      every photograph is shown in every group
+    predicted   (T + 1, R, N) int
+    confidence  (T + 1, R, N) float             probability of the predicted class
+    batches     per generation, of each image   label (told), oracle (class it shows), group
+                                                (probed), trained (training label); of each
+                                                candidate of a filter candidate_label,
+                                                candidate_group, accepted
+    quality     per generation                  metric (position in quality.NAMES), value, n, where
+                                                (label, group); empty if the instrument has no
+                                                features
+    spurious    (T + 1, R, N, ...)              see `spurious.responses`; empty without masks
+    pools       (T + 1, n_classes, n_groups + 1) int   training label x group; the last: unclear
+    origins     (T + 1, 3) int                  images of each pool by `pools.ORIGINS`; None in
+                                                results stored without
+    grids       per generation                  sample grid (n, 3, H, W) uint8, empty for controls
+    confusion   (n_groups, n_groups + 1) int    probe on test images, true x told group; None if the
+                                                probe is exact
+    stages      generation -> ids of the stages whose values are kept
+    cost        seconds by stage, memory, processor, commits, versions
+    made_with   versions of registry entries, by kind and name
+    caption     what figures must say of the data, beside their name
+    """
 
     experiment: Experiment
     numerics: str
@@ -69,38 +98,27 @@ class Outcome:
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     design: str
-    occurs: np.ndarray  # (n_classes, n_groups) bool
-    favoured: np.ndarray  # (n_classes, n_groups) int
-    counts: np.ndarray  # (n_classes, n_groups) int: images of the start
-    sizes: dict[str, int]  # images per class
-    label: np.ndarray  # (N,) of the test images
-    group: np.ndarray  # (N,)
-    unit: np.ndarray  # (N,) photograph
-    paired: bool  # every photograph is shown in every group
-    predicted: np.ndarray  # (T + 1, R, N)
-    confidence: np.ndarray  # (T + 1, R, N) probability of the predicted class
-    # per generation, of each image: label (told), oracle (its class), group (probed),
+    occurs: np.ndarray
+    favoured: np.ndarray
+    counts: np.ndarray
+    sizes: dict[str, int]
+    label: np.ndarray
+    group: np.ndarray
+    unit: np.ndarray
+    paired: bool
+    predicted: np.ndarray
+    confidence: np.ndarray
     batches: list[dict[str, np.ndarray]]
-    # trained (training label); of each candidate of a
-    # filter: candidate_label,
-    # candidate_group, accepted
-    # per generation: metric (position in quality.NAMES), value, n, where (label,
     quality: list[dict[str, np.ndarray]]
-    # group); empty if the instrument has no features
-    # (T + 1, R, N, ...): see `spurious.responses`; empty if the images have no masks
     spurious: dict[str, np.ndarray]
-    # (T + 1, n_classes, n_groups + 1) int: training label x group; the last: unclear
     pools: np.ndarray
-    # (T + 1, 3) int: images of each pool from the start, from the reserve beside a batch, and from
-    # batches; None in results stored without
     origins: np.ndarray | None
-    grids: list[np.ndarray]  # per generation: sample grid (n, 3, H, W) uint8, empty for controls
-    # probe on test images: true group x told group; None if the probe is exact
+    grids: list[np.ndarray]
     confusion: np.ndarray | None
     stages: dict[str, list[str]]
     cost: dict[str, Any]
-    made_with: dict[str, str]  # versions of registry entries, by kind and name
-    caption: str = ""  # what figures must say of the data, beside their name
+    made_with: dict[str, str]
+    caption: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -244,7 +262,7 @@ def entries_of(e: Experiment) -> dict[str, str]:
         *(e.entry(kind) for kind in ("generator", "classifier", "instrument")),
         FILTERS[e.filter],
     ]
-    return {f"{entry.kind} {entry.name}": entry.identity for entry in entries}
+    return {f"{entry.noun} {entry.name}": entry.identity for entry in entries}
 
 
 def quality_values(found: dict[str, np.ndarray]) -> Iterator[tuple[str, Value]]:

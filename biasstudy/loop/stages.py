@@ -1,7 +1,6 @@
 """What the loop is made of: one function per kind of stage. Each receives exactly what enters its
 key, and a context."""
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +8,12 @@ import numpy as np
 import torch
 
 from ..core.context import Context
-from ..core.counts import largest_remainder, spread
+from ..core.counts import largest_remainder
 from ..core.noise import uniform_of_images
 from ..core.seeds import seed_for
 from ..core.store import kind
-from ..data.images import UNKNOWN, LabeledImages, condition_of
+from ..data.conditions import Conditions, condition_of
+from ..data.images import LabeledImages
 from ..measures.spurious import responses
 
 
@@ -54,32 +54,6 @@ def fit_generator(
     )
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Which conditions a generator is told: `counts` of each, spread evenly; the first `first` are
-    not asked for, because the reserve gives those images."""
-
-    counts: tuple[int, ...]
-    first: int
-    condition: str
-    n_groups: int
-
-    @property
-    def id(self) -> list:
-        return [list(self.counts), self.first, self.condition, self.n_groups]
-
-    @functools.cached_property
-    def whole(self) -> np.ndarray:
-        return spread(np.array(self.counts))
-
-    def label(self, told: np.ndarray) -> np.ndarray:
-        return told if self.condition == "class" else told // self.n_groups
-
-    def labeled(self, images: np.ndarray, told: np.ndarray, origin: int) -> LabeledImages:
-        group = np.full(len(told), UNKNOWN) if self.condition == "class" else told % self.n_groups
-        return LabeledImages(images, self.label(told), group, np.full(len(told), origin))
-
-
 @kind("batch", keep=False, decode=lambda arrays: LabeledImages(**arrays))
 def sample_batch(
     context: Context,
@@ -91,11 +65,10 @@ def sample_batch(
     origin: int,
     seed: int,
 ) -> dict:
-    asked = told.whole[told.first :]
     images = model.target(**options).sample(
-        tensors(state), asked, told.first, seed=seed, context=context
+        tensors(state), told.asked, told.n_fresh, seed=seed, context=context
     )
-    return told.labeled(images, asked, origin).arrays()
+    return told.labeled(images, told.asked, origin).arrays()
 
 
 @kind("grid", keep=True)
@@ -138,47 +111,49 @@ def sample_candidates(
     origin: int,
     seed: int,
 ) -> dict:
-    """Sample in pieces until the quota is met, at most `tries` times as many as the quota; the size
-    of the pieces does not change the result, because candidate i and its acceptance depend on i
-    alone and what lies behind the last is cut off."""
-    generator, whole, q = model.target(**options), told.whole, len(told.whole)
-    quota = np.bincount(whole[told.first :], minlength=len(told.counts))
-    position, limit, piece = told.first, told.first + int(tries * (q - told.first)), q - told.first
+    """Sample in pieces until the quota is met, at most `tries` times as many as the quota.
+
+    The size of the pieces does not change the result, because candidate i and its acceptance depend
+    on i alone, and what lies behind the last that is needed is cut off.
+    """
+    generator, weights = model.target(**options), tensors(state)
+    of_batch, quota, q = told.of_batch, told.quota, len(told.of_batch)
+    position, limit = told.n_fresh, told.n_fresh + int(tries * quota.sum())
+    piece = int(quota.sum())
     images, asked, accepted = [], np.empty(0, np.int64), np.empty(0, bool)
     while True:
-        now = whole[np.arange(position, min(position + piece, limit)) % q]
-        made = generator.sample(tensors(state), now, position, seed=seed, context=context)
+        now = of_batch[np.arange(position, min(position + piece, limit)) % q]
+        sampled = generator.sample(weights, now, position, seed=seed, context=context)
         label = told.label(now)
-        judged = None if judge is None else judge(context, made, label)
+        judged = None if judge is None else judge(context, sampled, label)
         chance = uniform_of_images(position, len(now), seed_for(seed, "filter"))
-        images.append(made)
-        asked = np.concatenate([asked, now])
-        accepted = np.concatenate(
-            [accepted, filter.target(made, label, judged, chance, **filter_options).astype(bool)]
-        )
+        decided = filter.target(sampled, label, judged, chance, **filter_options).astype(bool)
+        images.append(sampled)
+        asked, accepted = np.concatenate([asked, now]), np.concatenate([accepted, decided])
         position += len(now)
         seen, kept = (np.bincount(x, minlength=len(quota)) for x in (asked, asked[accepted]))
         missing = np.maximum(quota - kept, 0)
         if not missing.any() or position >= limit:
             break
+        # as many more as the condition that lacks most will need at the rate seen so far
         rate = np.maximum(kept, 1) / np.maximum(seen, 1)
         piece = int(np.ceil(q * (missing / rate)[missing > 0] / quota[missing > 0]).max()) + 1
     if missing.any() and shortfall == "stop":
         c = int(missing.argmax())
         raise ValueError(
             f"filter {filter.name!r} accepted {kept[c]} of {seen[c]} images told condition {c} in "
-            "generation "
-            f"{origin}, and {quota[c]} are needed; train the models longer, or set shortfall: keep"
+            f"generation {origin}, and {quota[c]} are needed; train the models longer, or set "
+            "shortfall: keep"
         )
-    last = len(asked)
+    needed = len(asked)
     if not missing.any():
-        last = 1 + max(
+        needed = 1 + max(
             np.flatnonzero(accepted & (asked == c))[n - 1] for c, n in enumerate(quota) if n
         )
     return {
-        "images": np.concatenate(images)[:last],
-        "told": asked[:last],
-        "accepted": accepted[:last],
+        "images": np.concatenate(images)[:needed],
+        "told": asked[:needed],
+        "accepted": accepted[:needed],
     }
 
 
@@ -205,15 +180,13 @@ def _in_order(candidates: Candidates, told: Conditions) -> tuple[np.ndarray, np.
     """The batch of the first accepted candidates of each condition, in the order of an unfiltered
     batch: the told condition of each image, and which candidate it is. A place that no candidate
     fills is left out."""
-    order = told.whole[told.first :]
+    order = told.asked
     index = np.full(len(order), -1)
     for c in np.unique(order):
-        places, found = (
-            np.flatnonzero(order == c),
-            np.flatnonzero(candidates.accepted & (candidates.told == c)),
-        )
-        n = min(len(places), len(found))
-        index[places[:n]] = found[:n]
+        places = np.flatnonzero(order == c)
+        fitting = np.flatnonzero(candidates.accepted & (candidates.told == c))
+        n = min(len(places), len(fitting))
+        index[places[:n]] = fitting[:n]
     return order[index >= 0], index[index >= 0]
 
 

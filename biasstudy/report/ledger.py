@@ -3,8 +3,7 @@ what stored results say.
 
 Claims are in our words; of the paper only its abstract is known. No number is typed: every result
 is computed from the results that ship with the package, and what they cannot say is said with its
-reason. README holds the answer and the table between marks; `python -m biasstudy ledger --write
-README.md` renews them, and a test compares.
+reason. docs/findings.md holds the table between marks, see `numbers`.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from ..inference.contrasts import difference
 from ..inference.intervals import Estimate, two_way_interval
 from ..inference.verdicts import MARGIN, SEEDS_FOR_VERDICT
 from ..measures.metrics import measure
-from .summary import Stored, answer
+from .summary import Stored
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Claim:
         )
 
 
-def _interval(e: Estimate) -> str:
+def interval(e: Estimate) -> str:
     return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
 
 
@@ -116,7 +115,7 @@ def _together(found: Stored) -> str:
         ):
             if one in by_filter and other in by_filter:
                 e = difference(by_filter[one].of("generated"), by_filter[other].of("generated"))
-                lines.append(f"{one} - {other} = {_interval(e)}, n = {e.n} ({study})")
+                lines.append(f"{one} - {other} = {interval(e)}, n = {e.n} ({study})")
     return "; ".join(lines) or "not stored: no study compares filters"
 
 
@@ -286,7 +285,7 @@ def table(found: Stored) -> pd.DataFrame:
 
 
 def markdown(found: Stored) -> str:
-    """The ledger as a table of README."""
+    """The ledger as a table in Markdown."""
     lines = [
         "| claim, in our words | our hypothesis | notebooks | result, from stored results |",
         "| --- | --- | --- | --- |",
@@ -297,18 +296,3 @@ def markdown(found: Stored) -> str:
             f"| {row.claim} | {row.hypothesis} | {notebooks} | {row.result.replace('|', '/')} |"
         )
     return "\n".join(lines)
-
-
-def rewritten(text: str, found: Stored) -> str:
-    """A text with what stands between its marks renewed: <!-- answer --> and <!-- ledger -->, each
-    up to <!-- end -->.
-
-    raises   ValueError   if a mark is missing
-    """
-    for mark, body in (("answer", f"**{answer(found)}**"), ("ledger", markdown(found))):
-        head, begin, rest = text.partition(f"<!-- {mark} -->\n")
-        _, end, tail = rest.partition("<!-- end -->")
-        if not begin or not end:
-            raise ValueError(f"the text has no marks <!-- {mark} --> ... <!-- end -->")
-        text = f"{head}{begin}{body}\n{end}{tail}"
-    return text

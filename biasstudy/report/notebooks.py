@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..core.places import read_text, write_text
 from .figures import packed
 
 # what nbval compares; pictures differ between font versions
@@ -24,7 +25,7 @@ def refresh(path: Path) -> bool:
     import nbformat
     from nbclient import NotebookClient
 
-    old = path.read_text()
+    old = read_text(path)
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         kept = os.environ.get("BIASSTUDY_RUNS"), os.environ.get("BIASSTUDY_STUDY")
@@ -45,7 +46,7 @@ def refresh(path: Path) -> bool:
     scrub(notebook)
     if _compared(json.loads(old)) == _compared(notebook):
         return False
-    nbformat.write(notebook, path)
+    write_text(path, nbformat.writes(notebook) + "\n")
     return True
 
 

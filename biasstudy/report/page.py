@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..core.places import read_text, write_text
 from ..core.provenance import environment
 from ..inference.conjecture import HYPOTHESES
 from . import figures
 from .ledger import LEDGER
 from .summary import Stored, answer, stored
 
-_PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+_PAGE = read_text(Path(__file__).with_name("page.html"))
 
 _COLUMNS = {
     "dataset": "data",
@@ -63,13 +64,14 @@ def write_page(folder: Path, found: Stored | None = None) -> Path:
     )
     page = folder / "index.html"
     known = environment()
-    page.write_text(
+    write_text(
+        page,
         _PAGE.format(
             body=body,
             version=known.get("biasstudy", ""),
             commit=known["commit"] or "unknown",
             processor=html.escape(known["processor"]),
-        )
+        ),
     )
     return page
 
@@ -207,7 +209,7 @@ def _picture(png: bytes, claim: str, caption: str) -> str:
 def _own(folder: Path) -> Iterable[str]:
     """Figures that notebooks wrote into the folder, own results first."""
     paths = sorted((folder / "figures").glob("*.json"))
-    told: dict[Path, dict[str, Any]] = {path: json.loads(path.read_text()) for path in paths}
+    told: dict[Path, dict[str, Any]] = {path: json.loads(read_text(path)) for path in paths}
     if not told:
         yield (
             "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a "
@@ -222,7 +224,7 @@ def _own(folder: Path) -> Iterable[str]:
 
 def _answer(folder: Path, name: str) -> str:
     path = folder / "figures" / f"{name}.txt"
-    text = html.escape(path.read_text().strip()).replace("\n", "<br>") if path.exists() else ""
+    text = html.escape(read_text(path).strip()).replace("\n", "<br>") if path.exists() else ""
     return f'<p class="answer">{text}</p>' if text else ""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.places import replacing, write_bytes
 from ..experiment import experiment_from
 from ..loop.results import CONFIDENCE_STEPS, Outcome, Results, entries_of
 
@@ -68,7 +69,8 @@ def save_study(
     plain = results.table.query("label.isna() and group.isna()").drop(
         columns=["numerics", "prior", "label", "group"]
     )
-    plain.to_csv(folder / f"{study}.csv.xz", index=False, float_format="%.6g", compression="xz")
+    with replacing(folder / f"{study}.csv.xz") as file:
+        plain.to_csv(file, index=False, float_format="%.6g", compression="xz", encoding="utf-8")
     arrays: dict[str, np.ndarray] = {}
     records = []
     for i, o in enumerate(results.outcomes):
@@ -117,7 +119,7 @@ def save_study(
     # alike arrays beside each other and compressed as one: a third of a compressed npz
     buffer = io.BytesIO()
     np.savez(buffer, **dict(sorted(arrays.items(), key=lambda item: item[0].split("/")[::-1])))  # type: ignore[arg-type]
-    (folder / f"{study}.npz.xz").write_bytes(lzma.compress(buffer.getvalue(), preset=9))
+    write_bytes(folder / f"{study}.npz.xz", lzma.compress(buffer.getvalue(), preset=9))
     _write_about(folder, study, {**about, "outcomes": records})
 
 
@@ -153,9 +155,8 @@ def _about(folder: Path, study: str) -> dict[str, Any]:
 
 
 def _write_about(folder: Path, study: str, about: dict[str, Any]) -> None:
-    (folder / f"{study}.json.xz").write_bytes(
-        lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9)
-    )
+    packed = lzma.compress(json.dumps(about, sort_keys=True).encode(), preset=9)
+    write_bytes(folder / f"{study}.json.xz", packed)
 
 
 def is_part(study: str, folder: Path | None = None) -> bool:

@@ -15,16 +15,17 @@ and group:
     value, n             nan with n = 0 where undefined; n images (of a rate: those it is a rate of)
 """
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..core.checks import checked
 from ..core.places import runs_folder
-from ..core.store import Stage, Store
+from ..core.store import records
 from ..experiment import Experiment, experiment_from
 from ..loop.results import COLUMNS, Outcome, Results
 from .shipped import reference, studies
@@ -36,8 +37,8 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     """The table of all finished results in a folder of runs, in a table that was written, or of a
     study that ships.
 
-    Nothing is computed: an experiment of which values are missing, damaged or of another version is
-    left out, and said so.
+    Nothing is computed, written or removed: an experiment of which values or record are missing,
+    damaged or of another version is left out, and said so.
 
     where    folder; file .csv or .csv.xz; name of a study; default: BIASSTUDY_RUNS, else runs/ of
              the checkout
@@ -53,7 +54,7 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
             raise FileNotFoundError(f"no finished experiment of this version is in {path}")
         return Results(outcomes).table
     if path.is_file():
-        return _read(path)
+        return _read_table(path)
     if str(where) in studies():
         results = reference(str(where))
         results.table.attrs["note"] = results.note
@@ -63,7 +64,7 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path)
     if unknown := set(table.columns) - set(COLUMNS):
         raise ValueError(
@@ -72,46 +73,66 @@ def _read(path: Path) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS))
 
 
-class _Reader(Store):
-    """A store that computes nothing."""
-
-    def _compute(self, stage: Stage) -> Any:
-        raise ValueError(f"values of a {stage.kind.name} are missing or of another version")
-
-
 def _finished(root: Path) -> Iterator[Outcome]:
     """What is kept of every finished experiment in a folder."""
-    from ..core.numerics import Numerics
-
-    left: list[str] = []
-    for file in sorted((root / "experiments").glob("*.json")):
+    left_out: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for file, record in records(root):
         try:
-            record = json.loads(file.read_bytes())
-            precision, device, threads, *compiled = record["numerics"].split("-")
-            numerics = Numerics.elsewhere(
-                device, precision=precision, threads=int(threads), compile=bool(compiled)
-            )
-            outcome = read_outcome(
-                experiment_from(record["fields"]), numerics, record["scale"], root
-            )
+            e, numerics, scale = _run_in(record)
+            if (e.id, numerics.name) in seen:
+                raise ValueError("it is a copy of another record")
+            outcome = read_outcome(e, numerics, scale, root)
         except (ValueError, OSError, ImportError) as error:
-            left.append(str(error))
+            left_out.append(f"{file.name}: {error}")
         else:
+            seen.add((e.id, numerics.name))
             yield outcome
-    if left:
+    if left_out:
         log.warning(
-            "%d finished experiments are left out, the first because: %s", len(left), left[0]
+            "%d finished experiments are left out, the first because: %s",
+            len(left_out),
+            left_out[0],
         )
 
 
-def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcome:
-    """What is kept of one finished experiment; ValueError if values are missing, damaged or of
-    another version."""
-    from ..data.real import real_data
-    from ..loop.generations import generations
-    from ..loop.run import open_store, outcome_of
+def _run_in(record: Any) -> tuple[Experiment, Any, str]:
+    """Experiment, numerics and scale that a record tells of; ValueError says what is wrong with
+    it."""
+    from ..core.numerics import Numerics
 
-    real, store = real_data(e), open_store(root, numerics, kind=_Reader)
+    if isinstance(record, Exception):
+        raise ValueError(f"it cannot be read: {record}")
+    if not isinstance(record, Mapping):
+        raise ValueError(f"it is no record, but {type(record).__name__}")
+    types = {"experiment": str, "fields": dict, "scale": str, "numerics": str}
+    for name, type_ in types.items():
+        if name not in record:
+            raise ValueError(f"it lacks {name!r}")
+        checked(name, record[name], type_)
+    e = experiment_from(record["fields"])
+    if e.id != record["experiment"]:
+        raise ValueError(f"its fields are those of {e.id}, not of {record['experiment']}")
+    if "numerics_fields" not in record:  # of an older store
+        return e, Numerics.named(record["numerics"]), record["scale"]
+    told = checked("numerics_fields", record["numerics_fields"], dict)
+    known = [field.name for field in fields(Numerics)]
+    if sorted(told) != sorted(known):
+        raise ValueError(
+            f"numerics_fields must be {', '.join(known)}; got {', '.join(map(str, told)) or 'none'}"
+        )
+    return e, Numerics.elsewhere(**told), record["scale"]
+
+
+def read_outcome(e: Experiment, numerics: Any, scale: str, root: Path) -> Outcome:
+    """What is kept of one finished experiment; NotStored, a ValueError, if values are missing,
+    damaged or of another version."""
+    from ..data.real import real_data
+    from ..loop.gathering import outcome_of
+    from ..loop.generations import generations
+    from ..loop.run import read_store
+
+    real, store = real_data(e), read_store(root, numerics)
     outcome = outcome_of(e, real, list(generations(e, real, store)), numerics, scale, store)
     store.close()
     return outcome

@@ -188,8 +188,7 @@ def paint(
 
     images   (N, 1, H, W) uint8    stroke strength
     returns  (N, 3, H, W) uint8    hue within 12 degrees (2 sd of 6) of the group's, brightness
-             0.8..1, stroke thinned or
-                                   thickened by a power 0.67..1.5
+                                   0.8..1, stroke thinned or thickened by a power 0.67..1.5
     """
     look = np.random.default_rng(seed_for("look", seed)).standard_normal(
         (int(unit.max(initial=0)) + 1, 3)

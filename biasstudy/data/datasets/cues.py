@@ -28,9 +28,9 @@ class Cues:
 
     train, test     strength (N,) float in [0, 1]: confidence in the true class, the object hidden
     threshold       (n_classes,) float     median over the instruments of a class, by classifiers
-                    that did not see them
+                                           that did not see them
     set_aside       (n,) int               positions of the instruments in `train`, equally many of
-                    each class
+                                           each class
     accuracy        of those classifiers on the instruments
     """
 

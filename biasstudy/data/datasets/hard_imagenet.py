@@ -1,10 +1,11 @@
 """Hard ImageNet: photographs of ImageNet whose surroundings give their class away, with masks of
 the object. Crossed."""
 
+import contextlib
 import hashlib
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def check_layout(
     images without a mask.
 
     raises   FileNotFoundError, ValueError   with one sentence for a missing folder, class or mask,
-             or a mask of no known class
+                                             or a mask of no known class
     """
     where = {kind: folder / part for kind, folder in folders.items()}
     for kind, folder in where.items():
@@ -190,15 +191,13 @@ def check_layout(
         if wnid not in known:
             raise ValueError(
                 f"Hard ImageNet: {path} is not named <wnid>_<file> with the wnid of one of the 15 "
-                "classes; got "
-                f"wnid {wnid!r}"
+                f"classes; got wnid {wnid!r}"
             )
         masks[f"{wnid}/{file}"] = path
     if not masks:
         raise FileNotFoundError(
             f"Hard ImageNet: there is no mask at all in {where['masks']}; they come from its "
-            "authors: "
-            f"{FETCH}"
+            f"authors: {FETCH}"
         )
     found = []
     for name in names:
@@ -230,33 +229,32 @@ def _read(
     if orphans and not skip:
         raise ValueError(
             f"Hard ImageNet: {len(orphans)} of {len(masks)} masks in {folders['masks'] / part} "
-            "have no image, "
-            f"first {masks[orphans[0]].name}; get the images, or leave these out with the option "
-            "damaged: skip"
+            f"have no image, first {masks[orphans[0]].name}; get the images, or leave these out "
+            "with the option damaged: skip"
         )
     files = [file for file in found if file in masks]
     images, mask = (
         np.empty((len(files), 3, size, size), np.uint8),
         np.empty((len(files), size, size), bool),
     )
-    digest, bad, good = hashlib.sha256(f"{part} {size}".encode()), [], []
+    digest, bad, good, empty = hashlib.sha256(f"{part} {size}".encode()), [], [], 0
     for i, file in enumerate(files):
         try:
             packed = (folders["images"] / part / file).read_bytes(), masks[file].read_bytes()
-            images[i], mask[i] = pair(*packed, size)
-        # SyntaxError: Pillow's word for a broken PNG
-        except (OSError, SyntaxError) as error:
+            images[i], mask[i], has_object = pair(*packed, size)
+        except OSError as error:
             bad.append((file, " ".join(str(error).split())))
             continue
         except ValueError as error:
             raise ValueError(f"Hard ImageNet: {part}/{file}: {error}") from error
+        empty += not has_object
         good.append(i)
         digest.update(file.encode() + b"".join(packed))
     if bad and not skip:
         raise ValueError(
-            f"Hard ImageNet: {len(bad)} of {len(files)} images in {part} cannot be read, first "
-            f"{bad[0][0]} "
-            f"({bad[0][1]}); replace them, or leave them out with the option damaged: skip"
+            f"Hard ImageNet: {len(bad)} of {len(files)} photographs with masks in {part} cannot be "
+            f"read, first {bad[0][0]} ({bad[0][1]}); replace them, or leave them out with the "
+            "option damaged: skip"
         )
     keep = np.array([i for i in good if mask[i].any()], np.int64)
     of_class = {WNIDS[name]: k for k, name in enumerate(names)}
@@ -264,13 +262,13 @@ def _read(
     for k, name in enumerate(names):
         if not (label == k).any():
             raise ValueError(
-                f"Hard ImageNet: the class {name!r} has no image with a mask in {part}; masks "
-                "come from the "
-                f"authors: {FETCH}"
+                f"Hard ImageNet: the class {name!r} has no image with a mask in {part}; masks come "
+                f"from the authors: {FETCH}"
             )
     left_out = {
         "without a mask": without,
-        "with the object outside the square": len(good) - len(keep),
+        "with an empty mask": empty,
+        "with the object outside the square": len(good) - len(keep) - empty,
         "damaged": len(bad),
         "masks without an image": len(orphans),
     }
@@ -279,27 +277,48 @@ def _read(
     )
 
 
-def pair(image: bytes, mask: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The middle square of an image and of its mask, scaled: (3, size, size) uint8, and (size,
-    size) bool where the object touches a pixel, as its authors have it.
+def pair(image: bytes, mask: bytes, size: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The middle square of an image and of its mask, scaled.
 
-    raises   OSError, SyntaxError   if one cannot be read; ValueError if their shapes differ
+    returns  (3, size, size) uint8; (size, size) bool, where the object touches a pixel, as its
+             authors have it; whether the mask marks anything, inside the square or not
+    raises   OSError      that says which of the two cannot be read
+             ValueError   if their shapes differ
     """
     from PIL import Image
 
-    opened = [Image.open(io.BytesIO(packed)) for packed in (image, mask)]
-    (w, h), (v, g) = (one.size for one in opened)
+    photo, drawn = _opened("the photograph", image), _opened("the mask", mask)
+    (w, h), (v, g) = photo.size, drawn.size
     if abs(w * g - h * v) > max(w, h, v, g):
         raise ValueError(
             f"image and mask must have the same shape; got {w} x {h} and {v} x {g} pixels"
         )
-    # large JPEGs need not be decoded in full
-    opened[0].draft("RGB", (2 * size, 2 * size))
-    photo = _square(opened[0].convert("RGB"), size, Image.Resampling.BICUBIC)
-    touched = _square(
-        opened[1].convert("L").point(lambda level: 255 * (level > 0)), size, Image.Resampling.BOX
-    )
-    return photo.transpose(2, 0, 1), touched > 0
+    photo.draft("RGB", (2 * size, 2 * size))  # large JPEGs need not be decoded in full
+    marked = _decoded("the mask", drawn, "L").point(lambda level: 255 * (level > 0))
+    touched = _square(marked, size, Image.Resampling.BOX) > 0
+    pixels = _square(_decoded("the photograph", photo, "RGB"), size, Image.Resampling.BICUBIC)
+    return pixels.transpose(2, 0, 1), touched, marked.getbbox() is not None
+
+
+def _opened(what: str, packed: bytes) -> Any:
+    from PIL import Image
+
+    with _blamed_on(what):
+        return Image.open(io.BytesIO(packed))
+
+
+def _decoded(what: str, image: Any, mode: str) -> Any:
+    with _blamed_on(what):
+        return image.convert(mode)
+
+
+@contextlib.contextmanager
+def _blamed_on(what: str) -> Iterator[None]:
+    """Turn what Pillow says of a file into an OSError that names which of two it is."""
+    try:
+        yield
+    except (OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
+        raise OSError(f"{what}: {error}") from error
 
 
 def _square(image: Any, size: int, how: Any) -> np.ndarray:
@@ -325,7 +344,7 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
     it begins); and a sentence about it.
 
     raises   ValueError   with one sentence if the file is no mapping of classes to paths that end
-             in <wnid>/<file>
+                          in <wnid>/<file>
     """
     try:
         with open(path, "rb") as file:
@@ -341,8 +360,7 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
     ) as error:
         raise ValueError(
             f"Hard ImageNet: {path} is not the authors' ranking, a mapping of classes to lists of "
-            "paths: "
-            f"{error}"
+            f"paths: {error}"
         ) from error
     place = {name: i for i, name in enumerate(ranked)}
     at = np.array([place.get(name, -1) for name in train.files])
@@ -356,8 +374,7 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
             group[halves[0]], group[halves[1]] = (STRONG, WEAK) if first else (WEAK, STRONG)
     return group, (
         f"Training images have the groups of the authors' ranking ({path.name}): its halves in "
-        "each class; "
-        f"{(at < 0).sum()} that it lacks are grouped like test images."
+        f"each class; {(at < 0).sum()} that it lacks are grouped like test images."
     )
 
 
@@ -386,17 +403,15 @@ def _report(
     by_group = [area[parts[1].group == g].mean() for g in (STRONG, WEAK)]
     kind = "Box masks: rectangles, not outlines of objects" if boxes else "Masks"
     yield (
-        f"{kind}; they cover {area.mean():.1%} of a test image (strong cue {by_group[0]:.1%}, "
-        f"weak cue {by_group[1]:.1%})."
+        f"{kind}; they cover {area.mean():.1%} of a test image (strong cue {by_group[0]:.1%}, weak "
+        f"cue {by_group[1]:.1%})."
     )
     rest = np.delete(parts[0].group, cues.set_aside)
     yield (
         "Groups: strong cue where a linear classifier of colours and edges outside the object's "
-        "box has more confidence in "
-        f"the class than the median over its instruments. It is right about {cues.accuracy:.0%} "
-        "of instruments that it was "
-        f"not fitted to (chance {1 / len(cues.threshold):.0%}); strong: "
-        f"{np.mean(rest == STRONG):.0%} of training images "
+        "box has more confidence in the class than the median over its instruments. It is right "
+        f"about {cues.accuracy:.0%} of instruments that it was not fitted to (chance "
+        f"{1 / len(cues.threshold):.0%}); strong: {np.mean(rest == STRONG):.0%} of training images "
         f"that are no instruments, {np.mean(parts[1].group == STRONG):.0%} of test images."
     )
     if ranked:

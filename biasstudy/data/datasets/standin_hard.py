@@ -31,8 +31,7 @@ def standin_hard(*, agreement: float = 0.5) -> Dataset:
               weak cue, told, as for `hard-imagenet`, by a fixed classifier that sees the image with
               the box of the shape hidden: see `cues`
     options   agreement  float in (0, 1): share of images on the ground of their own shape, in exact
-              counts; the median that
-                         separates strong from weak is meant for about 0.5
+                         counts; the median that separates strong from weak is meant for about 0.5
     size      2,400 images to draw from (600 of each shape, 200 of them instruments); 480 test
               images
     start     biased: the share of strong cues in every class is bias + (1 - bias) / 2
@@ -53,8 +52,7 @@ def standin_hard(*, agreement: float = 0.5) -> Dataset:
         says.append(f"{((group == STRONG) == agrees).mean():.1%}")
     report = (
         f"Masks are exact; the object covers {train[1].mean():.0%} of an image. The groups agree "
-        "with the ground that "
-        f"was drawn in {says[0]} of training and {says[1]} of test images.",
+        f"with the ground that was drawn in {says[0]} of training and {says[1]} of test images.",
     )
     return Dataset(
         parts[0],

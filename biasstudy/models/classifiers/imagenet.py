@@ -32,19 +32,18 @@ class Torchvision(Deep):
     and spread.
 
     pretrained  bool           torchvision's weights IMAGENET1K_V1, downloaded once into the folder
-                weights of the data folder
+                               weights of the data folder
     weights     str            or a file of such weights (torch.save or safetensors); a relative
-                path starts in the data folder
+                               path starts in the data folder
     sha256      str            of that file; `prepare` fills it in, so that stage keys hold it; one
-                that is given must be right
+                               that is given must be right
     enlarge     int >= 0       times the side of images; 0: 1 from scratch, to about 96 pixels
-                pretrained
+                               pretrained
     tuning      float >= 0     rate of pretrained weights / rate of the new layer; 0: they stay as
-                they are (the statistics of
-                               batch normalisation still follow the pool)
+                               they are (the statistics of batch normalisation still follow the
+                               pool)
     raises      ValueError     in `prepare` and `fit` if the file is missing, damaged, another than
-                sha256 says, or of another
-                               network
+                               sha256 says, or of another network
                 OSError        there, if weights cannot be downloaded
     """
 
@@ -135,8 +134,8 @@ class Torchvision(Deep):
         except (OSError, HTTPException, RuntimeError) as error:
             raise OSError(
                 f"could not download {self._url}: {' '.join(str(error).split())}; put that file "
-                "into "
-                f"{self._file.parent}, or give {called(self)} a file of its own (weights: PATH)"
+                f"into {self._file.parent}, or give {called(self)} a file of its own (weights: "
+                "PATH)"
             ) from error
 
     def _checked(self) -> str:
@@ -147,8 +146,7 @@ class Torchvision(Deep):
         except OSError as error:
             raise ValueError(
                 f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a "
-                "relative path "
-                f"starts in {data_folder()})"
+                f"relative path starts in {data_folder()})"
             ) from error
         expected = self.sha256 if self.weights else _hash_in(path)
         if not found.startswith(expected):
@@ -230,8 +228,7 @@ def _read(path: Path, original: str) -> State:
         if shapes[0] != shapes[1] and not name.endswith("num_batches_tracked"):
             raise ValueError(
                 f"weights {path} are not those of torchvision's {original} for the 1,000 classes "
-                "of ImageNet: "
-                f"{name!r} is {shapes[1]}, expected {shapes[0]}"
+                f"of ImageNet: {name!r} is {shapes[1]}, expected {shapes[0]}"
             )
     return tensors
 

@@ -19,7 +19,7 @@ class ViT(Deep):
     patch   int >= 1    side of a patch in pixels; divides the side of the images
     width   int >= 1    numbers that describe a patch; a multiple of heads
     depth   int >= 1    layers: attention, then 4 width hidden units, each normalised before and
-            added
+                        added
     heads   int >= 1    of attention
     source  Dosovitskiy et al. 2021; the mean in place of a class token after Beyer et al. 2022,
             arXiv 2205.01580

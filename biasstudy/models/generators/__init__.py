@@ -10,9 +10,9 @@ options.
 
 pool        LabeledImages               the training set of this generation
 told        (N,) int                    in fit: the condition of each pool image; in sample: of each
-            image wanted
+                                        image wanted
 reserve_t   LabeledImages or None       fresh real images of this generation; only `reserve` may
-            look at them
+                                        look at them
 previous    state or None               the last generation's, for warm starts
 state       dict of str to tensor       everything that sample needs
 first_index int                         image i = first_index, ... depends on (state, told, seed, i)

@@ -22,7 +22,7 @@ class Reserve:
     in which it is told.
 
     stream  int >= 0   another stream hands out other images of the reserve: two controls that
-            differ by chance alone
+                       differ by chance alone
     """
 
     stream: int = 0

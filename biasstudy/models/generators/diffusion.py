@@ -33,7 +33,8 @@ class Diffusion:
     made from pure noise.
 
     noisy image  x_t = alpha_t x + sigma_t eps,  eps standard normal, alpha_t^2 + sigma_t^2 = 1, t
-                 uniform in 0 .. 999 x is the image in uncorrelated colours (`colors`)
+                                                 uniform in 0 .. 999 x is the image in uncorrelated
+                                                 colours (`colors`)
     loss         E |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t x, or eps; a
                  share of the conditions c is replaced by a null condition
     guidance     f(x_t, t, null) + w (f(x_t, t, c) - f(x_t, t, null));  w = 1: f(x_t, t, c) alone,
@@ -42,20 +43,20 @@ class Diffusion:
     steps           int >= 1             optimiser steps
     batch           int >= 1             images in a step
     channels        multiple of 8        width of the network at full resolution; twice and three
-                    times that below
+                                         times that below
     layers          int >= 1             residual blocks per resolution
     patch           int >= 1             the network sees patch x patch pixels as one, with 3
-                    patch^2 channels: much faster
+                                         patch^2 channels: much faster
     rate            float > 0            of Adam; rises over the first 5 % of the steps, then falls
-                    to 0 on a cosine
+                                         to 0 on a cosine
     average         float in [0, 1)      decay of the moving average that makes images, less in the
-                    first steps
+                                         first steps
     prediction      "x", "v" or "eps"    what the network predicts; a small network soon learns x,
-                    which has no noise in it
+                                         which has no noise in it
     drop            float in [0, 1)      share of training conditions replaced by the null condition
     guidance        float >= 0           w
     solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM without noise,
-                    which is its order 1
+                                         which is its order 1
     order           1 or 2               of the solver
     sampling_steps  int 1 .. 1000        network evaluations per image
     source          Ho et al. 2020 (DDPM); Nichol and Dhariwal 2021 (cosine schedule); Salimans and
@@ -100,8 +101,7 @@ class Diffusion:
             self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0
         ):
             raise ValueError(
-                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at "
-                "least 0; "
+                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at least 0; "
                 f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}"
             )
         if self.guidance != 1 and self.drop == 0:

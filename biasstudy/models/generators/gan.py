@@ -37,7 +37,7 @@ class GAN:
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
     rate      float > 0     of Adam with betas 0 and 0.99; falls to 0 over the second half of the
-              steps
+                            steps
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
     source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and
@@ -58,8 +58,7 @@ class GAN:
         if not (self.rate > 0 and self.r1 >= 0 and 0 <= self.average < 1):
             raise ValueError(
                 f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, "
-                f"{self.r1}, "
-                f"{self.average}"
+                f"{self.r1}, {self.average}"
             )
 
     def fit(
@@ -141,8 +140,8 @@ class GAN:
         painter = context.place(network).eval()
         if len(told) and not 0 <= told.min() <= told.max() < network.embedding.num_embeddings:
             raise ValueError(
-                f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; "
-                f"got {told.min()}..{told.max()}"
+                f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; got "
+                f"{told.min()}..{told.max()}"
             )
         out = [np.empty((0, 3, int(state["size"]), int(state["size"])), np.uint8)]
         with torch.inference_mode(), context.numerics.autocast():

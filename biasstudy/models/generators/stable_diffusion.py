@@ -34,6 +34,7 @@ from ...core.checks import at_least
 from ...core.context import Context, scaled, to_uint8
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for, noise, noise_of_images
+from ...core.places import read_text
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
@@ -79,34 +80,32 @@ class StableDiffusion:
     pipeline           text              a folder, or an id whose files are in the hub's cache
     revision           text              branch, tag or commit of an id; "": its main branch
     checksum           text              what the pipeline must contain, as an earlier run named it;
-                       "": what is there
+                                         "": what is there
     download           bool              whether an id may be fetched
     template           text              prompt, {class} standing for the name of the class
     contexts           list of texts     under condition `group`, one per group: the prompt goes on
-                       with ", " and this text
+                                         with ", " and this text
     prompts            list of texts     instead of template and contexts: one per condition
     size               int >= 0          side of the images that the UNet sees; 0: the pipeline's
-                       own
+                                         own
     rank               int >= 1          columns of B
     rate               float > 0         of Adam, gradients clipped to norm 1; rises over the first
-                       5 % of the steps, then
-                                         falls to 0 on a cosine
+                                         5 % of the steps, then falls to 0 on a cosine
     drop               float in [0, 1)   share of training prompts replaced by the empty one
     guidance           float >= 0        w: f(empty) + w (f(prompt) - f(empty)); w = 1: one pass
-                       only
+                                         only
     solver             "dpm" or "ddim"   DPMSolverMultistepScheduler (midpoint, dpmsolver++) or
-                       DDIMScheduler of diffusers,
-                                         computed in float64; times evenly spaced from the noisiest
-                                         (spacing "trailing")
+                                         DDIMScheduler of diffusers, computed in float64; times
+                                         evenly spaced from the noisiest (spacing "trailing")
     order              1 or 2            of the solver; ddim has order 1
     sampling_steps     int 1 .. 1000     evaluations per image
     sample_batch       int >= 1          images sampled together
     micro_batch        int >= 0          images of a step that go through the networks together; 0:
-                       all of them
+                                         all of them
     frozen             "same" or "bf16"  precision of the weights that do not learn: that of the
-                       run, or bfloat16
+                                         run, or bfloat16
     checkpointing      bool              compute activations again in the backward pass instead of
-                       keeping them
+                                         keeping them
     attention_slicing  bool              attention in two parts
     vae_slicing        bool              the VAE sees one image at a time
     vae_tiling         bool              the VAE sees images in tiles; their seams are blended
@@ -168,8 +167,8 @@ class StableDiffusion:
             )
         if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
             raise ValueError(
-                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; "
-                f"got {self.rate}, {self.drop}, {self.guidance}"
+                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; got "
+                f"{self.rate}, {self.drop}, {self.guidance}"
             )
 
     @property
@@ -420,7 +419,7 @@ def check_pipeline(folder: Path, size: int) -> None:
             raise FileNotFoundError(
                 f"{NAME}: {folder} is no pipeline of diffusers: it has no {name}"
             )
-        return json.loads((folder / name).read_text())
+        return json.loads(read_text(folder / name))
 
     if (found := read("model_index.json").get("_class_name")) != "StableDiffusionPipeline":
         raise ValueError(

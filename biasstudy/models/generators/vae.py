@@ -37,10 +37,9 @@ class VAE:
     channels  int >= 4      width of the networks
     latent    int >= 1      length of z and of the embedding of c
     rate      float > 0     of Adam; rises over the first 5 % of the steps, then falls to 0 on a
-              cosine
+                            cosine
     beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told
-              condition better; the
-                            same as a Gaussian of variance beta
+                            condition better; the same as a Gaussian of variance beta
     source    Kingma and Welling 2014; Sohn et al. 2015 (conditional); Higgins et al. 2017 (beta)
     """
 
@@ -76,9 +75,8 @@ class VAE:
         if previous is not None:
             if int(previous["n_conditions"]) != n_conditions:
                 raise ValueError(
-                    f"the previous vae knows {int(previous['n_conditions'])} conditions; this "
-                    "pool has "
-                    f"{n_conditions}"
+                    f"the previous vae knows {int(previous['n_conditions'])} conditions; this pool "
+                    f"has {n_conditions}"
                 )
             networks.load_state_dict(_weights(previous))
         adam = context.optimizer(torch.optim.Adam, networks.parameters(), self.rate)

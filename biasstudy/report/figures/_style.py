@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...core.places import replacing, write_text
 from ...inference.contrasts import HEADLINE
 from ...loop.results import Results
 
@@ -181,15 +182,14 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("png", "pdf"):
-        figure.savefig(
-            folder / f"{name}.{ending}", metadata={"CreationDate": None} if ending == "pdf" else {}
-        )
-    table.to_csv(folder / f"{name}.csv", index=False)
+        with replacing(folder / f"{name}.{ending}") as file:
+            figure.savefig(file, metadata={"CreationDate": None} if ending == "pdf" else {})
+    write_text(folder / f"{name}.csv", table.to_csv(index=False))
     about = {
         "name": name,
         "claim": claim,
         "mark": mark_of(results),
         "made": "reference" if results.note else "trained here",
     }
-    (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
     return [f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]

@@ -1,0 +1,500 @@
+"""The numbers in the texts: README and docs/findings.md say nothing of a result that is not written
+from the results that ship with the package.
+
+A text has marks. Between them stands what this module computes:
+
+    <!-- NAME -->            a block: the answer, the ledger or a table; names in BLOCKS
+    ...
+    <!-- end -->
+
+    <!--= NAME; study; variant -->+0.054 [+0.035, +0.073]<!--/-->     a value in a sentence; names
+                                                                      in VALUES
+
+No line may begin with a value: Markdown takes such a line for HTML.
+
+`python -m biasstudy ledger --write README.md docs/findings.md` renews both, and a test compares. To
+add a table or a value: write one function here, and its name into BLOCKS or VALUES.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..inference.contrasts import contrast, curve, decompose
+from ..inference.dynamics import held_out, prediction_errors
+from ..inference.intervals import Estimate, two_way_interval
+from ..loop.results import Results, batch_values, quality_values
+from . import ledger
+from .figures import corrected_table
+from .ledger import interval
+from .summary import Stored, answer
+
+BLOCK = re.compile(r"<!-- (?P<name>\w[\w ]*) -->\n(?:(?!<!--).)*<!-- end -->", re.S)
+VALUE = re.compile(r"<!--= (?P<key>[^<>]+?) -->(?:(?!<!--).)*<!--/-->", re.S)
+
+DATA = {
+    "colorized-mnist": "full MNIST",
+    "colorized-mnist-5k": "5,000 digits",
+    "cifar20": "CIFAR-100 at 16 pixels",
+    "hard-imagenet": "Hard ImageNet, box masks",
+}
+MODELS = {"gan": "GAN", "vae": "autoencoder", "diffusion": "diffusion model"}
+
+
+# ---- Settings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of all settings: what it says of them beside data, generator and
+    generations, and which they are.
+
+    settings  (study, variant), in the order of the results
+    short     whether README shows the row, too
+    """
+
+    says: str
+    settings: tuple[tuple[str, str], ...]
+    short: bool = False
+
+
+def _variants(study: str, *names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((study, name) for name in names)
+
+
+LOW = (0.0, 0.2, 0.4, 0.6)  # levels of bias that one row shows
+
+# fmt: off
+ROWS = (
+    Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6"), True),
+    Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
+    Row("biased by 0.6, lenet, 1,000 steps",
+        _variants("colorized_mnist_start_large", "classifier lenet, classifier_steps 1000")),
+    Row("biased by 0.6, the weaker classifier small-cnn, 500 steps", _variants(
+        "colorized_mnist_start_large", "classifier small-cnn, classifier_steps 500"), True),
+    Row("biased by 0.0 to 0.6", _variants(
+        "colorized_mnist_transfer", *(f"generator mixture, bias {b}" for b in LOW))),
+    Row("biased by 0.8", _variants("colorized_mnist_transfer", "generator mixture, bias 0.8")),
+    Row("biased by 0.0 to 0.6", _variants(
+        "colorized_mnist_transfer", *(f"generator gan, bias {b}" for b in LOW))),
+    Row("biased by 0.8", _variants("colorized_mnist_transfer", "generator gan, bias 0.8")),
+    Row("biased by 0.6, as `make study` trains it", _variants("colorized_mnist", "")),
+    Row("biased by 0.6, batches added (ratio 1)", _variants(
+        "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol accumulate")),
+    Row("biased by 0.6, real data replaced", _variants(
+        "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol replace"), True),
+    Row("biased by 0.6, subsampled to the start's size", _variants(
+        "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol subsample")),
+    Row("biased by 0.6, subsampled, groups balanced (a remedy)",
+        _variants("colorized_mnist_balanced", "protocol balanced"), True),
+    Row("biased by 0.6, any filter", _variants(
+        "colorized_mnist_filter",
+        *(f"filter {name}" for name in ("classifier", "frozen", "expert", "random-cell"))), True),
+    Row("biased by 0.6, real data replaced",
+        _variants("colorized_mnist_sweep_gan", "start biased, bias 0.6, protocol replace")),
+    Row("biased by 0.6",
+        _variants("colorized_mnist_generator", "generator mixture", "generator vae")),
+    Row("biased by 0.6",
+        _variants("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"), True),
+    Row("biased by 0.6, guidance 1.5",
+        _variants("colorized_mnist_generator", "generator diffusion, guidance 1.5")),
+    Row("2 of 5 fine classes at 25 %, generator told the coarse class",
+        _variants("cifar20_condition", "condition class"), True),
+    Row("the same, told the fine class", _variants("cifar20_condition", "condition group")),
+    Row("told the coarse class", _variants("cifar20_condition_diffusion", "condition class")),
+    Row("told the fine class", _variants("cifar20_condition_diffusion", "condition group")),
+    Row("strong cues favoured by 0.4, pretrained SqueezeNet", _variants("hard_imagenet", ""), True),
+    Row("the same, SqueezeNet from scratch", _variants("hard_imagenet_scratch", "")),
+)
+# fmt: on
+
+ACCURACY = (
+    *_variants("colorized_mnist_start", "start unbiased, bias 0.0", "start biased, bias 0.6"),
+    *_variants(
+        "colorized_mnist_start_large",
+        "classifier lenet, classifier_steps 1000",
+        "classifier small-cnn, classifier_steps 500",
+    ),
+    ("colorized_mnist", ""),
+    ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
+    ("colorized_mnist_generator", "generator diffusion, guidance 1.5"),
+    *_variants("cifar20_condition", "condition class", "condition group"),
+    *_variants("cifar20_condition_diffusion", "condition class", "condition group"),
+    ("hard_imagenet", ""),
+    ("hard_imagenet_scratch", ""),
+)
+BATCHES = tuple(
+    setting
+    for setting in ACCURACY
+    if setting[0] not in ("colorized_mnist_start_large", "hard_imagenet_scratch")
+)
+PARTS_OF = (
+    ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
+    *_variants("cifar20_condition", "condition class", "condition group"),
+)
+MASKS = {
+    "relative-foreground-sensitivity": "foreground sensitivity",
+    "ablated-accuracy-grey-object": "accuracy, object grey",
+    "ablated-accuracy-grey-box": "accuracy, its box grey",
+    "ablated-accuracy-tile": "accuracy, its box tiled over",
+}
+
+
+def _data(experiments: Iterable[Any]) -> str:
+    """Data, images of the start, generators and generations of settings in words."""
+    experiments = list(experiments)
+    models = dict.fromkeys(MODELS.get(e.generator, e.generator) for e in experiments)
+    first = experiments[0]
+    generations = f"{first.n_generations} generation{'s' if first.n_generations > 1 else ''}"
+    return ", ".join([f"{DATA[first.dataset]} ({first.n_real:,})", *models, generations])
+
+
+def _experiment(found: Stored, study: str, variant: str) -> Any:
+    return found.parts[study][variant].of("generated")[0].experiment
+
+
+def _setting(found: Stored, study: str, variant: str) -> str:
+    """A setting in words: data and generator, what makes it a variant, and n."""
+    results = found.parts[study][variant]
+    scratch = "from scratch" if study.endswith("_scratch") else ""
+    words = [_data([_experiment(found, study, variant)]), variant or scratch]
+    return f"{', '.join(filter(None, words))} (n = {len(results.of('generated'))})"
+
+
+def _markdown(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _mean(values: Iterable[float]) -> str:
+    return f"{np.mean(list(values)):.2f}"
+
+
+def _over_seeds(differences: np.ndarray) -> Estimate:
+    """Estimate with an interval for new seeds alone, of (n_seeds,) differences."""
+    return two_way_interval(differences[:, None], np.zeros(1, int))
+
+
+# ---- Blocks --------------------------------------------------------------------------------------
+
+
+def _settings(found: Stored, rows: Iterable[Row] = ROWS) -> str:
+    """The answers of all settings: of several in one row that with the largest A, and the largest
+    R."""
+    lines, table = [], found.effects.set_index(["study", "variant"])
+    for row in rows:
+        part = table.loc[list(row.settings)]
+        at_most = "at most " if len(part) > 1 else ""
+        a, r = part.loc[part.A.idxmax()], part.loc[part.R.idxmax()]
+        verdicts = dict.fromkeys(
+            f"{one.verdict}, because generated"
+            if one.verdict == "amplified" and one.because
+            else str(one.verdict)
+            for one in part.itertuples()
+        )
+        lines.append(
+            (
+                _data(_experiment(found, *setting) for setting in row.settings),
+                row.says,
+                str(part.n.min()),
+                f"{at_most}{a.A:+.3f} [{a.A_low:+.3f}, {a.A_high:+.3f}]",
+                f"{at_most}{r.R:+.3f} [{r.R_low:+.3f}, {r.R_high:+.3f}]",
+                "; ".join(verdicts),
+            )
+        )
+    return _markdown(("data (start), generator", "setting", "seeds", "A", "R", "verdict"), lines)
+
+
+def _eight(found: Stored) -> str:
+    return _settings(found, [row for row in ROWS if row.short])
+
+
+def _accuracy(found: Stored) -> str:
+    lines = []
+    for study, variant in ACCURACY:
+        results = found.parts[study][variant]
+        generated, real = (curve(results.of(arm), "accuracy") for arm in ("generated", "real"))
+        lines.append(
+            (
+                _setting(found, study, variant),
+                f"{generated[:, 0].mean():.3f}",
+                f"{generated[:, -1].mean():.3f}",
+                f"{real[:, -1].mean():.3f}",
+                interval(_over_seeds(generated[:, -1] - real[:, -1])),
+            )
+        )
+    header = ("setting", "generation 0", "last, `generated`", "last, `real`", "difference")
+    return _markdown(header, lines)
+
+
+def _of_batch(o: Any, t: int) -> dict[str, float]:
+    """Metrics of one batch that are of no single class or group."""
+    values = [*batch_values(o.batches[t], o.favoured)]
+    values += [*quality_values(o.quality[t])] if o.quality else []
+    return {name: v.value for name, v in values if v.label is None and v.group is None}
+
+
+def _start_share(outcomes: list[Any]) -> float:
+    return float(np.mean([o.counts[o.favoured > 0].sum() / o.counts.sum() for o in outcomes]))
+
+
+def _batches(found: Stored) -> str:
+    lines = []
+    for study, variant in BATCHES:
+        outcomes = found.parts[study][variant].of("generated")
+        ends = [[_of_batch(o, t) for o in outcomes] for t in (0, -1)]
+
+        def both(name: str, ends: list[list[dict[str, float]]] = ends) -> str:
+            values = [np.mean([batch.get(name, np.nan) for batch in end]) for end in ends]
+            return "-" if np.isnan(values).any() else ", ".join(f"{v:.2f}" for v in values)
+
+        # shares that a probe tells which errs are corrected elsewhere, or not told
+        exact = outcomes[0].confusion is None and outcomes[0].biased
+        lines.append(
+            (
+                _setting(found, study, variant),
+                both("label-agreement"),
+                both("clear-share") if exact else "-",
+                f"{_start_share(outcomes):.2f}" if exact else "-",
+                both("favoured-share") if exact else "-",
+                both("copied-share"),
+            )
+        )
+    header = (
+        "setting",
+        "agreement",
+        "clear group",
+        "favoured in the start",
+        "in batches",
+        "copies",
+    )
+    return _markdown(header, lines)
+
+
+def _predictions(found: Stored) -> str:
+    table = prediction_errors(
+        held_out(
+            found.parts["colorized_mnist_transfer"],
+            [results for parts in found.parts.values() for results in parts.values()],
+        )
+    )
+    lines = [
+        (
+            f"{row.setting}, {row.protocol}, bias {row.bias}, ratio {row.ratio}",
+            str(row.generation),
+            str(row.n),
+            f"{row.error:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+            f"{row.error_unchanged:+.2f}",
+        )
+        for row in table.itertuples()
+    ]
+    header = ("setting", "generation", "seeds", "error of the map", 'error of "no change"')
+    return _markdown(header, lines)
+
+
+def _excess(found: Stored) -> str:
+    lines = []
+    for row in found.effects[found.effects.verdict == "amplified"].itertuples():
+        results = found.parts[row.study][row.variant]
+        ends = [curve(results.of(arm), "accuracy")[:, -1].mean() for arm in ("generated", "real")]
+        measured = np.isfinite(row.E)
+        lines.append(
+            (
+                _setting(found, row.study, row.variant),
+                f"{ends[0]:.3f}",
+                f"{ends[1]:.3f}",
+                f"{row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if measured else "not run",
+                f"{row.A_logit:+.2f} [{row.A_logit_low:+.2f}, {row.A_logit_high:+.2f}]",
+            )
+        )
+    header = ("amplified setting", "accuracy", "with real images", "E", "A on the logit scale")
+    return _markdown(header, lines)
+
+
+def _parts(found: Stored) -> str:
+    names = ("total", "shares", "quality", "interaction", "label errors")
+    lines = []
+    for setting in PARTS_OF:
+        parts = decompose(found.parts[setting[0]][setting[1]])
+        cells = [interval(parts[name]) if name in parts else "not run" for name in names]
+        lines.append((_setting(found, *setting), *cells))
+    return _markdown(("setting", "total (R)", *names[1:]), lines)
+
+
+def _colours(o: Any, t: int) -> tuple[float, float]:
+    """Of the images of a batch in which the oracle sees another class than was told, with a clear
+    group, where the start favours other groups in the two classes: the shares whose group is
+    favoured in the told class, in the seen class."""
+    told, seen, group = (o.batches[t][name] for name in ("label", "oracle", "group"))
+    usual = o.favoured.argmax(1)
+    wrong = (seen != told) & (group >= 0) & (usual[told] != usual[seen])
+    return (
+        float(np.mean(group[wrong] == usual[told[wrong]])),
+        float(np.mean(group[wrong] == usual[seen[wrong]])),
+    )
+
+
+def _wrong_digits(found: Stored) -> str:
+    outcomes = found.parts["colorized_mnist_diffusion"]["generator diffusion, guidance 1.0"].of(
+        "generated"
+    )
+    lines = []
+    for t in range(len(outcomes[0].batches)):
+        told, seen = zip(*(_colours(o, t) for o in outcomes), strict=True)
+        lines.append((str(t), _mean(told), _mean(seen)))
+    header = ("generation", "usual colour of the told digit", "usual colour of the digit shown")
+    return _markdown(header, lines)
+
+
+def _masks(found: Stored) -> str:
+    lines = []
+    for study in ("hard_imagenet", "hard_imagenet_scratch"):
+        for metric, says in MASKS.items():
+            results = found.parts[study][""]
+            rows = results.table[
+                (results.table.metric == metric)
+                & results.table.label.isna()
+                & results.table.group.isna()
+            ]
+            values = rows.pivot_table("value", ["arm", "generation"], "seed")
+            last = rows.generation.max()
+            change = values.loc[("generated", last)] - values.loc[("real", last)]
+            lines.append(
+                (
+                    _setting(found, study, ""),
+                    says,
+                    f"{values.loc[('generated', 0)].mean():+.2f}",
+                    interval(_over_seeds(change.to_numpy())),
+                )
+            )
+    return _markdown(("setting", "measure", "generation 0", "change against `real`"), lines)
+
+
+BLOCKS: dict[str, Callable[[Stored], str]] = {
+    "answer": lambda found: f"**{answer(found)}**",
+    "eight": _eight,
+    "settings": _settings,
+    "accuracy": _accuracy,
+    "batches": _batches,
+    "predictions": _predictions,
+    "excess": _excess,
+    "parts": _parts,
+    "wrong digits": _wrong_digits,
+    "masks": _masks,
+    "ledger": ledger.markdown,
+}
+
+
+# ---- Values --------------------------------------------------------------------------------------
+
+
+def _a(found: Stored, study: str, variant: str) -> str:
+    return interval(contrast(found.parts[study][variant], "A"))
+
+
+def _a_of_seeds(found: Stored, study: str, variant: str, seeds: str) -> str:
+    chosen = [int(seed) for seed in seeds.split()]
+    outcomes = found.parts[study][variant].outcomes
+    return interval(contrast(Results([o for o in outcomes if o.experiment.seed in chosen]), "A"))
+
+
+def _e_range(found: Stored, study: str, start: str) -> str:
+    table = found.effects[(found.effects.study == study) & (found.effects.start == start)]
+    return f"{table.E.min():+.3f} to {table.E.max():+.3f}"
+
+
+def _verdicts(found: Stored, study: str) -> str:
+    count = found.effects.verdict[found.effects.study == study].value_counts()
+    return ", ".join(f"{word} in {n}" for word, n in count.items())
+
+
+def _probe(found: Stored, study: str, variant: str) -> str:
+    confusion = found.parts[study][variant].outcomes[0].confusion
+    return f"{np.trace(confusion) / confusion.sum():.2f}"
+
+
+def _corrected(found: Stored, study: str, variant: str, arm: str) -> str:
+    table = corrected_table({variant: Results(found.parts[study][variant].of(arm))})
+    return " and ".join(_mean(part.corrected) for _, part in table.groupby("generation"))
+
+
+def _share_of_start(found: Stored, study: str, variant: str) -> str:
+    return f"{_start_share(found.parts[study][variant].of('generated')):.2f}"
+
+
+def _agreement_of_real(found: Stored, study: str, variant: str) -> str:
+    outcomes = found.parts[study][variant].of("real")
+    return _mean(_of_batch(o, 0)["label-agreement"] for o in outcomes)
+
+
+def _bounds(found: Stored, study: str, variant: str) -> str:
+    """Favoured share of the last batch if no unclear image were favoured, and if every one were."""
+    last = [_of_batch(o, -1) for o in found.parts[study][variant].of("generated")]
+    low = [batch["favoured-share"] * batch["clear-share"] for batch in last]
+    high = [least + 1 - batch["clear-share"] for least, batch in zip(low, last, strict=True)]
+    return f"{_mean(low)} to {_mean(high)}"
+
+
+VALUES: dict[str, Callable[..., str]] = {
+    "A": _a,
+    "A of seeds": _a_of_seeds,
+    "E range": _e_range,
+    "verdicts": _verdicts,
+    "probe": _probe,
+    "corrected": _corrected,
+    "start share": _share_of_start,
+    "agreement of real": _agreement_of_real,
+    "bounds": _bounds,
+}
+
+
+# ---- Texts ---------------------------------------------------------------------------------------
+
+
+def rewritten(text: str, found: Stored) -> str:
+    """A text with what stands between its marks renewed.
+
+    raises   ValueError   if it has no mark, a mark that is not closed, or one of an unknown name,
+                          study or variant
+    """
+    if rest := re.search("<!--.*?-->", BLOCK.sub("", VALUE.sub("", text))):
+        raise ValueError(f"the mark {rest[0]} has no beginning or no end")
+    if not BLOCK.search(text) and not VALUE.search(text):
+        raise ValueError(f"the text has no marks; known blocks: {', '.join(BLOCKS)}")
+    text = BLOCK.sub(
+        lambda m: f"<!-- {m['name']} -->\n{_block(m['name'], found)}\n<!-- end -->", text
+    )
+    return VALUE.sub(lambda m: f"<!--= {m['key']} -->{_value(m['key'], found)}<!--/-->", text)
+
+
+def unmarked(text: str) -> str:
+    """A text without its marks and what stands between them."""
+    return VALUE.sub("", BLOCK.sub("", text))
+
+
+def _block(name: str, found: Stored) -> str:
+    if name not in BLOCKS:
+        raise ValueError(f"unknown block {name!r}; known: {', '.join(BLOCKS)}")
+    return BLOCKS[name](found)
+
+
+def _value(key: str, found: Stored) -> str:
+    name, *words = (part.strip() for part in key.split(";"))
+    if name not in VALUES:
+        raise ValueError(f"unknown value {name!r}; known: {', '.join(VALUES)}")
+    takes = list(inspect.signature(VALUES[name]).parameters)[1:]
+    if len(words) != len(takes):
+        raise ValueError(f"{name} takes {'; '.join(takes)}, got {'; '.join(words) or 'nothing'!r}")
+    given = dict(zip(takes, words, strict=True))
+    if given["study"] not in found.parts:
+        raise ValueError(f"{key!r} names no stored study; known: {', '.join(found.parts)}")
+    variants = found.parts[given["study"]]
+    if "variant" in given and given["variant"] not in variants:
+        raise ValueError(
+            f"no variant {given['variant']!r} of {given['study']}; known: {', '.join(variants)}"
+        )
+    return VALUES[name](found, **given)
