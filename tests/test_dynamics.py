@@ -1,6 +1,7 @@
 """Dynamics on simulated loops whose truth is known, crossed and nested; bookkeeping against pools
 that were trained on."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,12 +21,13 @@ from biasstudy.inference.conjecture import (
 from biasstudy.inference.dynamics import (
     TransferMap,
     by_level,
-    convergence,
     favoured_shares,
     fixed_point,
     held_out,
     predicted_shares,
     prediction_errors,
+    slopes_across_starts,
+    told_apart,
     transfer_map,
     transfer_table,
 )
@@ -295,6 +297,20 @@ def test_settings_are_told_apart_and_unbiased_starts_left_out():
     assert by_level({"alone": one["bias 0.2"]}) == {}
 
 
+def test_experiments_are_told_apart_by_their_fields():
+    base = tiny(start="biased", bias=0.2)
+    others = [
+        dataclasses.replace(base, seed=3),
+        dataclasses.replace(base, generator_options={"clusters": 3}, ratio=1.0),
+        dataclasses.replace(base, generator_options={"clusters": 4}, classifier_options={}),
+    ]
+    words = ["", "", "clusters 3", "clusters 4"]
+    assert told_apart([base, *others]) == words, "the ratio tells nothing more"
+    longer = dataclasses.replace(base, n_generations=2, protocol="latest")
+    assert told_apart([base, longer]) == ["protocol accumulate", "protocol latest"]
+    assert told_apart([base, base]) == ["", ""] and told_apart([]) == []
+
+
 # ---- Predictions ---------------------------------------------------------------------------------
 
 
@@ -351,7 +367,9 @@ def test_convergence_across_starts_is_seen_and_none_is_not_invented(kind):
     rng, found = np.random.default_rng(13), {}
     for truth in ("no change", "drift", "growth"):
         found[truth] = [
-            convergence({float(name.split()[1]): r for name, r in study(truth, kind, rng).items()})
+            slopes_across_starts(
+                {float(name.split()[1]): r for name, r in study(truth, kind, rng).items()}
+            )
             for _ in range(16)
         ]
     still = [c["difference"] for c in found["no change"]]
@@ -374,10 +392,10 @@ def test_convergence_refuses_seeds_that_differ():
     parts = study("drift", "crossed", np.random.default_rng(0), n=3, levels=(0.2, 0.8))
     levels = {float(name.split()[1]): r for name, r in parts.items()}
     with pytest.raises(ValueError, match=r"at least two assigned levels; got \[0.2\]"):
-        convergence({0.2: levels[0.2]})
+        slopes_across_starts({0.2: levels[0.2]})
     short = SimpleNamespace(of=lambda arm: levels[0.8].of(arm)[:2])
     with pytest.raises(ValueError, match="the same seeds at every level"):
-        convergence({0.2: levels[0.2], 0.8: short})
+        slopes_across_starts({0.2: levels[0.2], 0.8: short})
 
 
 # ---- What we do not do ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 Experiment."""
 
 import ast
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from biasstudy.campaign import sweep
-from biasstudy.report.shipped import reference, studies
+from biasstudy.report.shipped import recipe, reference, reference_parts, studies
 from biasstudy.study import SETTINGS, study_from
 
 ROOT = Path(__file__).parents[1]
@@ -136,17 +137,26 @@ def test_a_parameter_file_says_all_that_its_notebook_would(path):
 
 
 @pytest.mark.parametrize("study", studies())
-def test_results_that_ship_are_those_of_a_parameter_file(study):
-    """So the command beside them makes them again."""
-    shipped = {o.experiment.id for o in reference(study).outcomes}
-    files = [
-        path for path in (*FILES, *SWEEPS) if yaml.safe_load(path.read_text())["name"] == study
-    ]
-    made = (
-        sweep.read(path).study if path in SWEEPS else study_from(yaml.safe_load(path.read_text()))
-        for path in files
+def test_the_command_of_results_that_ship_plans_exactly_these(study):
+    """So the command beside them makes them again, from a file of the repository."""
+    *python, verb, path = recipe(study).split()
+    assert python == ["python", "-m", "biasstudy"] and verb in ("run", "sweep")
+    file = ROOT / path
+    assert file in FILES + SWEEPS, f"{path} is no parameter file of the repository"
+    planned = (
+        sweep.read(file).study
+        if verb == "sweep"
+        else study_from(yaml.safe_load(file.read_text()), elsewhere=True)
     )
-    assert any(shipped == {e.id for e in mine.experiments} for mine in made)
+    shipped = {o.experiment.id for o in reference(study).outcomes}
+    assert shipped == {e.id for e in planned.experiments}
+    by_variant = {
+        name: {o.experiment.id for o in results.outcomes}
+        for name, results in reference_parts(study).items()
+    }
+    assert by_variant == {
+        name: {e.id for e in experiments} for name, experiments in planned.by_variant().items()
+    }
 
 
 @name
@@ -164,6 +174,33 @@ def test_results_that_ship_are_found_whatever_the_study_is_called(path):
         and "reference_parts(name" not in code
         and "{name}_" not in code
     )
+
+
+def test_the_check_of_a_notebook_names_what_does_not_add_up(tmp_path):
+    from conftest import FLOAT64, tiny
+
+    from biasstudy import Results, run
+    from biasstudy.notebook import check
+
+    results = run(
+        [tiny(seed=s).to_arm(arm) for s in range(2) for arm in ("generated", "none")],
+        numerics=FLOAT64,
+        where=tmp_path,
+    )
+    check(results)
+    good, arm = results.of("generated")[0], results.of("none")[0]
+    short = [{k: v[1:] for k, v in batch.items()} for batch in good.batches]
+    other = good.predicted.copy()
+    other[0, 0, 0] += 1
+    for outcome, words in (
+        (dataclasses.replace(good, predicted=good.predicted[:-1]), "2 generations; expected 3"),
+        (dataclasses.replace(good, counts=good.counts * 2), "200 images in the start; expected"),
+        (dataclasses.replace(good, batches=good.batches[:1]), "has 1 batches; expected 2"),
+        (dataclasses.replace(good, batches=short), "batch 0 of .* has 49 images; expected 50"),
+        (dataclasses.replace(good, predicted=other), "does not share generation 0"),
+    ):
+        with pytest.raises(AssertionError, match=words):
+            check(Results([arm, outcome]))
 
 
 def test_a_notebook_knows_its_own_name():

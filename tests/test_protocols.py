@@ -3,17 +3,22 @@ which order."""
 
 import dataclasses
 from collections import Counter
+from contextlib import closing
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import ARMS, PROTOCOLS, run
+from biasstudy import ARMS, PROTOCOLS, Results, figures, run
 from biasstudy.data.images import REAL
 from biasstudy.data.pools import Member
 from biasstudy.data.real import real_data
+from biasstudy.experiment import Protocol
 from biasstudy.loop.generations import generations
 from biasstudy.loop.protocols import drawn_without_replacement
+from biasstudy.loop.run import open_store
+from biasstudy.measures.drift import drift_band
 
 N, T = 100, 3
 
@@ -239,3 +244,40 @@ def test_a_warm_start_hands_on_the_weights_and_a_cold_one_does_not(store):
         assert plan[0].batch.inputs["state"].inputs["previous"] is None
         if generator:
             assert generator is plan[0].batch.inputs["state"]
+
+
+@pytest.mark.parametrize(
+    ("added", "formula"),
+    [
+        (Protocol(start=True, batches="newest", drawn=True), True),
+        (Protocol(start=True, batches="newest", balanced=True), False),
+    ],
+    ids=["drawn", "balanced"],
+)
+def test_a_protocol_is_added_in_one_line(tmp_path, monkeypatch, added, formula):
+    """From the line to pools, to the table of pools and to the band of drift, or its refusal."""
+    monkeypatch.setitem(PROTOCOLS, "added", added)
+    e = tiny(protocol="added", ratio=1.0, n_generations=T, start="biased", bias=0.6)
+    results = run([e, e.to_arm("resample")], numerics=FLOAT64, where=tmp_path)
+    mine = results.of("generated")[0]
+    with closing(open_store(tmp_path, FLOAT64)) as store:
+        pools = [turn.pool.load() for turn in generations(e, real_data(e), store)]
+    of_start = [int((pool.origin == REAL).sum()) for pool in pools]
+    assert [int(origins.sum()) for origins in mine.origins] == [len(pool) for pool in pools]
+    assert mine.origins[:, :2].sum(1).tolist() == of_start
+    table = figures.pool_table({"": results}).iloc[0].tolist()
+    assert table == [
+        f"{len(pool)}" if t == 0 else f"{len(pool)} ({n})"
+        for t, (pool, n) in enumerate(zip(pools, of_start, strict=True))
+    ]
+    figure, _ = figures.shares(results)
+    bands = [axis.collections for axis in figure.axes]
+    if formula:
+        assert all(bands) and len(drift_band(results.of("resample"))) == 6 * (T + 1)
+        expected = figures.pool_table({"": Results([dataclasses.replace(mine, origins=None)])})
+        assert expected.iloc[0].tolist()[1:] == ["100 (about 50)"] * T, "what is not stored"
+    else:
+        assert not any(bands)
+        with pytest.raises(ValueError, match="no formula for the drift of shares"):
+            drift_band(results.of("resample"))
+    plt.close("all")

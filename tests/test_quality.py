@@ -13,15 +13,7 @@ from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
 from biasstudy.core.counts import largest_remainder
 from biasstudy.measures import quality as q
-from biasstudy.measures.quality import (
-    Sample,
-    fid,
-    kid,
-    matched,
-    nearest_images,
-    precision_recall,
-    quality,
-)
+from biasstudy.measures.quality import Sample, fid, kid, matched, precision_recall, quality
 
 D = 6
 MEASURES = [
@@ -263,16 +255,20 @@ def test_precision_needs_more_than_k_images():
 # ---- Copies --------------------------------------------------------------------------------------
 
 
+def nearest(train, fake, held_out):
+    return q._closer(q._to_nearest(train, fake), q._to_nearest(train, held_out))
+
+
 def test_a_copying_generator_is_found_and_a_perfect_one_is_not():
     train, held_out = real_data(400, 1), real_data(300, 2)
-    assert nearest_images(train, train[::2], held_out) == (1, 0)
-    assert nearest_images(train, (train[::2] + 1e-9).astype(np.float32), held_out).copied_share == 1
-    mixed = nearest_images(train, np.vstack([train[:100], real_data(100, 3) + 50]), held_out)
+    assert nearest(train, train[::2], held_out) == (1, 0)
+    assert nearest(train, (train[::2] + 1e-9).astype(np.float32), held_out).copied_share == 1
+    mixed = nearest(train, np.vstack([train[:100], real_data(100, 3) + 50]), held_out)
     assert mixed.copied_share == 0.5
     rng = np.random.default_rng(4)  # continuous features: no image coincides with another
     train = rng.standard_normal((400, D))
     perfect = [
-        nearest_images(train, rng.standard_normal((200, D)), rng.standard_normal((150, D)))
+        nearest(train, rng.standard_normal((200, D)), rng.standard_normal((150, D)))
         for _ in range(300)
     ]
     share, ratio = np.array(perfect).T
@@ -285,7 +281,7 @@ def test_nearest_distances_are_those_of_a_loop():
     expected = [min(np.linalg.norm(z - t) for t in train) for z in images]
     assert q._to_nearest(train, images) == pytest.approx(expected, rel=1e-9)
     assert q._to_nearest(train + 1e5, images + 1e5) == pytest.approx(expected, rel=1e-6, abs=1e-4)
-    far = nearest_images(train, images, real_data(200, 3))
+    far = nearest(train, images, real_data(200, 3))
     assert far.ratio == pytest.approx(
         np.median(expected) / np.median(q._to_nearest(train, real_data(200, 3)))
     )
@@ -293,16 +289,13 @@ def test_nearest_distances_are_those_of_a_loop():
 
 def test_the_nearest_check_is_nan_without_enough_held_out_images():
     train, fake = real_data(50, 1), real_data(50, 2)
-    few, enough = (
-        nearest_images(train, fake, real_data(98, 3)),
-        nearest_images(train, fake, real_data(99, 3)),
-    )
+    few, enough = (nearest(train, fake, real_data(98, 3)), nearest(train, fake, real_data(99, 3)))
     assert np.isnan(few.copied_share) and few.ratio > 0 and not np.isnan(enough.copied_share)
     assert (
-        np.isnan(nearest_images(train, fake[:0], real_data(99, 3))).all()
-        and np.isnan(nearest_images(train[:0], fake, real_data(99, 3))).all()
+        np.isnan(nearest(train, fake[:0], real_data(99, 3))).all()
+        and np.isnan(nearest(train[:0], fake, real_data(99, 3))).all()
     )
-    assert np.isnan(nearest_images(train, fake, train).ratio)
+    assert np.isnan(nearest(train, fake, train).ratio)
 
 
 # ---- Real images of the start's shares -----------------------------------------------------------
@@ -422,7 +415,7 @@ def test_quality_has_every_measure_of_all_classes_and_groups(case):
         i = matched(real.label, real.group, wanted)
         j = ((fake.label == label) | (label is None)) & ((fake.group == group) | (group is None))
         x, y = real.features[i], fake.features[j]
-        expected = [*kid(x, y), fid(x, y), *precision_recall(x, y), *nearest_images(train, y, x)]
+        expected = [*kid(x, y), fid(x, y), *precision_recall(x, y), *nearest(train, y, x)]
         got = [value(found, name, label, group) for name in MEASURES]
         assert [v.value for v in got] == pytest.approx(expected, nan_ok=True, abs=1e-12)
         assert {v.n for v in got} == {min(len(x), j.sum())}

@@ -54,36 +54,38 @@ _OF_A_STEP = (
 def told_apart(experiments: Sequence[Any], but: tuple[str, ...] = ("seed",)) -> list[str]:
     """What tells experiments apart, in words: "generator gan", "guidance 1.5".
 
-    A field is named where those before it leave two experiments alike, an option by itself.
+    A field is named where those before it leave two experiments alike; of options those that
+    differ.
 
     experiments  Experiments
     but          fields that do not count
-    returns      a text for each, empty where there is nothing to tell or an option is not given
+    returns      a text for each, empty where there is nothing to tell or no option is given
     """
-    choices = [_choices(e, but) for e in experiments]
+    fields = [e.fields() for e in experiments]
     words: list[list[str]] = [[] for _ in experiments]
     alike = [""] * len(experiments)
-    for name in dict.fromkeys(name for given in choices for name in given):
-        finer = [
-            f"{so_far} {given.get(name)!r}" for so_far, given in zip(alike, choices, strict=True)
-        ]
-        if len(set(finer)) > len(set(alike)):
-            alike = finer
-            for mine, given in zip(words, choices, strict=True):
-                mine += [f"{name.split('.')[-1]} {given[name]}"] if name in given else []
+    # how long a model is fitted says least of what it is
+    names = sorted(fields[0] if fields else (), key=lambda n: n.endswith(("_steps", "_batch")))
+    for name in (name for name in names if name not in but):
+        values = [given[name] for given in fields]
+        finer = [f"{before} {_canonical(v)}" for before, v in zip(alike, values, strict=True)]
+        if len(set(finer)) == len(set(alike)):
+            continue
+        alike = finer
+        for mine, value in zip(words, values, strict=True):
+            options = value if isinstance(value, dict) else {name: value}
+            others = [other if isinstance(other, dict) else {name: other} for other in values]
+            mine += [
+                f"{key} {str(chosen).split('/')[-1]}"  # of a file its name
+                for key, chosen in options.items()
+                if any(other.get(key) != chosen for other in others)
+            ]
     return [", ".join(mine) for mine in words]
 
 
-def _choices(e: Any, but: tuple[str, ...]) -> dict[str, Any]:
-    """Fields of an experiment, its options one by one: `generator_options.guidance`."""
-    choices: dict[str, Any] = {}
-    for name, value in e.fields().items():
-        if name not in but:
-            options = value if isinstance(value, dict) else None
-            choices |= (
-                {name: value} if options is None else {f"{name}.{k}": options[k] for k in options}
-            )
-    return choices
+def _canonical(value: Any) -> str:
+    """Equal for equal options in another order."""
+    return str(sorted(value.items())) if isinstance(value, dict) else str(value)
 
 
 def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
@@ -100,7 +102,7 @@ def by_level(parts: Mapping[str, Any]) -> dict[str, dict[float, Any]]:
         outcomes = results.of("generated")
         if outcomes and outcomes[0].experiment.start == "biased":
             e = outcomes[0].experiment
-            same = str(sorted(_choices(e, _ASSIGNED).items()))
+            same = str([_canonical(v) for k, v in e.fields().items() if k not in _ASSIGNED])
             settings.setdefault(same, {})[e.bias] = results
     several = [levels for levels in settings.values() if len(levels) > 1]
     firsts = [next(iter(levels.values())).of("generated")[0].experiment for levels in several]

@@ -250,32 +250,25 @@ def _shuffled(n: int) -> np.ndarray:
 
 
 class Nearest(NamedTuple):
-    copied_share: float
-    ratio: float
-
-
-def nearest_images(train: np.ndarray, fake: np.ndarray, held_out: np.ndarray) -> Nearest:
     """Nearest-training-image check: are generated images closer to the training set than new real
-    images are?
+    images are? d(z) = distance of z to its nearest training image.
 
-    d(z) = distance of z to its nearest training image
-    copied_share = share of generated images with d at or below the 1 % quantile of d(held_out)
-    ratio = median d(fake) / median d(held_out)
+    copied_share   share of generated images with d at or below the 1 % quantile of d(held_out), in
+                   [0, 1]; nan if there are fewer than 99 held-out images: none stands at their 1 %
+                   quantile
+    ratio          median d(fake) / median d(held_out), 0 or more; nan if the latter is 0; both nan
+                   if a set is empty
 
     A perfect generator has copied_share 0.01 on average and ratio 1, one that copies has 1 and 0.
-    Where more than 1 % of held_out coincide with training images, all that coincide count. held_out
-    should have the class and group shares of fake (see `matched`).
+    Where more than 1 % of held_out coincide with training images, all that coincide count. Held-out
+    images are real ones that nobody trained on, in the class and group shares of the generated ones
+    (see `matched`).
 
-    train, fake, held_out  (., D) float    features; held_out: real images that nobody trained on
-    returns  copied_share in [0, 1]   nan if there are fewer than 99 held-out images: none stands at
-             their 1 % quantile
-             ratio 0 or more          nan if the median of d(held_out) is 0; both nan if a set is
-                                      empty
-    raises   ValueError               if features are not finite or differ in D
     source   ours; the quantile is that of a new draw (Weibull plotting position)
     """
-    train, fake, held_out = _features(train, fake, held_out)
-    return _closer(_to_nearest(train, fake), _to_nearest(train, held_out))
+
+    copied_share: float
+    ratio: float
 
 
 def _to_nearest(train: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -398,7 +391,7 @@ def quality(
     """All measures of a batch of generated images: overall, per class and per group.
 
     Names: kid, kid-se, fid, precision, recall, density, coverage, copied-share, nearest-ratio (see
-    kid, fid, precision_recall, nearest_images), and kid-gap = largest minus smallest kid of a
+    kid, fid, precision_recall, Nearest), and kid-gap = largest minus smallest kid of a
     group, positive by chance: read it beside kid-se. Overall: all images (a generated one of
     unclear group too) against real ones of the start's shares. Per class: those told the class,
     against real ones of the class with the start's group shares. Per group: those the probe sees in

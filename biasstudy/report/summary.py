@@ -230,7 +230,7 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
             if not generated:
                 continue
             same, size = (
-                _identity(generated[0].experiment),
+                _written_out(generated[0].experiment),
                 (len(generated), len({o.experiment.arm for o in results.outcomes})),
             )
             if same not in chosen or size > chosen[same][0]:
@@ -238,7 +238,7 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(study, name) for _, study, name in chosen.values()}
 
 
-def _identity(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
+def _written_out(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
     """What an experiment is but for some fields: a default written out, or a quota without a
     filter, makes no other."""
     idle = but if e.filter != "none" else (*but, "shortfall")
@@ -289,7 +289,7 @@ def _protocol(results: Any) -> str:
 
 def _but_protocol(results: Any) -> str:
     """What a setting is, its protocol apart."""
-    return _identity(results.of("generated")[0].experiment, ("protocol", "seed"))
+    return _written_out(results.of("generated")[0].experiment, ("protocol", "seed"))
 
 
 def answer(found: Stored) -> str:

@@ -160,7 +160,7 @@ def sensitivity(results: Results) -> tuple[Figure, pd.DataFrame]:
         axis.set_xlabel("sigma of the noise (pixels 0 to 1)")
         axis.set_xticks(SIGMAS, [f"{sigma:g}" for sigma in SIGMAS], fontsize=7.5)
         axis.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=7, handlelength=1.8
+            loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2, fontsize=7, handlelength=1.8
         )
     return signed(figure, mark_of(results)), table
 

@@ -66,7 +66,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         axis.set_xlabel("made in generation")
         axis.legend(
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.22),
+            bbox_to_anchor=(0.5, -0.25),
             ncols=2,
             fontsize=7,
             columnspacing=0.7,
