@@ -157,9 +157,8 @@ class Experiment:
     )
     labels: str = knob(
         "told",
-        "training label of a generated image: what the generator was told, or what the "
-        "classifier of "
-        "the same generation sees",
+        "training label of a generated image: what the generator was told, or what the classifier "
+        "of the same generation sees",
         among=("told", "classifier"),
     )
     imitate: str = knob(
@@ -204,8 +203,8 @@ class Experiment:
         protocol = PROTOCOLS[self.protocol]
         if protocol.full_batch and self.ratio != 1:
             raise ValueError(
-                f"protocol {self.protocol!r} needs ratio 1: its batch is the whole pool; got "
-                f"ratio {self.ratio}"
+                f"protocol {self.protocol!r} needs ratio 1: its batch is the whole pool; got ratio "
+                f"{self.ratio}"
             )
         if not protocol.fresh and self.fresh_share != 0.5:
             raise ValueError(
@@ -215,9 +214,8 @@ class Experiment:
         if protocol.fresh and self.n_batch and not 0 < self.n_fresh < self.n_batch:
             raise ValueError(
                 "protocol 'fresh' needs images from the reserve and from the generator; "
-                "fresh_share "
-                f"{self.fresh_share} of {self.n_batch} is {self.n_fresh} (none: accumulate; all: "
-                "the arm real)"
+                f"fresh_share {self.fresh_share} of {self.n_batch} is {self.n_fresh} (none: "
+                "accumulate; all: the arm real)"
             )
         if protocol.drawn and self.shortfall == "keep":
             raise ValueError(
@@ -230,9 +228,8 @@ class Experiment:
             )
         if self.start in PRESETS and (self.bias, self.n_thinned) != (PRESETS[self.start], 2):
             raise ValueError(
-                f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; "
-                "got bias "
-                f"{self.bias}, n_thinned {self.n_thinned}"
+                f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got "
+                f"bias {self.bias}, n_thinned {self.n_thinned}"
             )
         if self.fewer and self.ratio:
             raise ValueError(
@@ -255,8 +252,8 @@ class Experiment:
             self._check_pretraining()
         if self.arm in DRIFTING and self.condition == "group":
             raise ValueError(
-                f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are "
-                "told, not drifting"
+                f"the arm {self.arm!r} needs condition 'class'; under 'group' the shares are told, "
+                "not drifting"
             )
         for model in ("generator", "classifier"):
             # more than the first training set holds: no step could see that many images
@@ -267,8 +264,7 @@ class Experiment:
             if self.warm(model) and not self.entry(model).traits.get("warm"):
                 raise ValueError(
                     f"warm_start is {self.warm_start!r}, but {model} {getattr(self, model)!r} has "
-                    "no weights to "
-                    "go on from"
+                    "no weights to go on from"
                 )
         self.dataset_entry.resolve(self.dataset_options)
         for role in ("generator", "classifier", "instrument"):
@@ -280,8 +276,8 @@ class Experiment:
         if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
             raise ValueError(
                 f"pretraining {self.pretraining!r} needs a classifier with weights, the same as "
-                "the instrument; "
-                f"got classifier {self.classifier!r}, instrument {self.instrument!r}"
+                f"the instrument; got classifier {self.classifier!r}, instrument "
+                f"{self.instrument!r}"
             )
         shape, other = (
             getattr(self._model(role), "shape", self.resolved(role))
@@ -291,8 +287,7 @@ class Experiment:
             if shape[name] != other[name]:
                 raise ValueError(
                     f"pretraining {self.pretraining!r} needs the network of the instrument: its "
-                    f"{name} is "
-                    f"{other[name]!r}; got {shape[name]!r} in classifier_options"
+                    f"{name} is {other[name]!r}; got {shape[name]!r} in classifier_options"
                 )
 
     def _check_imitation(self) -> None:
@@ -304,8 +299,7 @@ class Experiment:
         if self.generator in CONTROLS or self.n_batch == 0 or self.n_fresh:
             raise ValueError(
                 f"imitate {self.imitate!r} needs batches that a generator made alone; got "
-                "generator "
-                f"{self.generator!r}, ratio {self.ratio}, protocol {self.protocol!r}"
+                f"generator {self.generator!r}, ratio {self.ratio}, protocol {self.protocol!r}"
             )
 
     # -- what follows from the fields
@@ -363,7 +357,7 @@ class Experiment:
         dataset   the data set, of a generator or filter: one that is told names has them in its
                  options
         raises   ValueError, OSError, ImportError   with one sentence if a file or a package is
-                 missing, damaged or another
+                                                    missing, damaged or another
         """
         if role == "filter":
             options = FILTERS[self.filter].resolve(self.filter_options)
@@ -411,9 +405,8 @@ class Experiment:
         """The experiment of another arm with the same seed, sizes, steps and generation 0.
 
         arm      str          generated (itself); real, resample, none; real-filtered (the reserve
-                 through the same filter); of
-                              the decomposition real-shares, rebalance, real-noise; fewer (parts of
-                              the start alone)
+                              through the same filter); of the decomposition real-shares, rebalance,
+                              real-noise; fewer (parts of the start alone)
         raises   ValueError   for another name, or if this experiment is itself a control
         """
         if arm not in ALL_ARMS:

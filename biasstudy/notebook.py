@@ -36,7 +36,7 @@ def study(namespace: Mapping[str, Any]) -> Study:
     say which names were meant as parameters, so that a misspelt one is refused.
 
     raises   ValueError   with one sentence if a parameter is unknown, wrong or ambiguous, or the
-             data cannot give what is asked
+                          data cannot give what is asked
     """
     quiet()
     cells = [_read(source) for source in namespace.get("In", [])]

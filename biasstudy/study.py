@@ -106,8 +106,7 @@ class Study:
             )
             raise ValueError(
                 f"the reference results hold {len(found)} of the {len(wanted)} experiments asked "
-                "for; "
-                f"they were made at: {'; '.join(settings)}"
+                f"for; they were made at: {'; '.join(settings)}"
             )
         return Results(found, note=stored.note)
 
@@ -162,9 +161,8 @@ class Study:
 def _in_words(e: Experiment) -> str:
     """The setting of an experiment, for a sentence."""
     return (
-        f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator "
-        f"{e.generator}, ratio {e.ratio}, "
-        f"{e.protocol}"
+        f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, "
+        f"ratio {e.ratio}, {e.protocol}"
     )
 
 
@@ -176,7 +174,7 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
                latest}, {protocol: fresh}]
 
     raises   ValueError   with one sentence: unknown name, wrong type, value out of range, unknown
-             arm, no such device
+                          arm, no such device
     """
     own = {f.name for f in fields(Experiment)}
     for name in parameters:

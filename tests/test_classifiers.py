@@ -321,8 +321,8 @@ def _lacks_one(tensors):
         (1000, "net.pth are truncated, altered, or not"),
         (
             [1, 2],
-            "not those of torchvision's squeezenet1_1 .*'features.0.weight' is no tensor, "
-            "expected .64, 3, 3, 3.",
+            "not those of torchvision's squeezenet1_1 .*'features.0.weight' is no tensor, expected "
+            ".64, 3, 3, 3.",
         ),
         (_lacks_one, "'features.0.bias' is no tensor, expected .64,."),
         (lambda tensors: {**tensors, "more": torch.ones(2)}, "'more' is .2,., expected no tensor"),

@@ -16,6 +16,7 @@ from fairlearn.metrics import (
 from sklearn.metrics import accuracy_score
 
 from biasstudy import METRICS
+from biasstudy.measures.floors import floor_of_level
 from biasstudy.measures.metrics import applicable, cells, contrast_weights, measure, refusal
 from biasstudy.measures.metrics.accuracy import (
     accuracy_gap,
@@ -692,3 +693,60 @@ def test_lengths_and_unknown_groups_are_checked():
         asked("accuracy", LABEL, PREDICTED, GROUP - 1, {})
     with pytest.raises(ValueError, match=r"show 2 classes and 2 groups; expected at most \(2, 1\)"):
         asked("demographic-parity", LABEL, PREDICTED, GROUP, {"occurs": np.ones((2, 1), bool)})
+
+
+# ---- Types ---------------------------------------------------------------------------------------
+
+
+def _many():
+    """Three hundred images of 20 classes in 20 groups: cells are numbered up to 399, beyond a
+    byte."""
+    rng = np.random.default_rng(0)
+    label, group = np.arange(400) // 20, np.arange(400) % 20
+    predicted = np.where(rng.random(400) < 0.7, label, rng.integers(0, 20, 400))
+    return label, predicted, group
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint64"])
+def test_any_integers_are_taken_and_give_the_same_values(dtype):
+    label, predicted, group = _many()
+    favoured = np.where((np.arange(20) + np.arange(20)[:, None]) % 3 == 0, 1, -1)
+    known = {
+        "favoured": favoured,
+        "occurs": np.ones((20, 20), bool),
+        "confidence": np.linspace(0.2, 1, 400),
+        "start_counts": np.ones((20, 20), int),
+        "pool_counts": np.ones((20, 20), int),
+        "unit": np.arange(400),
+    }
+    narrow = [values.astype(dtype) for values in (label, predicted, group)]
+    for name in applicable("crossed", True):
+        wide = measure(name, label, predicted, group, design="crossed", biased=True, known=known)
+        same = measure(name, *narrow, design="crossed", biased=True, known=known)
+        assert np.array_equal([v.value for v in wide], [v.value for v in same], equal_nan=True), (
+            name
+        )
+    assert np.array_equal(
+        contrast_weights(label, group, favoured), contrast_weights(narrow[0], narrow[2], favoured)
+    )
+    floors = [
+        floor_of_level("accuracy-gap", *arrays, n_permutations=20).values
+        for arrays in ((label, predicted, group), narrow)
+    ]
+    assert (floors[0] == floors[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "seen"),
+    [
+        (np.array(["cat"] * 400), "label must be whole numbers in one row; got <U3 .400,. such as"),
+        (np.arange(400) / 20, "got float64 .400,. such as 0.0"),
+        (np.array([None] * 400), "got object"),
+        (np.zeros((400, 2), int), "got int64 .400, 2."),
+    ],
+)
+def test_text_and_fractions_are_refused_in_one_sentence(bad, seen):
+    _, predicted, group = _many()
+    with pytest.raises(ValueError, match=seen) as error:
+        measure("accuracy", bad, predicted, group, design="crossed", biased=False, known={})
+    assert "\n" not in str(error.value)

@@ -195,11 +195,9 @@ def test_the_sentence_counts():
     )
     assert answer(found) == (
         "It depends: of 5 settings on 2 data sets (n = 6 seeds each, 7 experiments), adding "
-        "generated images amplified the "
-        "bias of later classifiers in 2 (1 of them because the images are generated; 1 after "
-        "correction for all 5; 1 shown on "
-        "the logit scale, too; of the 2 with an accuracy curve 1 shown beyond the loss of "
-        "accuracy), reduced it in 1, "
+        "generated images amplified the bias of later classifiers in 2 (1 of them because the "
+        "images are generated; 1 after correction for all 5; 1 shown on the logit scale, too; of "
+        "the 2 with an accuracy curve 1 shown beyond the loss of accuracy), reduced it in 1, "
         "changed nothing beyond 0.02 in 2, and 0 cannot be told."
     )
     assert answer(planted([("cannot tell", {})])).startswith("In no setting so far")

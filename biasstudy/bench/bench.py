@@ -390,10 +390,9 @@ def experiment(quick: bool) -> Experiment:
 def generation_split(e: Experiment, numerics: Numerics) -> Report:
     """Seconds of an experiment in a store of its own, from `run` to the table of metrics, by part.
 
-    fit           its classifiers and generators         instruments   the fixed classifiers, fitted
-                  once per data set
-    sample        generated images, sample grid          filter        judging and choosing
-                  candidates
+    fit           its classifiers and generators         instruments the fixed classifiers, fitted
+                                                         once per data set
+    sample        generated images, sample grid          filter judging and choosing candidates
     probe         classes and groups told of the batches, and predictions for the test images
     quality       features of images and distances between them
     measure       the table of metrics

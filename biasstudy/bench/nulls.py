@@ -83,8 +83,8 @@ def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What the null experiments say, in words."""
     means, studies, drifted = mean_changes(tables["changes"]), tables["aa"], tables["drift"]
     lines = [
-        f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
-        f"n = {row.n} seeds"
+        f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], n "
+        f"= {row.n} seeds"
         for row in means.itertuples()
     ]
     low, high = stats.binomtest(alarms(studies), len(studies)).proportion_ci(LEVEL)
@@ -93,12 +93,10 @@ def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     return [
         *lines,
         f"A/A: {alarms(studies)} of {len(studies)} studies called a change, "
-        f"{alarms(studies) / len(studies):.3f} "
-        f"[{low:.3f}, {high:.3f}]",
+        f"{alarms(studies) / len(studies):.3f} [{low:.3f}, {high:.3f}]",
         f"drift: sd over seeds / formula {ratio.mean():.3f} on average ({ratio.min():.2f} to "
-        f"{ratio.max():.2f} over "
-        f"{len(drifted)} shares), shift / standard error {t.abs().max():.1f} at most, n = "
-        f"{drifted.n.max()} seeds",
+        f"{ratio.max():.2f} over {len(drifted)} shares), shift / standard error "
+        f"{t.abs().max():.1f} at most, n = {drifted.n.max()} seeds",
     ]
 
 

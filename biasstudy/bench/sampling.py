@@ -236,8 +236,8 @@ def write(
         table.round(4).to_string(index=False),
         f"fewest steps within 2 standard errors of {table.steps.iloc[-1]}, or better: "
         f"{about['fewest']}",
-        "images/s beside the pipeline of diffusers, same network and steps: "
-        f"{beside['ratio']:.2f} times"
+        f"images/s beside the pipeline of diffusers, same network and steps: {beside['ratio']:.2f} "
+        "times"
         + (f"; both compiled: {beside['ratio, both compiled']:.2f}" if numerics.compile else ""),
         str(folder),
     ]

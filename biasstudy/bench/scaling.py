@@ -109,8 +109,7 @@ def scaling_sentences(report: Report) -> list[str]:
     """The growth in sentences."""
     lines = [
         f"seconds of an experiment (mixture, ridge) on {place(report)}; load of the machine "
-        f"{report['load']:.1f}; median "
-        f"of {report['repeats']}"
+        f"{report['load']:.1f}; median of {report['repeats']}"
     ]
     for name, growth in report["growth"].items():
         seconds = ", ".join(f"{n:,}: {s['median']:.3g}" for n, s in growth["seconds"].items())

@@ -15,8 +15,7 @@ def table(report: Report) -> str:
     lines = [
         f"biasstudy {found.get('biasstudy', '')} bench on {place(report)}",
         f"{found['processor']}; torch {found.get('torch', '')}; load of the machine "
-        f"{report['load']:.1f}; median (lowest-"
-        f"highest) of {report['repeats']} repeats",
+        f"{report['load']:.1f}; median (lowest-highest) of {report['repeats']} repeats",
         "",
     ]
     for kind, rate in report["matmul"].items():
@@ -34,8 +33,7 @@ def table(report: Report) -> str:
 def _models(report: Report) -> list[str]:
     rows = [
         f"images/s at {'x'.join(map(str, report['image']))}; fitting: {report['pool']} in the "
-        "pool; sampling, predicting: "
-        f"{report['sample']} at a time",
+        f"pool; sampling, predicting: {report['sample']} at a time",
         f"{'':26} {'batch':>5}  {'fitting':26} {'MFLOP/image':>11} {'of peak':>11} {'MB':>5}  "
         "sampling, predicting",
     ]
@@ -55,8 +53,8 @@ def _models(report: Report) -> list[str]:
         *rows,
         "batch all: the whole fit, which has no steps. MFLOP: products and convolutions of an "
         "optimiser step.",
-        f"MB: most memory of a process of its own during the fit ({report['memory_mb']:.0f} "
-        "before it).",
+        f"MB: most memory of a process of its own during the fit ({report['memory_mb']:.0f} before "
+        "it).",
         "",
     ]
 
@@ -65,8 +63,8 @@ def _loop(report: Report) -> list[str]:
     loop, e = report["loop"], report["loop"]["experiment"]
     rows = [
         f"one experiment: {e['generator']} {e['generator_steps']} steps, {e['classifier']} "
-        f"{e['classifier_steps']} steps, "
-        f"filter {e['filter']}, n_real {e['n_real']}, ratio {e['ratio']}, T = {e['n_generations']}"
+        f"{e['classifier_steps']} steps, filter {e['filter']}, n_real {e['n_real']}, ratio "
+        f"{e['ratio']}, T = {e['n_generations']}"
     ]
     rows += [
         f"  {part:12} {s:9.3f} s {s / loop['wall']:7.1%}" for part, s in loop["seconds"].items()

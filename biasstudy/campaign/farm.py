@@ -44,11 +44,10 @@ def sweep_text(report: SweepReport, plan: Plan, workers: int) -> str:
     n, beside = report.finished, workers * report.seconds - report.stage_seconds
     lines = [
         f"{n} experiments finished in {duration(report.seconds)} with {workers} "
-        f"worker{'s' * (workers > 1)}"
-        f" ({n / report.seconds * 3600:.0f} per hour); {report.computed} stages took "
-        f"{duration(report.stage_seconds)}, "
-        f"all else {beside / max(1, n):.2f} s per experiment; {report.died} times a process died "
-        "and was replaced"
+        f"worker{'s' * (workers > 1)} ({n / report.seconds * 3600:.0f} per hour); "
+        f"{report.computed} stages took {duration(report.stage_seconds)}, all else "
+        f"{beside / max(1, n):.2f} s per experiment; {report.died} times a process died and was "
+        "replaced"
     ]
     for id, last in report.failed.items():
         e = plan.jobs[id].experiment
@@ -188,8 +187,7 @@ class Farm:
         elif state == "done":
             self.report.failed[name] = [
                 "the worker computed other stages or wrote them elsewhere: has it this version of "
-                "the "
-                "package, and the same folder of results?"
+                "the package, and the same folder of results?"
             ]
         elif state == "unwritable":  # so it would be for any other
             self.full = found["why"]
@@ -262,8 +260,7 @@ class Farm:
         said += "" if self.known else " and what was never timed"
         return (
             f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} "
-            "running, "
-            f"{len(self.report.failed)} "
+            f"running, {len(self.report.failed)} "
             f"failed{said if self.known or self.left < self.missing else ''}"
         )
 

@@ -52,7 +52,7 @@ def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool =
     changes    parameters of the base that are changed
     elsewhere  other machines compute: the device need not be here
     raises    ValueError, OSError   with one sentence: unknown key or axis, no values, a combination
-              that cannot be
+                                    that cannot be
     """
     file = read_parameters(path)
     if (
@@ -243,7 +243,7 @@ def plan_of(
     """The stages of every experiment of a study.
 
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
-             cannot give what is asked
+                                                      cannot give what is asked
     """
     from ..core.store import needed_by
     from ..data.real import real_data

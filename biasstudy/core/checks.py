@@ -20,6 +20,23 @@ def shown(value: Any) -> str:
     return " ".join(_SHOWN.repr(value).split())
 
 
+def whole_numbers(name: str, values: Any) -> np.ndarray:
+    """The values as int64, whatever integers they are.
+
+    values   (N,) of any integer type, or bool
+    raises   ValueError   says what was seen, if they are text or fractions, or not in one row
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.dtype.kind not in "iub" and array.size):
+        raise ValueError(
+            f"{name} must be whole numbers in one row; got {array.dtype} {array.shape}"
+            + (f" such as {shown(array.ravel()[:1].tolist()[0])}" if array.size else "")
+        )
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit 64 bits with a sign; got {array.max()}")
+    return array.astype(np.int64)
+
+
 def listed(names: Any) -> str:
     return ", ".join(map(str, names))
 
@@ -47,8 +64,8 @@ def checked(name: str, value: Any, expected: Any) -> Any:
         else ""
     )
     raise ValueError(
-        f"{name} must be {_TYPE_NAMES.get(expected, expected.__name__)}; "
-        f"got {type(value).__name__} {shown(value)}{hint}"
+        f"{name} must be {_TYPE_NAMES.get(expected, expected.__name__)}; got "
+        f"{type(value).__name__} {shown(value)}{hint}"
     )
 
 
@@ -109,7 +126,7 @@ def parse_yaml(text: str | bytes, where: str) -> Any:
 
     where    the file or option that it comes from, for the sentence
     raises   ValueError   with line and column: not UTF-8, not YAML, a key twice in one mapping, a
-             tag such as !!python
+                          tag such as !!python
     """
     import yaml
 

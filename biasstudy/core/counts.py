@@ -9,7 +9,7 @@ def largest_remainder(shares: np.ndarray, n: int) -> np.ndarray:
     shares   (K,) float    non-negative, not all zero; normalised here
     n        int
     returns  (K,) int64    floor of the quota, the rest by largest remainder; ties go to the lower
-             index
+                           index
     source   Hamilton's method of apportionment
     """
     quota = n * np.asarray(shares, float) / np.sum(shares)
@@ -25,7 +25,7 @@ def spread(counts: np.ndarray) -> np.ndarray:
 
     counts   (K,) int
     returns  (sum(counts),) int64   so the told label of image i hardly depends on how many images
-             are asked for
+                                    are asked for
     """
     counts = np.asarray(counts)
     n, due, out = int(counts.sum()), np.zeros(len(counts)), np.empty(int(counts.sum()), np.int64)

@@ -77,7 +77,7 @@ class Registry(Mapping[str, Entry]):
 
         name     str    lower case, hyphens
         version  int    raise it when results change: stored stages of the older version are then
-                 not used
+                        not used
         traits          what the package must know without building one (design of a metric, for
                         example)
         raises   ValueError   if another thing has that name

@@ -47,7 +47,7 @@ def headline_weights(outcomes: list[Any]) -> np.ndarray:
 
     outcomes  of one arm, one per seed
     returns   (n_seeds, N) float   nan rows where an unbiased start has only one seed: nothing ranks
-              the groups
+                                   the groups
     """
     first = outcomes[0]
     if first.biased:
@@ -189,7 +189,7 @@ def excess(results: Any, generation: int = -1) -> Estimate:
     Classifiers of the arm `fewer` saw 1 to 1/8 of the start: points (a_j, M_j), means over seeds.
     Between the two points around a, the accuracy of the arm `generated`,  c = (1 - l) M_j + l
     M_(j+1),  l = (a_j - a)/(a_j - a_(j+1)),  and each seed's remaining difference in accuracy
-              counts with the slope between the points:
+                                              counts with the slope between the points:
 
         E_s = M_s - (1 - l) M_js - l M_(j+1)s - (M_j - M_(j+1))/(a_j - a_(j+1)) (a_s - (1 - l) a_js
         - l a_(j+1)s)
@@ -198,7 +198,7 @@ def excess(results: Any, generation: int = -1) -> Estimate:
     the last slope goes on.
 
     returns  Estimate   a secondary result: interval only; all nan if a lies below all points: more
-             parts are needed
+                        parts are needed
     raises   ValueError   if an arm is missing, or the points do not differ in accuracy
     """
     first, second = results.of("generated"), results.of("fewer")

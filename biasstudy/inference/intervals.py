@@ -56,7 +56,7 @@ def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.n
     of 1/a removed: E[1/a] is (n - 1)/(n - 3) times too large.
 
     per_unit  (..., n_seeds, n_units) float   contribution of each test unit to D_s; at least two
-              seeds
+                                              seeds
     stratum   (n_units,) int                  units are resampled within strata
     returns   mean, se, df   (...) each; df is inf where var(D) is 0 and n > 3
     source    ours; coverage simulated in the tests

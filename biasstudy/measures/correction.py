@@ -56,9 +56,8 @@ class FavouredShare:
     images n that it rests on.
 
     deviations   (B,) float   what value was off in replicates. Calls with one seed and one
-                 confusion meet the same errors of
-                              the probe, so the spread of a difference of deviations is that of a
-                              difference of values
+                              confusion meet the same errors of the probe, so the spread of a
+                              difference of deviations is that of a difference of values
     """
 
     value: float
@@ -98,10 +97,9 @@ def corrected_shares(
     n_boot     int               replicates, at least 40
     level      float             of the intervals, in (0, 1)
     returns    Shares            nan where a group does not occur in the class, where n = 0, and
-               where less than one image
-                                 seems to show the class
+                                 where less than one image seems to show the class
     raises     ValueError        for other shapes, negative counts, or a group that occurs but has
-               no test image
+                                 no test image
     source     ours; metrics.md, section 7 (idea of CLEAM); estimator and interval chosen by
                simulation, see the tests
     """

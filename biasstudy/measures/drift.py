@@ -54,7 +54,7 @@ def drift_variance(
                      leading axis over t = 0..T
     returns          pool (T + 1, ...), batch (T + 1, ...): variances in generations 0..T
     raises           ValueError   for a protocol without a formula, see `has_formula`, or sizes that
-                     it does not allow
+                                  it does not allow
     source           `replace`, `accumulate`, `latest`: metrics.md, section 10; the others ours; all
                      by brute simulation in the tests
     """
@@ -124,8 +124,8 @@ def drift_of(o: Any, of: str = "batch") -> tuple[np.ndarray, np.ndarray]:
 
     o        Outcome with batches
     returns  mean (T', S), variance (T', S)   T batches or T + 1 pools; S groups, then the favoured
-             cells of a biased start; variance of the truth is 0 under condition group: the shares
-             are told
+                                              cells of a biased start; variance of the truth is 0
+                                              under condition group: the shares are told
     raises   ValueError   for a protocol without a formula, see `has_formula`
     """
     e, n, hits = o.experiment, o.counts.sum(1), _hits(o)
@@ -165,7 +165,7 @@ def drift_band(outcomes: list[Any], of: str = "batch") -> pd.DataFrame:
               over seeds, the band is 95 % (normal, from exact variances); sd / sqrt(number of
               seeds) is that of the mean over seeds
     raises    ValueError   where nothing was added, for another `of`, or a protocol without a
-              formula
+                           formula
     """
     if of not in ("pool", "batch"):
         raise ValueError(f"of must be 'pool' or 'batch'; got {of!r}")

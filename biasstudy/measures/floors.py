@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.checks import whole_numbers
 from . import LEVEL
 from .metrics import gap, measure, min_over_max, rate
 
@@ -100,15 +101,18 @@ def floor_of_level(
     label, group    (N,) int               of the test images
     predicted       (N,) or (R, N) int     of one generation
     unit            (N,) int               photograph of each image, if each is shown in every
-                    group; else None
+                                           group; else None
     known           by keyword             what metrics may ask for, such as occurs (K, G) and
-                    favoured (K, G); see `metrics`
+                                           favoured (K, G); see `metrics`
     returns         Floor                  nan where the metric is undefined
     raises          ValueError             if no class (or photograph) has two groups, or the metric
-                    has several values
+                                           has several values
     source          ours; metrics.md, section 10, by simulation in the tests
     """
-    predicted, stratum = np.atleast_2d(predicted), label if unit is None else unit
+    label, group = whole_numbers("label", label), whole_numbers("group", group)
+    rows = np.atleast_2d(predicted)
+    predicted = np.stack([whole_numbers("predicted", row) for row in rows])
+    stratum = label if unit is None else whole_numbers("unit", unit)
     pairs = np.unique(np.stack([stratum, group]), axis=1)[0]
     if len(pairs) == len(np.unique(pairs)):
         raise ValueError(

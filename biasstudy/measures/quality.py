@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.checks import whole_numbers
 from ..core.counts import largest_remainder
 from ..core.seeds import seed_for
 from .metrics import Value
@@ -161,7 +162,7 @@ def fid(real: np.ndarray, fake: np.ndarray) -> float:
 
     real, fake  (M, D), (N, D) float   features
     returns     float, 0 or more       nan if M or N is at most D: the covariance is rank deficient,
-                the bias dominates
+                                       the bias dominates
     raises      ValueError             if features are not finite or differ in D
     source      Heusel et al. 2017, arXiv 1706.08500
     """
@@ -327,14 +328,14 @@ def matched(
     label, group  (M,) int                    class and group of each image
     counts        (n_classes, n_groups) int   wanted proportions; a cell of 0 is left out
     unit          (M,) int                    images of one photograph share it; default: every
-                  image its own
+                                              image its own
     returns       (N,) int, ascending         within a cell, the first in one fixed shuffle; empty
-                  if counts are all 0, or a
-                                              wanted cell has no image
+                                              if counts are all 0, or a wanted cell has no image
     raises        ValueError                  if a count is negative, or a label or group lies
-                  outside counts
+                                              outside counts
     """
-    label, group, counts = np.asarray(label), np.asarray(group), np.asarray(counts)
+    label, group = whole_numbers("label", label), whole_numbers("group", group)
+    counts = np.asarray(counts)
     if counts.ndim != 2 or (counts < 0).any():
         raise ValueError("counts must be a table (n_classes, n_groups) of whole numbers, 0 or more")
     have = _table(label, group, counts.shape)
@@ -398,16 +399,15 @@ def quality(
     the group, against real ones of the group with the start's class shares.
 
     real     Sample                         real images that nobody trained on, groups known; also
-             the held-out set
+                                            the held-out set
     fake     Sample                         the batch
     train    (T, D) float                   features of the training set of the generator
     counts   (n_classes, n_groups) int      images of the start per class and group
     returns  list of (name, Value)          n = images on the smaller side, before the cut to equal
-             size; value nan, with
-                                            its n, where n is below 30 (fid: at most D;
-                                            copied-share: fewer than 99 real)
+                                            size; value nan, with its n, where n is below 30 (fid:
+                                            at most D; copied-share: fewer than 99 real)
     raises   ValueError                     if lengths or D differ, a feature is not finite, or
-             labels lie outside counts
+                                            labels lie outside counts
     """
     x, y, train = _features(real.features, fake.features, train)
     for name, sample in (("real", real), ("generated", fake)):

@@ -56,8 +56,7 @@ def _tally(table: pd.DataFrame) -> str:
     top = table.loc[table.A.abs().idxmax()]
     return (
         f"{len(table)} settings: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, "
-        f"{top.A_high:+.3f}] "
-        f"({_named(top)}); n = {table.n.min()} seeds"
+        f"{top.A_high:+.3f}] ({_named(top)}); n = {table.n.min()} seeds"
     )
 
 
@@ -94,10 +93,8 @@ def _beyond_accuracy(found: Stored) -> str:
     above, below = int((curves.E_low > 0).sum()), int((curves.E_high < 0).sum())
     return (
         f"of {len(curves)} settings with an accuracy curve E is above 0 in {above} and below in "
-        f"{below} "
-        f"({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of the "
-        "amplified settings, "
-        f"{'; '.join(lines) or 'none'}"
+        f"{below} ({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of "
+        f"the amplified settings, {'; '.join(lines) or 'none'}"
     )
 
 
@@ -131,9 +128,8 @@ def _hundreds(found: Stored) -> str:
     outcomes = found.outcomes
     generated = sum(o.experiment.arm == "generated" for o in outcomes)
     return (
-        f"{len(outcomes)} experiments in {len(found.effects)} settings stored, {generated} of "
-        "them with a generator, the "
-        f"others controls; {found.cost.process_hours.sum():.0f} process hours"
+        f"{len(outcomes)} experiments in {len(found.effects)} settings stored, {generated} of them "
+        f"with a generator, the others controls; {found.cost.process_hours.sum():.0f} process hours"
     )
 
 
@@ -193,8 +189,8 @@ def _augmented(found: Stored) -> str:
     for protocol, part in table.groupby("protocol", sort=True):
         count = part.verdict.value_counts()
         lines.append(
-            f"{protocol}: {count.get('amplified', 0)} of {len(part)} amplified, "
-            f"A {part.A.min():+.3f} to {part.A.max():+.3f}"
+            f"{protocol}: {count.get('amplified', 0)} of {len(part)} amplified, A "
+            f"{part.A.min():+.3f} to {part.A.max():+.3f}"
         )
     return f"biased starts, {'; '.join(lines)}; n = {table.n.min()} seeds"
 
@@ -203,22 +199,21 @@ LEDGER = (
     Claim(
         "generated images in training sets may amplify the bias of later classifiers",
         "A > 0: adding generated images widens the accuracy contrast, against retraining alone; "
-        "because they are generated: "
-        "R > 0",
+        "because they are generated: R > 0",
         ("summary", "colorized_mnist", "colorized_mnist_start"),
         _amplifies,
     ),
     Claim(
         "bias of subgroups is another matter than overall performance",
-        "A > 0 on the logit scale as well, and E > 0: beyond what classifiers of fewer real "
-        "images show at equal accuracy",
+        "A > 0 on the logit scale as well, and E > 0: beyond what classifiers of fewer real images "
+        "show at equal accuracy",
         ("summary",),
         _beyond_accuracy,
     ),
     Claim(
         "generator and classifier are trained together, in one loop",
-        "a classifier of the loop that filters generated images moves the contrast beyond what "
-        "its acceptance rates do",
+        "a classifier of the loop that filters generated images moves the contrast beyond what its "
+        "acceptance rates do",
         ("colorized_mnist_filter",),
         _together,
     ),

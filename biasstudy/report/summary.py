@@ -319,15 +319,11 @@ def answer(found: Stored) -> str:
     reduced, unchanged, open_ = (count.get(w, 0) for w in (REDUCED, UNCHANGED, CANNOT_TELL))
     return (
         f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, "
-        f"{len(asked.outcomes)} "
-        "experiments), adding generated images amplified the bias of later classifiers in "
-        f"{len(up)} "
-        f"({int(up.because.sum())} of them because the images are generated; "
-        f"{int((up.A_all < 1 - LEVEL).sum())} after "
-        f"correction for all {len(table)}; {int((up.A_logit_low > 0).sum())} shown on the logit "
-        "scale, too; "
-        f"of the {int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} "
-        "shown beyond the loss of "
-        f"accuracy), reduced it in {reduced}, changed nothing beyond {MARGIN} in {unchanged}, and "
-        f"{open_} cannot be told."
+        f"{len(asked.outcomes)} experiments), adding generated images amplified the bias of later "
+        f"classifiers in {len(up)} ({int(up.because.sum())} of them because the images are "
+        f"generated; {int((up.A_all < 1 - LEVEL).sum())} after correction for all {len(table)}; "
+        f"{int((up.A_logit_low > 0).sum())} shown on the logit scale, too; of the "
+        f"{int(up.E.notna().sum())} with an accuracy curve {int((up.E_low > 0).sum())} shown "
+        f"beyond the loss of accuracy), reduced it in {reduced}, changed nothing beyond {MARGIN} "
+        f"in {unchanged}, and {open_} cannot be told."
     )

@@ -12,14 +12,14 @@ group         (N,) int                  subgroup
 A function names the keywords that it needs, out of these; one without a default must be known:
 
 occurs        (n_classes, n_groups) bool   which groups a class has by design; default: those in the
-              data
+                                           data
 favoured      (n_classes, n_groups) int    1 where a biased start favours the cell, -1 where not, 0
-              where it does not occur
+                                           where it does not occur
 confidence    (N,) float                   probability given to the predicted class, in [0, 1]
 unit          (N,) int                     photograph; images made from the same one share it
 start_counts  (n_classes, n_groups) int    images of the start
 pool_counts   (n_classes, n_groups) int    images of the pool of this generation, by training label
-              and probed group
+                                           and probed group
 
 `refuses` names the designs in which a metric is degenerate, with the reason; `needs` is a tuple out
 of "biased start" and "paired" (every photograph is shown in every group). A rate over no image is
@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...core.checks import whole_numbers
 from ...core.registry import METRICS
 
 
@@ -60,8 +61,13 @@ def values_of(values: np.ndarray, n: np.ndarray | int, of: str) -> list[Value]:
 
 
 def aligned(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
-    """The three arrays; ValueError if their lengths differ or one has a negative entry."""
-    arrays = [np.asarray(x) for x in (label, predicted, group)]
+    """The three arrays as int64, so that no sum or product of them overflows.
+
+    raises   ValueError   if one does not hold whole numbers in one row, their lengths differ, or
+                          one has a negative entry
+    """
+    named = {"label": label, "predicted": predicted, "group": group}
+    arrays = [whole_numbers(name, values) for name, values in named.items()]
     if len({len(x) for x in arrays}) > 1:
         raise ValueError(
             "label, predicted and group must be equally long; got "
@@ -100,8 +106,9 @@ def cells(
     returns  a (n_classes, n_groups) float, NaN where no image; n (n_classes, n_groups) int
     raises   ValueError   if the lengths differ or a label or group is negative or outside `occurs`
     """
+    label, predicted, group = aligned(label, predicted, group)
     shape = shape_of(label, predicted, group, occurs)
-    at, size = np.asarray(label) * shape[1] + group, shape[0] * shape[1]
+    at, size = label * shape[1] + group, shape[0] * shape[1]
     n = np.bincount(at, minlength=size).reshape(shape)
     correct = np.bincount(at, np.equal(label, predicted), minlength=size).reshape(shape)
     return rate(correct, n), n
@@ -116,7 +123,8 @@ def confusion(
     occurs, raises   as in `cells`
     """
     n_classes, n_groups = shape_of(label, predicted, group, occurs)
-    at = (np.asarray(label) * n_groups + group) * n_classes + predicted
+    label, predicted, group = aligned(label, predicted, group)
+    at = (label * n_groups + group) * n_classes + predicted
     return np.bincount(at, minlength=n_classes * n_groups * n_classes).reshape(
         n_classes, n_groups, n_classes
     )
@@ -206,11 +214,11 @@ def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray)
 
     favoured  (n_classes, n_groups) int   1, -1, or 0 for no part in the contrast
     returns   (N,) float                  positive on favoured cells, negative on the others; all
-              nan if no class has both
+                                          nan if no class has both
     """
-    n = np.bincount(label * favoured.shape[1] + group, minlength=favoured.size).reshape(
-        favoured.shape
-    )
+    label, group = whole_numbers("label", label), whole_numbers("group", group)
+    cell = label * favoured.shape[1] + group
+    n = np.bincount(cell, minlength=favoured.size).reshape(favoured.shape)
     up, down = (favoured > 0) & (n > 0), (favoured < 0) & (n > 0)
     both = np.logical_and(up.any(axis=1), down.any(axis=1))
     if not both.any():
@@ -234,8 +242,8 @@ def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | 
         return f"metric {name!r} needs a biased start: an unbiased one favours no group"
     if "paired" in traits.get("needs", ()) and not paired:
         return (
-            f"metric {name!r} needs every photograph in every group: this data set shows each "
-            "in one group only"
+            f"metric {name!r} needs every photograph in every group: this data set shows each in "
+            "one group only"
         )
     return None
 
@@ -255,7 +263,7 @@ def measure(
 
     known    what metrics may ask for by keyword (see above); None where it is not known
     raises   ValueError   with the reason if the metric is degenerate in this design, or with what
-             is not known
+                          is not known
     """
     if reason := refusal(name, design, biased, paired):
         raise ValueError(reason)

@@ -72,7 +72,7 @@ def data_drift(
     mean_at s_at [P_pool(t | a) - P_start(t | a)], over groups that the pool still has
 
     returns  float in [-1, 1], n in images of the pool   nan if the pool is empty or the start has
-             no association
+                                                         no association
     source   ours, after Wang and Russakovsky 2021
     """
     shift = _given_group(pool_counts) - _given_group(start_counts)
@@ -96,7 +96,7 @@ def model_amplification(
     out and pull it below 0: read it beside accuracy.
 
     returns  float in [-1, 1]   nan if no group has test images in all its classes of the pool, or
-             the start has no association
+                                the start has no association
     source   ours, after Wang and Russakovsky 2021
     """
     table = confusion(label, predicted, group, start_counts)

@@ -15,8 +15,8 @@ def _excess(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) ->
     if np.shape(confidence) != np.shape(label) or not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError(
             f"confidence must be {len(label)} probabilities in [0, 1]; got shape "
-            f"{np.shape(confidence)}, "
-            f"values {np.min(confidence, initial=1):.3g} to {np.max(confidence, initial=0):.3g}"
+            f"{np.shape(confidence)}, values {np.min(confidence, initial=1):.3g} to "
+            f"{np.max(confidence, initial=0):.3g}"
         )
     return np.asarray(confidence, np.float64) - np.equal(label, predicted)
 

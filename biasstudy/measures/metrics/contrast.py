@@ -18,7 +18,7 @@ def accuracy_contrast(
     thinned groups of the class. Mean over classes.
 
     returns  float in [-1, 1]   above 0: the start's favourites are recognised better; nan if no
-             class has both
+                                class has both
     source   ours
     """
     return (

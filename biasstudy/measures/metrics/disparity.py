@@ -56,7 +56,7 @@ def disparity(
 
     unit     (N,) int   photograph of each image; default: each image its own
     returns  float up to 0.5   0 on average where all groups are equal, so below 0 at times; nan if
-             fewer than two groups
+                               fewer than two groups
     source   ours: variance components
     """
     n_groups = shape_of(label, predicted, group)[1]
