@@ -428,7 +428,9 @@ def slopes_across_starts(levels: Mapping[float, Any], generation: int = -1) -> d
     raises   ValueError   with fewer than two levels, or seeds that differ
     """
     if len(levels) < 2:
-        raise ValueError(f"convergence needs at least two assigned levels; got {sorted(levels)}")
+        raise ValueError(
+            f"slopes across starts need at least two assigned levels; got {sorted(levels)}"
+        )
     z = np.array(list(levels)) - np.mean(list(levels))
     seeds = {
         (level, arm): [o.experiment.seed for o in results.of(arm)]
