@@ -4,6 +4,7 @@ ledger | report | doctor.
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -19,6 +20,9 @@ BROKEN_PIPE = 141  # what a shell reports of a command whose output nobody reads
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; user errors are one sentence on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale may lack letters that a name has
+            stream.reconfigure(errors="backslashreplace")
     asked = _parser().parse_args(arguments)
     try:
         code = asked.call(asked)

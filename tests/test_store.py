@@ -439,15 +439,16 @@ IN_C_LOCALE = """
 import locale
 from pathlib import Path
 from biasstudy.__main__ import main
-from biasstudy.report.page import write
+from biasstudy.report.page import write_page
 from biasstudy.report.summary import Stored
 from biasstudy.study import read_parameters, study_from
 
 assert locale.getpreferredencoding(False) != "UTF-8", "it tests nothing"
 assert main(["doctor"]) == 0
 assert main(["run", "study.yaml"]) == 0
+print("gr\\u00f6\\u00dfe")
 study = study_from(read_parameters(Path("study.yaml")))
-write(Path("page"), Stored({"gr\\u00f6\\u00dfe": study.split(study.run())}))
+write_page(Path("page"), Stored({"gr\\u00f6\\u00dfe": study.split(study.run())}))
 """
 
 
@@ -474,6 +475,7 @@ def test_text_is_utf8_whatever_the_locale(tmp_path):
     assert ended.returncode == 0, ended.stderr.decode()
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "größe" in page and page.endswith("</html>\n")
+    assert b"gr\\xf6\\xdfe" in ended.stdout, "told as well as this locale can"
 
 
 # ---- Other systems -------------------------------------------------------------------------------

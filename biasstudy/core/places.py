@@ -103,13 +103,13 @@ def home(variable: str, name: str) -> Path:
     raises   ValueError   with one sentence, if there is no home folder to look in
     """
     if os.environ.get(variable):
-        return _in_home(os.environ[variable], variable)
+        return in_home(os.environ[variable], f"set {variable} to a folder")
     for place in _upwards():
         with contextlib.suppress(OSError):  # none there, or not ours to read: another project's
             # bytes: another project's file may have any encoding
             if b'name = "biasstudy"' in (place / "pyproject.toml").read_bytes():
                 return place / name
-    cache = os.environ.get("XDG_CACHE_HOME") or _in_home("~/.cache", variable)
+    cache = os.environ.get("XDG_CACHE_HOME") or in_home("~/.cache", f"set {variable} to a folder")
     return Path(cache) / "biasstudy" / name
 
 
@@ -125,14 +125,18 @@ def _upwards() -> list[Path]:
     return [*around, Path(__file__).resolve().parents[2]]
 
 
-def _in_home(path: str, variable: str) -> Path:
-    """The path, `~` being the user's home."""
+def in_home(path: str, otherwise: str) -> Path:
+    """The path, `~` being the user's home.
+
+    otherwise   what a user without a home folder can do: "set BIASSTUDY_RUNS to a folder"
+    raises      ValueError   with one sentence, if there is no home folder
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
             f"there is no home folder for {path!r} (HOME is not set, and the system does not know "
-            f"this user); set {variable} to a folder"
+            f"this user); {otherwise}"
         ) from error
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import listed
+from ..core.places import in_home
 from ..core.seeds import digest
 
 # endings of the files that are read
@@ -70,7 +71,7 @@ def located(owner: str, model: str, revision: str, download: bool, parts: Sequen
               safetensors
               ValueError          a revision for a folder
     """
-    folder = Path(model).expanduser()
+    folder = in_home(model, "give the folder in full")
     if folder.is_dir():
         if revision:
             raise ValueError(

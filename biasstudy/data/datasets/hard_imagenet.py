@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.checks import listed
-from ...core.places import data_folder
+from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ..images import Dataset, LabeledImages
 from .cues import GROUPS, STRONG, WEAK, Cues, cues_of
@@ -86,8 +86,8 @@ def hard_imagenet(
     _check_options(size, instruments, damaged, ranks)
     names = class_names(classes)
     folders = {
-        "images": data_folder() / Path(images).expanduser(),
-        "masks": data_folder() / Path(masks).expanduser(),
+        "images": data_folder() / in_home(images, "give the option images in full"),
+        "masks": data_folder() / in_home(masks, "give the option masks in full"),
     }
     train, test = (_read(folders, part, names, size, damaged == "skip") for part in PARTS)
     checksum = hashlib.sha256((train.checksum + test.checksum).encode()).hexdigest()

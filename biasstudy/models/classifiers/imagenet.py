@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core.checks import at_least
-from ...core.places import data_folder
+from ...core.places import data_folder, in_home
 from ...core.registry import CLASSIFIERS
 from .networks import Deep, State, called
 
@@ -117,11 +117,9 @@ class Torchvision(Deep):
 
     @property
     def _file(self) -> Path:
-        return data_folder() / (
-            Path(self.weights).expanduser()
-            if self.weights
-            else Path("weights", Path(self._url).name)
-        )
+        if self.weights:
+            return data_folder() / in_home(self.weights, "give the option weights in full")
+        return data_folder() / "weights" / Path(self._url).name
 
     def prepare(self) -> "Torchvision":
         """This model with the sha256 of its file; pretrained weights of torchvision are downloaded
