@@ -391,7 +391,7 @@ def _sampling(asked: argparse.Namespace) -> int:
     command = (
         _command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
     )
-    said = write(
+    sentences = write(
         study.base,
         asked.steps,
         asked.images,
@@ -400,7 +400,7 @@ def _sampling(asked: argparse.Namespace) -> int:
         folder,
         command,
     )
-    print("\n".join(said))
+    print("\n".join(sentences))
     return 0
 
 
@@ -424,14 +424,14 @@ def _ledger(asked: argparse.Namespace) -> int:
     from .report.numbers import rewritten
     from .report.summary import answer, stored
 
-    found = stored()
+    results = stored()
     for path in asked.write:
-        write_text(path, rewritten(read_text(path), found))
-    print(answer(found))
+        write_text(path, rewritten(read_text(path), results))
+    print(answer(results))
     print(
         "\n".join(
             f"\n{row.claim}\n  {row.hypothesis}\n  {row.result}"
-            for row in table(found).itertuples()
+            for row in table(results).itertuples()
         )
     )
     return 0

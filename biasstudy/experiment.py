@@ -279,15 +279,15 @@ class Experiment:
                 f"the instrument; got classifier {self.classifier!r}, instrument "
                 f"{self.instrument!r}"
             )
-        shape, other = (
+        shape, expected = (
             getattr(self._model(role), "shape", self.resolved(role))
             for role in ("classifier", "instrument")
         )
         for name in shape:
-            if shape[name] != other[name]:
+            if shape[name] != expected[name]:
                 raise ValueError(
                     f"pretraining {self.pretraining!r} needs the network of the instrument: its "
-                    f"{name} is {other[name]!r}; got {shape[name]!r} in classifier_options"
+                    f"{name} is {expected[name]!r}; got {shape[name]!r} in classifier_options"
                 )
 
     def _check_imitation(self) -> None:
@@ -418,11 +418,11 @@ class Experiment:
                 )
             if arm == REBALANCE and self.filter not in ("none", REBALANCE):
                 raise ValueError(f"the arm {REBALANCE!r} needs filter 'none'; got {self.filter!r}")
-            made = {
+            changes = {
                 REBALANCE: {"filter": REBALANCE},
                 **{name: {"imitate": copied} for name, copied in IMITATING.items()},
             }
-            return dataclasses.replace(self, **made.get(arm, {}))  # type: ignore[arg-type]
+            return dataclasses.replace(self, **changes.get(arm, {}))  # type: ignore[arg-type]
         if arm == FILTERED and self.filter == "none":
             raise ValueError(f"the arm {FILTERED!r} needs a filter; got filter 'none'")
         changed = self._defaults(

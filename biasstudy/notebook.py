@@ -242,7 +242,8 @@ def _is_executed_again(cell: _Cell, later: list[_Cell]) -> bool:
     """Whether one of the later cells is this one, changed: half of the parameters are assigned
     in the same words."""
     return bool(cell.parameters) and any(
-        2 * len(cell.statements & other.statements) >= len(cell.statements) for other in later
+        2 * len(cell.statements & candidate.statements) >= len(cell.statements)
+        for candidate in later
     )
 
 

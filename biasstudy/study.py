@@ -48,7 +48,9 @@ class Study:
     @property
     def experiments(self) -> list[Experiment]:
         """All variants, all seeds, all arms of each; what several variants share counts once."""
-        return list({e.id: e for mine in self.by_variant().values() for e in mine}.values())
+        return list(
+            {e.id: e for experiments in self.by_variant().values() for e in experiments}.values()
+        )
 
     def by_variant(self) -> dict[str, list[Experiment]]:
         """Experiments of each variant, by its name; several variants may have some in common."""
@@ -95,8 +97,8 @@ class Study:
             )
         stored = reference(self.source.removeprefix("reference:"))
         wanted = {e.id for e in self.experiments}
-        found = [o for o in stored.outcomes if o.experiment.id in wanted]
-        if len(found) < len(wanted):
+        outcomes = [o for o in stored.outcomes if o.experiment.id in wanted]
+        if len(outcomes) < len(wanted):
             settings = sorted(
                 {
                     _in_words(o.experiment)
@@ -105,10 +107,10 @@ class Study:
                 }
             )
             raise ValueError(
-                f"the reference results hold {len(found)} of the {len(wanted)} experiments asked "
-                f"for; they were made at: {'; '.join(settings)}"
+                f"the reference results hold {len(outcomes)} of the {len(wanted)} experiments "
+                f"asked for; they were made at: {'; '.join(settings)}"
             )
-        return Results(found, note=stored.note)
+        return Results(outcomes, note=stored.note)
 
     def stored(self, name: str) -> Any:
         """What a notebook that only reads sums up (summary.Stored): all that ships with the package
@@ -128,9 +130,9 @@ class Study:
 
         parts = {}
         for name, experiments in self.by_variant().items():
-            mine = {e.id for e in experiments}
+            ids = {e.id for e in experiments}
             parts[name] = Results(
-                [o for o in results.outcomes if o.experiment.id in mine], note=results.note
+                [o for o in results.outcomes if o.experiment.id in ids], note=results.note
             )
         return parts
 
@@ -217,7 +219,7 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
 def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:
     """Experiments by what differs between them, "start biased, bias 0.6"; the base alone has the
     empty name."""
-    found: dict[str, Experiment] = {}
+    variants: dict[str, Experiment] = {}
     for change in changes:
         if not isinstance(change, dict) or not change:
             raise ValueError(
@@ -228,10 +230,10 @@ def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]
         name = ", ".join(
             filter(None, (_difference(field, value, changes) for field, value in change.items()))
         )
-        if name in found:
+        if name in variants:
             raise ValueError(f"the variant {name!r} is given twice")
-        found[name] = experiment_from({**base, **change})
-    return found
+        variants[name] = experiment_from({**base, **change})
+    return variants
 
 
 def _difference(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
@@ -239,11 +241,11 @@ def _difference(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
     share not at all."""
     if not isinstance(value, dict):
         return f"{field} {value}"
-    other = [change.get(field) for change in changes]
+    choices = [change.get(field) for change in changes]
     shared = {
         k
         for k, v in value.items()
-        if all(isinstance(options, dict) and options.get(k) == v for options in other)
+        if all(isinstance(options, dict) and options.get(k) == v for options in choices)
     }
     return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
 

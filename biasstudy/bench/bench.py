@@ -103,13 +103,13 @@ def timed(call: Callable[[], Any], device: str, fill: float) -> list[float]:
     started = now(device)
     call()
     n = max(1, round(fill / (now(device) - started)))
-    found = []
+    seconds = []
     for _ in range(REPEATS):
         started = now(device)
         for _ in range(n):
             call()
-        found.append((now(device) - started) / n)
-    return found
+        seconds.append((now(device) - started) / n)
+    return seconds
 
 
 # ---- The device ----------------------------------------------------------------------------------
@@ -133,18 +133,18 @@ def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = 
 
     def rate(kind: torch.dtype, n: int) -> Report:
         a, b = (noise((n, n), Context(numerics), "bench", n, i).to(kind) for i in range(2))
-        out = torch.empty_like(a)
+        product = torch.empty_like(a)
         image, kernel = (
             a.view(1, n, 1, n).to(memory_format=torch.channels_last),
             b[:, :, None, None],
         )
-        ways: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=out)]
+        ways: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=product)]
         if numerics.device == "cpu":
             ways.append(lambda: F.conv2d(image, kernel))
-        found = (
+        rates = (
             spread([2e-9 * n**3 / s for s in timed(way, numerics.device, fill)]) for way in ways
         )
-        return {**max(found, key=lambda r: r["high"]), "size": n}
+        return {**max(rates, key=lambda r: r["high"]), "size": n}
 
     return {
         str(kind).removeprefix("torch."): max(
@@ -168,17 +168,17 @@ def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Re
 def entries(only: Collection[str] = ()) -> list[Entry]:
     """Generators and classifiers to measure: all, or those named; not `reserve`, nor what goes on
     from a model on disk."""
-    found = [
+    models = [
         e
         for r in (GENERATORS, CLASSIFIERS)
         for e in r.values()
         if e.name != "reserve" and "from_disk" not in e.traits
     ]
-    known = [entry.name for entry in found] + [LOOP]
+    known = [entry.name for entry in models] + [LOOP]
     for name in only:
         if name not in known:
             raise ValueError(f"bench cannot measure {name!r}; known: {listed(known)}")
-    return [entry for entry in found if not only or entry.name in only]
+    return [entry for entry in models if not only or entry.name in only]
 
 
 def fit(entry: Entry, options: dict[str, Any], pool: LabeledImages, context: Context) -> State:
@@ -299,10 +299,12 @@ class Operations(TorchDispatchMode):
     flops = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
+            self.flops += flop_registry[func._overloadpacket](
+                *args, **(kwargs or {}), out_val=result
+            )
+        return result
 
 
 def memory_mb(device: str) -> float:
@@ -439,15 +441,15 @@ def parts_of(stage: Stage, numerics: Numerics) -> dict[str, float]:
     if stage.kind.name != "candidates":
         return {PARTS.get(stage.kind.name, stage.kind.name): seconds}
     given, context, device = stage.inputs, Context(numerics), numerics.device
-    made, told, state = stage.load(), given["told"], tensors(given["state"].load())
-    model, label = given["model"].target(**given["options"]), told.label(made.told)
+    candidates, told, state = stage.load(), given["told"], tensors(given["state"].load())
+    model, label = given["model"].target(**given["options"]), told.label(candidates.told)
     judge = given["judge"].load() if given["judge"] else None
     times = [now(device)]
-    model.sample(state, made.told, told.n_fresh, seed=given["seed"], context=context)
+    model.sample(state, candidates.told, told.n_fresh, seed=given["seed"], context=context)
     times.append(now(device))
-    judged = judge(context, made.images, label) if judge else None
+    judged = judge(context, candidates.images, label) if judge else None
     given["filter"].target(
-        made.images, label, judged, np.zeros(len(label)), **given["filter_options"]
+        candidates.images, label, judged, np.zeros(len(label)), **given["filter_options"]
     )
     times.append(now(device))
     sample, chosen = np.diff(times) / (times[-1] - times[0]) * seconds

@@ -199,8 +199,8 @@ def drifts(
     for protocol in protocols or [name for name, data in PROTOCOLS.items() if has_formula(data)]:
         e = replace(base, protocol=protocol, ratio=1.0, condition="class").to_arm("resample")
         outcomes = run([replace(e, seed=base.seed + s) for s in range(n_seeds)]).outcomes
-        found, moments = np.stack([_shares(o) for o in outcomes]), [drift_of(o) for o in outcomes]
-        off = found - np.stack([mean for mean, _ in moments])
+        shares, moments = np.stack([_shares(o) for o in outcomes]), [drift_of(o) for o in outcomes]
+        off = shares - np.stack([mean for mean, _ in moments])
         expected = np.sqrt(np.mean([variance for _, variance in moments], axis=0))
         for s, (metric, group) in enumerate(names_of_shares(outcomes[0])):
             rows += [
@@ -225,8 +225,8 @@ def drifts(
 def _shares(o: Outcome) -> np.ndarray:
     """Shares of groups, and of favoured cells, in every batch, among images with a clear group; (T,
     S)."""
-    told = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
-    return np.array([counted_shares(counts, o.favoured) for counts in told])
+    tables = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
+    return np.array([counted_shares(counts, o.favoured) for counts in tables])
 
 
 # ---- The figure ----------------------------------------------------------------------------------
@@ -251,22 +251,22 @@ def null_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.9))
     means = mean_changes(changed)
     for i, (null, style) in enumerate(_NULL_STYLE.items()):
-        mine = means[means.null == null]
-        at = np.arange(len(mine)) + 0.16 * (2 * i - 1)
+        null_means = means[means.null == null]
+        at = np.arange(len(null_means)) + 0.16 * (2 * i - 1)
         seeds = changed[(changed.null == null) & (changed.generation == changed.generation.max())]
-        for x, metric in zip(at, mine.metric, strict=True):
+        for x, metric in zip(at, null_means.metric, strict=True):
             values = seeds[seeds.metric == metric].change
             left.plot(
                 np.full(len(values), x), values, ".", color=style["color"], alpha=0.25, markersize=3
             )
         left.errorbar(
             at,
-            mine["mean"],
-            [mine["mean"] - mine.low, mine.high - mine["mean"]],
+            null_means["mean"],
+            [null_means["mean"] - null_means.low, null_means.high - null_means["mean"]],
             fmt=style["marker"],
             color=style["color"],
             capsize=3,
-            label=f"{null}, n = {mine.n.max()}",
+            label=f"{null}, n = {null_means.n.max()}",
         )
     left.axhline(0, color="#999999", linewidth=0.8)
     left.set_xticks(range(len(CHANGES)), ["accuracy", "gap", "contrast"])
@@ -323,12 +323,12 @@ def write_nulls(studies: int, seeds: int, drift: int, folder: Path) -> list[str]
         write_text(folder / f"nulls-{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     with replacing(folder / "nulls.png") as file:
         null_figure(tables).savefig(file)
-    said = null_sentences(tables)
+    sentences = null_sentences(tables)
     about = {
         "command": f"python -m biasstudy nulls --studies {studies} --seeds {seeds} --drift {drift}",
-        "said": said,
+        "said": sentences,
         "seconds": round(time.time() - started),
         **environment(),
     }
     write_text(folder / "nulls.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
-    return [*said, str(folder)]
+    return [*sentences, str(folder)]

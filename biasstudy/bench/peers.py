@@ -141,9 +141,9 @@ def drawn_on_the_fly(
     """Batches that the decoder makes, labelled by a classifier."""
     while True:
         with torch.no_grad():
-            x = model.decoder(torch.randn(CLASSIFIER_BATCH, LATENT, device=device)).sigmoid()
-            label = judge(x).argmax(1)
-        yield x, label
+            images = model.decoder(torch.randn(CLASSIFIER_BATCH, LATENT, device=device)).sigmoid()
+            label = judge(images).argmax(1)
+        yield images, label
 
 
 def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
@@ -156,12 +156,12 @@ def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
     compiled = torch.compile(network)
     adam = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     stored = torch.as_tensor(images).to(device)
-    told = torch.arange(len(images), device=device) % 2
+    label = torch.arange(len(images), device=device) % 2
 
     def steps(n: int) -> None:
         for _ in range(n):
             index = torch.randint(len(stored), (RESNET_BATCH,), device=device)
-            x = (
+            pixels = (
                 stored[index]
                 .float()
                 .div_(127.5)
@@ -169,7 +169,7 @@ def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
                 .contiguous(memory_format=torch.channels_last)
             )
             with numerics.autocast():
-                value = F.cross_entropy(compiled(x), told[index])
+                value = F.cross_entropy(compiled(pixels), label[index])
             adam.zero_grad(set_to_none=True)
             value.backward()
             adam.step()
@@ -225,25 +225,28 @@ def our_classifier(
         context.place(module)
 
     def steps(count: int) -> None:
-        made, label, n = [], [], max(CLASSIFIER_BATCH, count * CLASSIFIER_BATCH // passes)
+        chunks, label, n = [], [], max(CLASSIFIER_BATCH, count * CLASSIFIER_BATCH // passes)
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, n, 1024):
-                x = (
+                pixels = (
                     model.decoder(noise((min(1024, n - low), LATENT), context, "draw", low))
                     .sigmoid()
                     .mul(2)
                     .sub(1)
                 )
-                made.append(to_uint8(x))
+                chunks.append(to_uint8(pixels))
                 label.append(
-                    judge(context.pixels(made[-1]).add_(1).div_(2)).argmax(1).cpu().numpy()
+                    judge(context.pixels(chunks[-1]).add_(1).div_(2)).argmax(1).cpu().numpy()
                 )
-        stored, told = context.tensor(np.concatenate(made)), context.tensor(np.concatenate(label))
+        stored, labels = (
+            context.tensor(np.concatenate(chunks)),
+            context.tensor(np.concatenate(label)),
+        )
         batches = Batches(n, CLASSIFIER_BATCH, seed_for("classifier"), context)
 
         def loss(index: Tensor) -> Tensor:
             return F.cross_entropy(
-                network(context.pixels(stored[index]).add_(1).div_(2)), told[index]
+                network(context.pixels(stored[index]).add_(1).div_(2)), labels[index]
             )
 
         our_steps(network, lambda i: (batches(i),), loss, context)(count)
@@ -256,10 +259,10 @@ def our_resnet(images: np.ndarray, context: Context) -> Steps:
     context = replace(context, numerics=replace(context.numerics, compile=True))
     network = context.place(resnet())
     stored, batches = context.tensor(images), Batches(len(images), RESNET_BATCH, 0, context)
-    told = torch.arange(len(images), device=stored.device) % 2
+    label = torch.arange(len(images), device=stored.device) % 2
 
     def loss(index: Tensor) -> Tensor:
-        return F.cross_entropy(network(context.pixels(stored[index])), told[index])
+        return F.cross_entropy(network(context.pixels(stored[index])), label[index])
 
     return our_steps(network, lambda i: (batches(i),), loss, context)
 
@@ -276,20 +279,20 @@ def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[st
     returns  {"vae", "classifier", on CUDA "resnet18"} -> {"usual", "ours": spread in images/s,
              "ratio": of the medians, "ratios": spread of the ratios of neighbouring blocks}
     """
-    found = {}
+    report = {}
     for name in SIZES if numerics.device == "cuda" else ("vae", "classifier"):
         blocks = [
             [apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")]
             for _ in range(REPEATS)
         ]
-        theirs, mine = (spread(rates) for rates in zip(*blocks, strict=True))
-        found[name] = {
-            "usual": theirs,
-            "ours": mine,
-            "ratio": mine["median"] / theirs["median"],
+        usual, ours = (spread(rates) for rates in zip(*blocks, strict=True))
+        report[name] = {
+            "usual": usual,
+            "ours": ours,
+            "ratio": ours["median"] / usual["median"],
             "ratios": spread([b / a for a, b in blocks]),
         }
-    return found
+    return report
 
 
 def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
@@ -322,8 +325,10 @@ def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: floa
                 device,
             )
         else:
-            made = drawn_on_the_fly(model.to(device), judge.to(device), device)
-            steps = usual_steps(network, made, lambda x, y: F.cross_entropy(network(x), y), device)
+            batches = drawn_on_the_fly(model.to(device), judge.to(device), device)
+            steps = usual_steps(
+                network, batches, lambda x, y: F.cross_entropy(network(x), y), device
+            )
     batch = SIZES[name]
     few = max(1, int(fill * BATCH / batch))
     steps(2)

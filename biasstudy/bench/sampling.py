@@ -126,15 +126,15 @@ def against_diffusers(
     }
     if numerics.compile:
         ways["diffusers, compiled"] = (_their_seconds, numerics)
-    found: dict[str, Any] = {
+    rates: dict[str, Any] = {
         name: spread([n / s for s in apart(measure, by, steps, n, side, channels, fill)])
         for name, (measure, by) in ways.items()
     }
-    ours = found["ours"]["median"]
-    ratios = {"ratio": ours / found["diffusers"]["median"]}
+    ours = rates["ours"]["median"]
+    ratios = {"ratio": ours / rates["diffusers"]["median"]}
     if numerics.compile:
-        ratios["ratio, both compiled"] = ours / found["diffusers, compiled"]["median"]
-    return {**found, **ratios}
+        ratios["ratio, both compiled"] = ours / rates["diffusers, compiled"]["median"]
+    return {**rates, **ratios}
 
 
 def _our_seconds(
@@ -142,11 +142,11 @@ def _our_seconds(
 ) -> list[float]:
     numerics.apply()
     context, told = Context(numerics), np.arange(n) % 2
-    one = LabeledImages(np.zeros((2, 3, side, side), np.uint8), np.arange(2), np.zeros(2, int))
+    pool = LabeledImages(np.zeros((2, 3, side, side), np.uint8), np.arange(2), np.zeros(2, int))
     model = Diffusion(
         steps=1, batch=2, channels=channels, patch=1, solver="ddim", order=1, sampling_steps=steps
     )
-    state = model.fit(one, one.label, None, seed=0, context=context)
+    state = model.fit(pool, pool.label, None, seed=0, context=context)
     return timed(
         lambda: model.sample(state, told, 0, seed=0, context=context), numerics.device, fill
     )

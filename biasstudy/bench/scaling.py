@@ -80,10 +80,10 @@ def _growth(sizes: Sequence[int], seconds: Any, repeats: int) -> Report:
     per_unit   seconds of one more, between the largest two
     """
     seconds(sizes[0])  # data are read and modules imported
-    found = {n: [seconds(n) for _ in range(repeats)] for n in sizes}
-    (a, b), (s, r) = sizes[-2:], (np.median(found[n]) for n in sizes[-2:])
+    times = {n: [seconds(n) for _ in range(repeats)] for n in sizes}
+    (a, b), (s, r) = sizes[-2:], (np.median(times[n]) for n in sizes[-2:])
     return {
-        "seconds": {n: spread(values) for n, values in found.items()},
+        "seconds": {n: spread(values) for n, values in times.items()},
         "exponent": float(np.log(r / s) / np.log(b / a)),
         "per_unit": float((r - s) / (b - a)),
     }

@@ -5,16 +5,16 @@ from .bench import Report
 
 def place(report: Report) -> str:
     """The same in words."""
-    n, said = report["threads"], " (quick: these numbers say nothing)" if report["quick"] else ""
-    return f"{report['device']}, {report['precision']}, {n} thread{'s' * (n > 1)}{said}"
+    n, caveat = report["threads"], " (quick: these numbers say nothing)" if report["quick"] else ""
+    return f"{report['device']}, {report['precision']}, {n} thread{'s' * (n > 1)}{caveat}"
 
 
 def table(report: Report) -> str:
     """The report as aligned text."""
-    found = report["environment"]
+    environment = report["environment"]
     lines = [
-        f"biasstudy {found.get('biasstudy', '')} bench on {place(report)}",
-        f"{found['processor']}; torch {found.get('torch', '')}; load of the machine "
+        f"biasstudy {environment.get('biasstudy', '')} bench on {place(report)}",
+        f"{environment['processor']}; torch {environment.get('torch', '')}; load of the machine "
         f"{report['load']:.1f}; median (lowest-highest) of {report['repeats']} repeats",
         "",
     ]

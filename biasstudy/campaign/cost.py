@@ -41,13 +41,13 @@ def recipe_of(described: dict[str, Any]) -> Recipe:
     """Recipe of a stage, from what its key is made of."""
     inputs = {name: value for name, value in described["inputs"].items() if name in _SAYS}
     options = inputs.get("options", {})
-    other = {
+    family_inputs = {
         **inputs,
         "options": {name: value for name, value in options.items() if name != "steps"},
     }
     name, family = (
         f"{described['kind']}-{digest([part, described['numerics']], 12)}"
-        for part in (inputs, other)
+        for part in (inputs, family_inputs)
     )
     return Recipe(name, family, options.get("steps", 0))
 
@@ -85,8 +85,8 @@ def stored_costs(root: Path, kinds: Iterable[str]) -> Costs:
     """Medians over stages of these kinds in a store."""
     seconds, sizes = _measured(root, kinds)
     return Costs(
-        {recipe.name: statistics.median(found) for recipe, found in seconds.items()},
-        {recipe.name: statistics.median(found) for recipe, found in sizes.items()},
+        {recipe.name: statistics.median(values) for recipe, values in seconds.items()},
+        {recipe.name: statistics.median(values) for recipe, values in sizes.items()},
     )
 
 
@@ -99,19 +99,19 @@ def add_probe(
     """
     from ..loop.run import run
 
-    found: dict[int, dict[str, float]] = {}
+    medians: dict[int, dict[str, float]] = {}
     for steps in (2, *STEPS):  # the first warms up
         with tempfile.TemporaryDirectory() as folder:
             probes = [_short(e, steps) for e in experiments]
             run(probes, numerics=numerics, where=folder, keep="all", progress=False)
             seconds, sizes = _measured(Path(folder))
-            found[steps] = {
+            medians[steps] = {
                 recipe.family: statistics.median(times) for recipe, times in seconds.items()
             }
             stepped = {recipe.family for recipe in seconds if recipe.steps}
             costs.bytes |= {recipe.family: statistics.median(sizes[recipe]) for recipe in sizes}
     scale = max(1.0, images / IMAGES)
-    few, many = (found[steps] for steps in STEPS)
+    few, many = (medians[steps] for steps in STEPS)
     for family, s in many.items():
         if family.rsplit("-", 1)[0] in PER_IMAGE:
             costs.probed[family] = (s * scale, 0.0)

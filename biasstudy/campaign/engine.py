@@ -179,10 +179,10 @@ def perform_here(task: dict[str, Any]) -> dict[str, Any]:
         child = Child(_one_process(task["numerics"]["threads"]))
     if not child.alive:  # it had nothing to do for a while
         child = Child(_one_process(task["numerics"]["threads"]))
-    found = child.perform(task)
+    outcome = child.perform(task)
     if child.alive:
         _idle.append(child)
-    return found
+    return outcome
 
 
 def _one_process(threads: int) -> dict[str, str]:
@@ -254,8 +254,12 @@ def local(workers: int | None, numerics: Any, per_gpu: int = 1) -> Local:
     if numerics.device == "cuda":
         import torch
 
-        told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = told.split(",") if told else [str(i) for i in range(torch.cuda.device_count())]
+        visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = (
+            visible_devices.split(",")
+            if visible_devices
+            else [str(i) for i in range(torch.cuda.device_count())]
+        )
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

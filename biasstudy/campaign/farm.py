@@ -151,10 +151,10 @@ class Farm:
                 )
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
-        made = self.missing - self.left
+        computed = self.missing - self.left
         self.report.computed, self.report.stage_seconds = (
-            len(made),
-            sum(self.plan.pieces[id].slot.seconds() for id in made),
+            len(computed),
+            sum(self.plan.pieces[id].slot.seconds() for id in computed),
         )
         if self.full:
             raise CannotWrite(self.full)
@@ -256,12 +256,12 @@ class Farm:
             max(self.price.values(), default=UNTIMED),
         )
         rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
-        said = f", about {duration(max(self.ahead, 0.0) / rate)} left"
-        said += "" if self.known else " and what was never timed"
+        forecast = f", about {duration(max(self.ahead, 0.0) / rate)} left"
+        forecast += "" if self.known else " and what was never timed"
         return (
             f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} "
             f"running, {len(self.report.failed)} "
-            f"failed{said if self.known or self.left < self.missing else ''}"
+            f"failed{forecast if self.known or self.left < self.missing else ''}"
         )
 
 

@@ -92,10 +92,10 @@ class Context:
             return algorithm(parameters, lr=rate, **others)
         # SGD does not count its steps
         counted = {} if algorithm is torch.optim.SGD else {"capturable": True}
-        made = algorithm(parameters, lr=rate, **{**others, **counted, "fused": True})
-        for group in made.param_groups:
+        optimizer = algorithm(parameters, lr=rate, **{**others, **counted, "fused": True})
+        for group in optimizer.param_groups:
             group["lr"] = torch.tensor(rate, device=self.numerics.device)
-        return made
+        return optimizer
 
     def recorded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function itself; on CUDA as `Recorded`."""

@@ -28,9 +28,13 @@ def spread(counts: np.ndarray) -> np.ndarray:
                                     are asked for
     """
     counts = np.asarray(counts)
-    n, due, out = int(counts.sum()), np.zeros(len(counts)), np.empty(int(counts.sum()), np.int64)
+    n, due, sequence = (
+        int(counts.sum()),
+        np.zeros(len(counts)),
+        np.empty(int(counts.sum()), np.int64),
+    )
     for i in range(n):
         due += counts / n
-        out[i] = k = int(np.argmax(due))
+        sequence[i] = k = int(np.argmax(due))
         due[k] -= 1
-    return out
+    return sequence

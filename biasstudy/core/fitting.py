@@ -44,8 +44,8 @@ class MovingAverage(AveragedModel):
         torch._foreach_lerp_(
             list(self.module.parameters()), list(model.parameters()), float(weight)
         )
-        for mine, new in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(new)
+        for average, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(new)
         self.n_averaged += 1
 
 
@@ -150,19 +150,19 @@ def _restore(state: Mapping[str, Any], context: Context) -> int:
         return 0
     tensors = load_tensors(stored[32:])
     for name, part in state.items():
-        mine = {
+        part_state = {
             key.removeprefix(f"{name}/"): value
             for key, value in tensors.items()
             if key.startswith(f"{name}/")
         }
         if isinstance(part, torch.optim.Optimizer):
             slots: dict[int, dict[str, Tensor]] = {}
-            for key, value in mine.items():
+            for key, value in part_state.items():
                 index, slot = key.split("/")
                 slots.setdefault(int(index), {})[slot] = value
             part.load_state_dict(
                 {"state": slots, "param_groups": part.state_dict()["param_groups"]}
             )
         else:
-            part.load_state_dict(mine)
+            part.load_state_dict(part_state)
     return int(tensors["step"])

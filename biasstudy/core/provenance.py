@@ -32,12 +32,12 @@ def environment() -> dict[str, Any]:
     whose machine it is."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version(), "processor": _processor()}
+    record = {"python": platform.python_version(), "processor": _processor()}
     for name in ("biasstudy", "torch", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    found["commit"] = _commit()
-    return found
+            record[name] = version(name)
+    record["commit"] = _commit()
+    return record
 
 
 def _processor() -> str:

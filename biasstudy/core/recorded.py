@@ -31,18 +31,22 @@ class Recorded:
         self.graphs: dict[Any, tuple[torch.cuda.CUDAGraph, Sequence[Any], Any]] = {}
 
     def __call__(self, *inputs: Any) -> Any:
-        key = tuple((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in inputs)
+        key = tuple(
+            (value.shape, value.dtype) if isinstance(value, Tensor) else value for value in inputs
+        )
         self.calls[key] += 1
         if self.calls[key] <= WARM:
             return self._aside(inputs)
         if key not in self.graphs:
-            self._record(key, [x.clone() if isinstance(x, Tensor) else x for x in inputs])
-        graph, mine, out = self.graphs[key]
-        for place, x in zip(mine, inputs, strict=True):
-            if isinstance(x, Tensor):
-                place.copy_(x)
+            self._record(
+                key, [value.clone() if isinstance(value, Tensor) else value for value in inputs]
+            )
+        graph, places, output = self.graphs[key]
+        for place, value in zip(places, inputs, strict=True):
+            if isinstance(value, Tensor):
+                place.copy_(value)
         graph.replay()
-        return out.clone() if isinstance(out, Tensor) else out
+        return output.clone() if isinstance(output, Tensor) else output
 
     def _aside(self, inputs: Sequence[Any]) -> Any:
         """Called as it is, but on a stream of its own, as recording demands of the calls before
@@ -50,12 +54,12 @@ class Recorded:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            out = self.function(*inputs)
+            output = self.function(*inputs)
         torch.cuda.current_stream().wait_stream(aside)
-        return out
+        return output
 
     def _record(self, key: Any, mine: Sequence[Any]) -> None:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            out = self.function(*mine)
-        self.graphs[key] = graph, mine, out
+            output = self.function(*mine)
+        self.graphs[key] = graph, mine, output

@@ -42,14 +42,14 @@ class Entry:
     def defaults(self) -> dict[str, Any]:
         """Options with their default values, in the order of the signature."""
         parameters = inspect.signature(self.target).parameters.values()
-        found = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        made = {
+        values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        factories = {
             f.name: f.default_factory
             for f in getattr(self.target, "__dataclass_fields__", {}).values()
         }
         return {
-            name: made[name]() if callable(made.get(name)) else value
-            for name, value in found.items()
+            name: factories[name]() if callable(factories.get(name)) else value
+            for name, value in values.items()
         }
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +100,8 @@ class Registry(Mapping[str, Entry]):
     @functools.cached_property
     def _loaded(self) -> bool:
         module = importlib.import_module(self._module)
-        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{self._module}.{found.name}")
+        for submodule in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self._module}.{submodule.name}")
         return True
 
     def __contains__(self, name: object) -> bool:

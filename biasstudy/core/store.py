@@ -147,11 +147,11 @@ class Slot:
     def provenance(self) -> dict[str, Any]:
         """Seconds, peak memory, versions and hardware of the computation; what is missing, damaged
         or of another type is left out."""
-        told = self.record().get("provenance")
+        provenance = self.record().get("provenance")
         numbers = ("seconds", "peak_memory_mb")
         return {
             name: value
-            for name, value in (told.items() if isinstance(told, dict) else ())
+            for name, value in (provenance.items() if isinstance(provenance, dict) else ())
             if isinstance(value, int | float if name in numbers else str)
         }
 
@@ -544,7 +544,7 @@ def _sync_folder(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     """What a JSON file says; empty if it is missing or damaged."""
     try:
-        told = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}

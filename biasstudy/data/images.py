@@ -76,11 +76,11 @@ class LabeledImages:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as named arrays, for the store."""
-        found = {
+        values = {
             name: getattr(self, name)
             for name in ("images", "label", "group", "origin", "unit", "mask")
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
     def counts(self, n_classes: int, n_groups: int) -> np.ndarray:
         """Images per class and group, (n_classes, n_groups) int64; images of unknown group are not

@@ -366,7 +366,8 @@ class _Stock:
         """counts[k, g] images of each cell after the first offset[k, g], then those after the first
         used[k, g], every T-th first."""
         first, size, rest = (
-            x.sum(1) if self.dataset.paint else x.ravel() for x in (offset, counts, used)
+            cells.sum(1) if self.dataset.paint else cells.ravel()
+            for cells in (offset, counts, used)
         )
         index = []
         for lane, free in self.free.items():

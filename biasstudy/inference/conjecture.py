@@ -126,18 +126,18 @@ def judgements(parts: Mapping[str, Any]) -> dict[tuple[str, str], Judgement]:
     """The judgement of every setting: (setting, "contrast") on A of the last generation, the
     headline; and (setting, "share") on what the first generator makes of the start, among images
     with a clear group (secondary)."""
-    found = {}
+    by_setting = {}
     for setting, levels in by_level(parts).items():
         table = one_step(levels)
         if all(results.of("none") for results in levels.values()):
-            found[setting, "contrast"] = judge(
+            by_setting[setting, "contrast"] = judge(
                 {level: contrast(results, "A") for level, results in levels.items()}
             )
         steps = (table.share_after - table.share_before).groupby(table.assigned)
-        found[setting, "share"] = judge(
+        by_setting[setting, "share"] = judge(
             {float(level): over_seeds(d.to_numpy()) for level, d in steps}
         )
-    return found
+    return by_setting
 
 
 # ---- What we do not do ---------------------------------------------------------------------------

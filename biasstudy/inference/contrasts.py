@@ -74,13 +74,13 @@ def ranked(accuracy: np.ndarray, design: str) -> np.ndarray:
     """
     if design == "crossed":
         accuracy = np.broadcast_to(np.nanmean(accuracy, axis=0), accuracy.shape)
-    out = np.zeros(accuracy.shape, np.int64)
-    for row, line in zip(accuracy, out, strict=True):
+    signs = np.zeros(accuracy.shape, np.int64)
+    for row, line in zip(accuracy, signs, strict=True):
         known = np.flatnonzero(~np.isnan(row))
         order = known[np.argsort(row[known], kind="stable")]
         half = len(order) // 2
         line[order[:half]], line[order[len(order) - half :]] = -1, 1
-    return out
+    return signs
 
 
 def headline(outcomes: list[Any]) -> np.ndarray:
@@ -204,13 +204,13 @@ def excess(results: Any, generation: int = -1) -> Estimate:
     first, second = results.of("generated"), results.of("fewer")
     _check_pairs(first, second, "the excess needs the arms generated and fewer")
     weights = headline_weights(first)
-    ours, theirs = (
+    generated, fewer = (
         np.stack([right_of(o, generation) for o in first]),
         np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))]),
     )
-    order = np.argsort(-theirs.mean((1, 2)), kind="stable")
-    points, a = theirs.mean((1, 2))[order], ours.mean()
-    contrast_at = np.einsum("tsi,si->t", theirs[order], weights) / len(first)
+    order = np.argsort(-fewer.mean((1, 2)), kind="stable")
+    points, a = fewer.mean((1, 2))[order], generated.mean()
+    contrast_at = np.einsum("tsi,si->t", fewer[order], weights) / len(first)
     if points[0] - points[-1] <= 0:
         raise ValueError(f"the arm fewer has one accuracy, {points[0]:.3f}: there is no curve")
     if a < points[-1]:
@@ -223,8 +223,8 @@ def excess(results: Any, generation: int = -1) -> Estimate:
         if gap > 0
         else (0.0, 0.0)
     )
-    mixed = (1 - part) * theirs[order[j]] + part * theirs[order[j + 1]]
-    return estimate_of(first[0], (weights - slope / ours.shape[1]) * (ours - mixed))
+    mixed = (1 - part) * fewer[order[j]] + part * fewer[order[j + 1]]
+    return estimate_of(first[0], (weights - slope / generated.shape[1]) * (generated - mixed))
 
 
 def all_contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
@@ -277,7 +277,7 @@ def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
     """
     unit, stratum = _units(o)
     return two_way_interval(
-        np.stack([np.bincount(unit, x, len(stratum)) for x in per_image]), stratum
+        np.stack([np.bincount(unit, values, len(stratum)) for values in per_image]), stratum
     )
 
 

@@ -72,15 +72,15 @@ def told_apart(experiments: Sequence[Any], but: tuple[str, ...] = ("seed",)) -> 
         if len(set(finer)) == len(set(alike)):
             continue
         alike = finer
-        for mine, value in zip(words, values, strict=True):
+        for phrases, value in zip(words, values, strict=True):
             options = value if isinstance(value, dict) else {name: value}
-            others = [other if isinstance(other, dict) else {name: other} for other in values]
-            mine += [
+            others = [choice if isinstance(choice, dict) else {name: choice} for choice in values]
+            phrases += [
                 f"{key} {str(chosen).split('/')[-1]}"  # of a file its name
                 for key, chosen in options.items()
-                if any(other.get(key) != chosen for other in others)
+                if any(choice.get(key) != chosen for choice in others)
             ]
-    return [", ".join(mine) for mine in words]
+    return [", ".join(phrases) for phrases in words]
 
 
 def _canonical(value: Any) -> str:
@@ -143,8 +143,8 @@ def one_step(levels: Mapping[float, Any]) -> pd.DataFrame:
 def favoured_shares(o: Any) -> np.ndarray:
     """Share of the favoured cells in every batch, among images with a clear group; (T,), nan where
     there is none."""
-    told = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
-    return np.array([favoured_part(counts, o.favoured) for counts in told])
+    tables = [told_counts(b["label"], b["group"], o.favoured.shape)[:, :-1] for b in o.batches]
+    return np.array([favoured_part(counts, o.favoured) for counts in tables])
 
 
 # ---- The transfer map ----------------------------------------------------------------------------
@@ -237,24 +237,24 @@ def fixed_point(found: TransferMap) -> FixedPoint:
              test); coverage in the tests
     """
     n, nan = len(found.step), float("nan")
-    x = np.unique(
+    grid = np.unique(
         np.concatenate([found.before, np.linspace(found.before[0], found.before[-1], 2001)])
     )
-    d = np.array([np.interp(x, found.before, row) for row in found.step])
+    d = np.array([np.interp(grid, found.before, row) for row in found.step])
     mean = d.mean(0)
     falls = np.flatnonzero((mean[:-1] >= 0) & (mean[1:] < 0))
     if not len(falls):
         return FixedPoint(nan, nan, nan, n)
     i = int(falls[0])
-    value = float(x[i] + (x[i + 1] - x[i]) * mean[i] / (mean[i] - mean[i + 1]))
+    value = float(grid[i] + (grid[i + 1] - grid[i]) * mean[i] / (mean[i] - mean[i + 1]))
     if n < 2:
         return FixedPoint(value, nan, nan, n)
     moves = np.abs(mean) > stats.t.ppf(0.5 + LEVEL / 2, n - 1) * d.std(0, ddof=1) / np.sqrt(n)
-    below, above = np.flatnonzero(moves & (x < value)), np.flatnonzero(moves & (x > value))
+    below, above = np.flatnonzero(moves & (grid < value)), np.flatnonzero(moves & (grid > value))
     return FixedPoint(
         value,
-        float(x[below[-1]]) if len(below) else -np.inf,
-        float(x[above[0]]) if len(above) else np.inf,
+        float(grid[below[-1]]) if len(below) else -np.inf,
+        float(grid[above[0]]) if len(above) else np.inf,
         n,
     )
 
@@ -296,10 +296,10 @@ def predicted_shares(
     protocol, fresh = PROTOCOLS[e.protocol], float(e.n_fresh)
     pools, batches, parts = [start], [], []
     for _ in range(generations):
-        made = found.after(pools[-1])
+        batch = found.after(pools[-1])
         images = (e.n_batch - fresh) * found.visible(pools[-1])
-        batches.append(made)
-        parts.append((images * made + fresh * start, images + fresh))
+        batches.append(batch)
+        parts.append((images * batch + fresh * start, images + fresh))
         kept = [(e.n_real * start, np.full_like(start, e.n_real))] if protocol.start else []
         kept += parts if protocol.batches == "all" else parts[-1:]
         pools.append(sum(hits for hits, _ in kept) / sum(size for _, size in kept))
@@ -328,25 +328,29 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
     ]
     for setting, levels in by_level(parts).items():
         table = one_step(levels)
-        found = transfer_map(table)
+        transfer = transfer_map(table)
         seeds = sorted(table.seed.unique())
         wanted, seen = _of_the_map(next(iter(levels.values())).of("generated")[0].experiment), set()
         for o in outcomes:
-            other = o.experiment
-            if other.seed not in seeds or other.id in seen or _of_the_map(other) != wanted:
+            experiment = o.experiment
+            if (
+                experiment.seed not in seeds
+                or experiment.id in seen
+                or _of_the_map(experiment) != wanted
+            ):
                 continue
-            seen.add(other.id)
-            i = seeds.index(other.seed)
-            own = TransferMap(found.before, found.step[i : i + 1], found.clear)
+            seen.add(experiment.id)
+            i = seeds.index(experiment.seed)
+            own = TransferMap(transfer.before, transfer.step[i : i + 1], transfer.clear)
             start, measured = favoured_part(o.counts, o.favoured), favoured_shares(o)
-            _, batches = predicted_shares(own, np.array([start]), other, len(o.batches))
+            _, batches = predicted_shares(own, np.array([start]), experiment, len(o.batches))
             rows += [
                 (
                     setting,
-                    other.protocol,
-                    other.ratio,
-                    other.bias,
-                    other.seed,
+                    experiment.protocol,
+                    experiment.ratio,
+                    experiment.bias,
+                    experiment.seed,
                     t,
                     start,
                     batches[0, t],

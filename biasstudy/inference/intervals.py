@@ -83,7 +83,7 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
     if n < 2:
         nan = float("nan")
         return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, d)
-    mean, se, df = (float(x) for x in two_way(per_unit, stratum))
+    mean, se, df = (float(number) for number in two_way(per_unit, stratum))
     half = stats.t.ppf(0.5 + LEVEL / 2, df) * se
     p = float(2 * stats.t.sf(abs(mean) / se, df)) if se > 0 else float(mean == 0)
     detectable = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * d.std(ddof=1) / np.sqrt(n)

@@ -28,8 +28,8 @@ def bar_of(
     (n_classes,) float64, 0 for a class without images."""
     similarity, bar = by(context, batch.images, batch.label), np.zeros(n_classes)
     for k in np.unique(batch.label):
-        found = np.sort(similarity[batch.label == k])[::-1]
-        bar[k] = found[int(np.ceil(share * len(found))) - 1]
+        similarities = np.sort(similarity[batch.label == k])[::-1]
+        bar[k] = similarities[int(np.ceil(share * len(similarities))) - 1]
     return {"bar": bar}
 
 
@@ -72,8 +72,10 @@ class ClipJudge:
         )
 
         def of(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
-            found = similarity(self.filter_options, context, images)[np.arange(len(label)), label]
-            return found - bar[label]
+            similarities = similarity(self.filter_options, context, images)[
+                np.arange(len(label)), label
+            ]
+            return similarities - bar[label]
 
         return of
 
@@ -95,7 +97,7 @@ def similarity(options: dict[str, Any], context: Context, images: np.ndarray) ->
         context.tensor(np.array(v)).to(context.numerics.dtype)[:, None, None]
         for v in (processor.image_mean, processor.image_std)
     )
-    side, out = model.config.vision_config.image_size, [np.empty((0, len(options["prompts"])))]
+    side, chunks = model.config.vision_config.image_size, [np.empty((0, len(options["prompts"])))]
 
     def direction(found: Any) -> Tensor:
         return F.normalize(found.pooler_output.double(), dim=1)
@@ -104,9 +106,9 @@ def similarity(options: dict[str, Any], context: Context, images: np.ndarray) ->
         words = tokens("clip", tokenizer, options["prompts"]).to(context.numerics.device)
         texts = direction(model.get_text_features(**words))
         for low in range(0, len(images), BATCH):
-            x = scaled(context.pixels(images[low : low + BATCH]), side).clamp(-1, 1)
-            x = ((x + 1) / 2 - mean) / deviation
-            out.append(
-                (direction(model.get_image_features(pixel_values=x)) @ texts.T).cpu().numpy()
+            pixels = scaled(context.pixels(images[low : low + BATCH]), side).clamp(-1, 1)
+            pixels = ((pixels + 1) / 2 - mean) / deviation
+            chunks.append(
+                (direction(model.get_image_features(pixel_values=pixels)) @ texts.T).cpu().numpy()
             )
-    return np.concatenate(out)
+    return np.concatenate(chunks)

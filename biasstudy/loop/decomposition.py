@@ -125,13 +125,13 @@ def contents(
     """
     K, others = len(rates), np.full((len(rates), len(rates)), np.nan)
     for k in np.unique(label):
-        found = most_likely(
+        mixture = most_likely(
             rates, np.bincount(seen[label == k], minlength=K) / np.count_nonzero(label == k)
         )
-        found[k] = 0
-        others[k] = found / found.sum()
+        mixture[k] = 0
+        others[k] = mixture / mixture.sum()
     right, elsewhere = np.diagonal(rates), np.einsum("kj,jk->k", others, rates)
-    out = np.empty(len(label), np.int64)
+    content = np.empty(len(label), np.int64)
     for s in np.unique(stratum):
         cells = [
             np.flatnonzero((stratum == s) & (label == k)) for k in np.unique(label[stratum == s])
@@ -143,10 +143,10 @@ def contents(
         agree = np.array([np.mean(seen[cell] == label[cell]) for cell in cells])
         wrong = not_below_0((right[told] - agree) / (right[told] - elsewhere[told]), n)
         for cell, k, w in zip(cells, told, wrong, strict=True):
-            out[cell] = spread(
+            content[cell] = spread(
                 largest_remainder(w * others[k] + (1 - w) * (np.arange(K) == k), len(cell))
             )
-    return out
+    return content
 
 
 def not_below_0(share: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -170,14 +170,14 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
     places = {
         c: list(np.flatnonzero(label * G + group == c)[::-1]) for c in np.unique(label * G + group)
     }
-    asked, used, out = (
+    asked, used, index = (
         {c: len(p) for c, p in places.items()},
         set[int](),
         np.empty(len(label), np.int64),
     )
     for i, (c, unit) in enumerate(zip(shelf.label * G + shelf.group, shelf.unit, strict=True)):
         if unit not in used and places.get(c):
-            out[places[c].pop()] = i
+            index[places[c].pop()] = i
             used.add(unit)
     for c, left in places.items():
         if left:
@@ -187,7 +187,7 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
                 f"{asked[c] - len(left)}; lower ratio or n_real, train the instruments longer, or "
                 "leave out the arms real-shares and real-noise"
             )
-    return out
+    return index
 
 
 def in_shares(label: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -280,8 +280,8 @@ def shares_found(
             shares,
         )
     errs = told_counts(test.group, said_of_test["told"], (start.shape[1],) * 2)
-    found = corrected_shares(told, errs, start > 0, n_boot=40).share
-    shares = np.where(np.isnan(found).all(1, keepdims=True), shares, np.nan_to_num(found))
+    estimates = corrected_shares(told, errs, start > 0, n_boot=40).share
+    shares = np.where(np.isnan(estimates).all(1, keepdims=True), shares, np.nan_to_num(estimates))
     if not (favoured > 0).any():
         return shares
     wanted = np.clip(favoured_share(told, errs, start > 0, favoured, n_boot=40).value, 0.01, 0.99)

@@ -38,8 +38,8 @@ def outcome_of(
     composed = [composition(now.pool, real, by_id) for now in plan]
     confusion = None
     if not dataset.probe and batches:
-        said = Instruments(e, real, store).probe(real.test).load()["told"]
-        confusion = told_counts(test.group, said, (dataset.n_groups, dataset.n_groups))
+        probed = Instruments(e, real, store).probe(real.test).load()["told"]
+        confusion = told_counts(test.group, probed, (dataset.n_groups, dataset.n_groups))
     results = [stage for now in plan for stage in now.results()]
     return Outcome(
         experiment=e,
@@ -91,7 +91,9 @@ def spurious_of(plan: Sequence[Generation]) -> dict[str, np.ndarray]:
     no masks."""
     values = [[stage.load() for stage in now.spurious] for now in plan]
     names = values[0][0] if values[0] else ()
-    stacked = {name: np.array([[one[name] for one in row] for row in values]) for name in names}
+    stacked = {
+        name: np.array([[arrays[name] for arrays in row] for row in values]) for name in names
+    }
     return stacked | ({"confidence": in_steps(stacked["confidence"])} if stacked else {})
 
 

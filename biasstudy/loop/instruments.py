@@ -73,17 +73,17 @@ def measure_quality(
 ) -> dict:
     """The values of `quality` as arrays: metric (position in NAMES), value, n, label and group (-1:
     all)."""
-    found = quality(
+    values = quality(
         Sample(real, test.label, test.group, test.unit),
         Sample(fake, batch.label, probed["told"]),
         train,
         counts=np.array(counts),
     )
-    where = [[-1 if x is None else x for x in (v.label, v.group)] for _, v in found]
+    where = [[-1 if index is None else index for index in (v.label, v.group)] for _, v in values]
     return {
-        "metric": np.array([NAMES.index(name) for name, _ in found]),
-        "value": np.array([v.value for _, v in found]),
-        "n": np.array([v.n for _, v in found]),
+        "metric": np.array([NAMES.index(name) for name, _ in values]),
+        "value": np.array([v.value for _, v in values]),
+        "n": np.array([v.n for _, v in values]),
         "where": np.array(where),
     }
 

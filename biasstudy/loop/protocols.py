@@ -69,6 +69,6 @@ def drawn_without_replacement(members: list[Member], counts: np.ndarray, seed: i
         chosen[rng.permutation(np.flatnonzero(told == c))[:n]] = True
     split = np.split(chosen, np.cumsum([len(m.conditions) for m in members])[:-1])
     return [
-        Member(m.images, m.came_from, m.conditions[mine], np.flatnonzero(mine), m.probed)
-        for m, mine in zip(members, split, strict=True)
+        Member(m.images, m.came_from, m.conditions[part], np.flatnonzero(part), m.probed)
+        for m, part in zip(members, split, strict=True)
     ]

@@ -191,7 +191,7 @@ class Outcome:
     def _of_masks(self) -> Iterator[dict[str, Any]]:
         for t, r in np.ndindex(self.predicted.shape[:2] if self.spurious else (0, 0)):
             for metric, value in spurious_values(
-                {name: found[t, r] for name, found in self.spurious.items()}, self.label
+                {name: array[t, r] for name, array in self.spurious.items()}, self.label
             ):
                 yield self._row(t, r, "classifier", "test", metric, value)
 

@@ -139,5 +139,7 @@ def space_of(e: Experiment, real: RealData) -> int:
     that may hold its pool; with a filter its candidates as well; and 60 MB for weights, predictions
     and checkpoints."""
     image = 3 * int(np.prod(real.dataset.train.images.shape[2:]))
-    made = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
-    return int(image * sum(made * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
+    n_images = e.n_batch * (2 if e.filter == "none" else 1 + tries_of(e))
+    return (
+        int(image * sum(n_images * (t + 1) + e.n_real for t in range(e.n_generations))) + 60_000_000
+    )

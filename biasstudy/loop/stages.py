@@ -131,7 +131,9 @@ def sample_candidates(
         images.append(sampled)
         asked, accepted = np.concatenate([asked, now]), np.concatenate([accepted, decided])
         position += len(now)
-        seen, kept = (np.bincount(x, minlength=len(quota)) for x in (asked, asked[accepted]))
+        seen, kept = (
+            np.bincount(conditions, minlength=len(quota)) for conditions in (asked, asked[accepted])
+        )
         missing = np.maximum(quota - kept, 0)
         if not missing.any() or position >= limit:
             break
@@ -254,7 +256,7 @@ def measure_spurious(context: Context, *, by: Any, images: LabeledImages) -> dic
     """How a classifier answers noise on and around the masked object, and ablations: see
     `spurious.responses`."""
     assert images.mask is not None, "only asked for where test images have masks"
-    found = responses(
+    answers = responses(
         lambda x: by(context, x), images.images, images.mask, images.label, images.unit
     )
-    return {**found, "confidence": (found["confidence"] * 65535).round() / np.float32(65535)}
+    return {**answers, "confidence": (answers["confidence"] * 65535).round() / np.float32(65535)}

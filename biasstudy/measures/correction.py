@@ -225,7 +225,7 @@ def favoured_share(
     replicates = values[1:]
     low, high = _central(replicates, level)
     half = np.hypot((high - low) / 2, NormalDist().inv_cdf(0.5 + level / 2) * bias)
-    value, low, high = (float(np.clip(values[0] + x, 0, 1)) for x in (0, -half, half))
+    value, low, high = (float(np.clip(values[0] + shift, 0, 1)) for shift in (0, -half, half))
     return FavouredShare(value, low, high, int(sizes.sum()), replicates - replicates.mean())
 
 

@@ -76,16 +76,16 @@ def drift_variance(
         if protocol.drawn:  # n images, or all where there are fewer
             spared = np.maximum(size - n, 0) / np.maximum(size - 1, 1)
             pool = union + (limit - union) / np.maximum(n, 1) * spared
-        made = k[t] - fresh
-        drawn = pool + (limit - pool) / np.maximum(made, 1)
+        n_generated = k[t] - fresh
+        drawn = pool + (limit - pool) / np.maximum(n_generated, 1)
         pools[t], batches[t] = pool, drawn
         # generation 0 trains on the start whether or not it stays
         if protocol.batches == "all" and (protocol.start or t > 0):
-            kept, covariance = size, (size**2 + 2 * size * made) * union
+            kept, covariance = size, (size**2 + 2 * size * n_generated) * union
         else:
             kept, covariance = n if protocol.start else 0 * n, 0 * union
         size = kept + k[t]
-        union = (covariance + made**2 * drawn) / np.maximum(size, 1) ** 2
+        union = (covariance + n_generated**2 * drawn) / np.maximum(size, 1) ** 2
     return pools, batches
 
 
@@ -134,16 +134,16 @@ def drift_of(o: Any, of: str = "batch") -> tuple[np.ndarray, np.ndarray]:
         np.einsum("yg,ygs->ys", within, hits),
         np.einsum("yg,ygs->ys", within, hits * (1 - hits)),
     )
-    made = np.array([np.bincount(batch["label"], minlength=len(n)) for batch in o.batches])
+    n_generated = np.array([np.bincount(batch["label"], minlength=len(n)) for batch in o.batches])
     fresh = getattr(e, "n_fresh", 0) * n / n.sum()
-    k = np.concatenate([made, made[-1:]]) + fresh
+    k = np.concatenate([n_generated, n_generated[-1:]]) + fresh
     pool, batch = drift_variance(
-        PROTOCOLS[e.protocol], p, n[:, None], k[..., None], len(made), fresh[:, None]
+        PROTOCOLS[e.protocol], p, n[:, None], k[..., None], len(n_generated), fresh[:, None]
     )
     weight = (
         np.tile(n / n.sum(), (len(pool), 1))
         if of == "pool"
-        else made / np.maximum(made.sum(1, keepdims=True), 1)
+        else n_generated / np.maximum(n_generated.sum(1, keepdims=True), 1)
     )
     variance = (pool if of == "pool" else batch[:-1]) * (
         e.condition == "class"

@@ -148,11 +148,13 @@ def shuffled(
     """The groups of all images, n times, each time permuted within strata; (n, N)."""
     order = np.argsort(stratum, kind="stable")
     _, first, size = np.unique(stratum[order], return_index=True, return_counts=True)
-    out = np.empty((n, len(group)), group.dtype)
+    groups = np.empty((n, len(group)), group.dtype)
     for s in np.unique(size):
         members = order[first[size == s][:, None] + np.arange(s)]
-        out[:, members] = rng.permuted(np.broadcast_to(group[members], (n, *members.shape)), axis=2)
-    return out
+        groups[:, members] = rng.permuted(
+            np.broadcast_to(group[members], (n, *members.shape)), axis=2
+        )
+    return groups
 
 
 def correct_tables(

@@ -48,16 +48,16 @@ MINIMUM_CLOSE = 99  # held-out images; among fewer, no one stands at the 1 % qua
 
 def _features(*arrays: np.ndarray) -> list[np.ndarray]:
     """The arrays as float64, checked."""
-    found = [np.asarray(a, np.float64) for a in arrays]
-    for a in found:
-        if a.ndim != 2 or a.shape[1] != found[0].shape[1]:
+    features = [np.asarray(a, np.float64) for a in arrays]
+    for a in features:
+        if a.ndim != 2 or a.shape[1] != features[0].shape[1]:
             raise ValueError(
                 "features must be (N, D) with one D; got "
-                f"{' and '.join(str(b.shape) for b in found)}"
+                f"{' and '.join(str(b.shape) for b in features)}"
             )
         if not np.isfinite(a).all():
             raise ValueError("features must be finite; got nan or infinity")
-    return found
+    return features
 
 
 def _blocks(n: int) -> Iterator[slice]:
@@ -409,7 +409,7 @@ def quality(
     raises   ValueError                     if lengths or D differ, a feature is not finite, or
                                             labels lie outside counts
     """
-    x, y, train = _features(real.features, fake.features, train)
+    real_features, fake_features, train = _features(real.features, fake.features, train)
     for name, sample in (("real", real), ("generated", fake)):
         if not len(sample.features) == len(sample.label) == len(sample.group):
             raise ValueError(
@@ -417,35 +417,38 @@ def quality(
                 f"{len(sample.features)}, {len(sample.label)} and {len(sample.group)}"
             )
     counts, told, seen = np.asarray(counts), np.asarray(fake.label), np.asarray(fake.group)
-    real_distance, fake_distance = _to_nearest(train, x), _to_nearest(train, y)
+    real_distance, fake_distance = (
+        _to_nearest(train, real_features),
+        _to_nearest(train, fake_features),
+    )
 
-    found: list[tuple[str, Value]] = []
+    rows: list[tuple[str, Value]] = []
     every_class, every_group = np.arange(counts.shape[0]), np.arange(counts.shape[1])
     for label, group in [
         (None, None),
         *((int(c), None) for c in every_class),
         *((None, int(g)) for g in every_group),
     ]:
-        of, mine = counts.copy(), np.full(len(y), True)
+        of, members = counts.copy(), np.full(len(fake_features), True)
         if label is not None:
             of[every_class != label] = 0
-            mine = told == label
+            members = told == label
         if group is not None:
             of[:, every_group != group] = 0
-            mine = seen == group
-        i, j = matched(real.label, real.group, of, real.unit), np.flatnonzero(mine)
+            members = seen == group
+        i, j = matched(real.label, real.group, of, real.unit), np.flatnonzero(members)
         n = min(len(i), len(j))
-        values = _all_of(x[i], y[j], real_distance[i], fake_distance[j])
-        found += [
+        values = _all_of(real_features[i], fake_features[j], real_distance[i], fake_distance[j])
+        rows += [
             (name, Value(value if n >= MINIMUM else float("nan"), n, label, group))
             for name, value in values.items()
         ]
 
     of_groups = [
-        v for name, v in found if name == "kid" and v.group is not None and not np.isnan(v.value)
+        v for name, v in rows if name == "kid" and v.group is not None and not np.isnan(v.value)
     ]
     gap = float(np.ptp([v.value for v in of_groups])) if len(of_groups) > 1 else float("nan")
-    return [*found, ("kid-gap", Value(gap, sum(v.n for v in of_groups)))]
+    return [*rows, ("kid-gap", Value(gap, sum(v.n for v in of_groups)))]
 
 
 def _all_of(

@@ -95,10 +95,10 @@ def grey_object(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def grey_box(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The bounding box of the object grey, its last row and column included."""
-    out = image.copy()
+    ablation = image.copy()
     if mask.any():
-        out[:, box_of(mask)[0], box_of(mask)[1]] = GREY
-    return out
+        ablation[:, box_of(mask)[0], box_of(mask)[1]] = GREY
+    return ablation
 
 
 def box_of(mask: np.ndarray) -> tuple[slice, slice]:
@@ -113,24 +113,24 @@ def tile(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     right, left, below, above."""
     from scipy import ndimage  # slow to import
 
-    out = image.copy()
+    ablation = image.copy()
     for rows, columns in ndimage.find_objects(ndimage.label(mask)[0]):
         height, width = rows.stop - rows.start, columns.stop - columns.start
         patches = [
-            _beside(out[:, rows], mask[rows], columns, 2),
-            _beside(out[:, :, columns], mask[:, columns], rows, 1),
+            _beside(ablation[:, rows], mask[rows], columns, 2),
+            _beside(ablation[:, :, columns], mask[:, columns], rows, 1),
         ]
         best = max((patch for pair in patches for patch in pair), key=lambda patch: patch[0].size)
         patch, axis, from_end = best
         if not patch.size:
-            out[:, rows, columns] = GREY
+            ablation[:, rows, columns] = GREY
             continue
         n = width if axis == 2 else height
         copies = np.concatenate([patch] * -(-n // patch.shape[axis]), axis=axis)
         # whole copies lie next to the patch
         start = copies.shape[axis] - n if from_end else 0
-        out[:, rows, columns] = copies.take(range(start, start + n), axis=axis)
-    return out
+        ablation[:, rows, columns] = copies.take(range(start, start + n), axis=axis)
+    return ablation
 
 
 def _beside(
@@ -184,7 +184,7 @@ def responses(
     """
     n, s = len(images), len(SIGMAS)
     per_image, shape = s * 2 * TRIALS + len(ABLATIONS), images.shape[1:]
-    found = {
+    answers = {
         "hits": np.zeros((n, s, 2), np.uint8),
         "right": np.zeros((n, len(ABLATIONS)), bool),
         "confidence": np.zeros((n, len(ABLATIONS)), np.float32),
@@ -194,17 +194,17 @@ def responses(
     whole = np.empty((min(step, n), per_image, *shape), np.uint8)
     for low in range(0, n, step):
         part = slice(low, min(low + step, n))
-        made = whole[: part.stop - low]
-        for i, out in enumerate(made, start=low):
-            _disturb(images[i], mask[i], int(unit[i]), seed, out)
-        probability = predict(made.reshape(-1, *shape)).reshape(len(made), per_image, -1)
+        batch = whole[: part.stop - low]
+        for i, versions in enumerate(batch, start=low):
+            _disturb(images[i], mask[i], int(unit[i]), seed, versions)
+        probability = predict(batch.reshape(-1, *shape)).reshape(len(batch), per_image, -1)
         right = probability.argmax(2) == label[part, None]
-        found["hits"][part] = right[:, : -len(ABLATIONS)].reshape(-1, s, 2, TRIALS).sum(3)
-        found["right"][part] = right[:, -len(ABLATIONS) :]
-        found["confidence"][part] = probability[
-            np.arange(len(made)), -len(ABLATIONS) :, label[part]
+        answers["hits"][part] = right[:, : -len(ABLATIONS)].reshape(-1, s, 2, TRIALS).sum(3)
+        answers["right"][part] = right[:, -len(ABLATIONS) :]
+        answers["confidence"][part] = probability[
+            np.arange(len(batch)), -len(ABLATIONS) :, label[part]
         ]
-    return found
+    return answers
 
 
 def _disturb(image: np.ndarray, mask: np.ndarray, unit: int, seed: int, out: np.ndarray) -> None:

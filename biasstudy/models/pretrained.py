@@ -135,14 +135,14 @@ def identified(owner: str, folder: Path, parts: Sequence[str], expected: str) ->
         for name, path in names.items()
         if not any(fnmatch(name, pattern) for pattern in UNREAD)
     }
-    found = digest(
+    checksum = digest(
         {name: _sha256(path.resolve(), path.stat().st_mtime_ns) for name, path in used.items()}
     )
-    if expected not in ("", found):
+    if expected not in ("", checksum):
         raise ValueError(
-            f"{owner}: the model has checksum {found}; the option checksum expects {expected}"
+            f"{owner}: the model has checksum {checksum}; the option checksum expects {expected}"
         )
-    return found
+    return checksum
 
 
 @functools.cache

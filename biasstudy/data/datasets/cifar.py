@@ -133,10 +133,11 @@ def _read(size: int, n_instruments: int) -> tuple[dict, dict, dict, dict[str, tu
     read = {name: pickle.loads(packed, encoding="latin1") for name, packed in content.items()}
     meta = read.pop("meta")
     images = {
-        part: shrunk(found["data"].reshape(-1, 3, SIDE, SIDE), size) for part, found in read.items()
+        part: shrunk(record["data"].reshape(-1, 3, SIDE, SIDE), size)
+        for part, record in read.items()
     }
     fine, coarse = (
-        {part: np.array(found[f"{which}_labels"]) for part, found in read.items()}
+        {part: np.array(record[f"{which}_labels"]) for part, record in read.items()}
         for which in ("fine", "coarse")
     )
     return (

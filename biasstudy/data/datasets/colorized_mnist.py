@@ -105,8 +105,8 @@ def check_files(folder: Path) -> None:
                 f"MNIST is not in {data_folder()}; get it with: python -m biasstudy fetch mnist"
             )
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        if checksum != expected:
             raise ValueError(
                 f"{path} is truncated or altered; delete it and run: python -m biasstudy fetch "
                 "mnist"
@@ -196,7 +196,10 @@ def paint(
     look = np.clip(look, -2, 2)
     color = srgb(LIGHTNESS, CHROMA, hues[group] + 6 * look[:, 0])
     color *= (0.9 + 0.05 * look[:, 1])[:, None] * np.where(group == 0, contrast, 1.0)[:, None]
-    power, out = np.exp(0.2 * look[:, 2]), np.empty((len(images), 3, *images.shape[2:]), np.uint8)
+    power, pictures = (
+        np.exp(0.2 * look[:, 2]),
+        np.empty((len(images), 3, *images.shape[2:]), np.uint8),
+    )
     # in parts, to spare memory
     for part in (slice(low, low + 1024) for low in range(0, len(images), 1024)):
         # (N, 256): strength of each grey level
@@ -205,8 +208,8 @@ def paint(
             stroke, images[part].reshape(len(stroke), -1).astype(np.intp), 1
         )
         painted = strength[:, None, :] * (255 * color[part])[:, :, None]
-        out[part] = (painted + 0.5).astype(np.uint8).reshape(out[part].shape)
-    return out
+        pictures[part] = (painted + 0.5).astype(np.uint8).reshape(pictures[part].shape)
+    return pictures
 
 
 def color_probe(hues: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -66,18 +66,26 @@ def cues_of(
         )
     set_aside = np.concatenate(members)
     fold = np.tile(np.arange(per_class) % FOLDS, n_classes)
-    x, y = described[0][set_aside], label[set_aside]
-    unseen = np.empty((len(y), n_classes))
+    features, classes = described[0][set_aside], label[set_aside]
+    unseen = np.empty((len(classes), n_classes))
     for f in range(FOLDS):
-        unseen[fold == f] = _fitted(x[fold != f], y[fold != f], n_classes, x[fold == f])
-    own = unseen[np.arange(len(y)), y]
-    found = [
-        _fitted(x, y, n_classes, z)[np.arange(len(k)), k]
+        unseen[fold == f] = _fitted(
+            features[fold != f], classes[fold != f], n_classes, features[fold == f]
+        )
+    own = unseen[np.arange(len(classes)), classes]
+    confidences = [
+        _fitted(features, classes, n_classes, z)[np.arange(len(k)), k]
         for z, (_, _, k) in zip(described, (train, test), strict=True)
     ]
-    found[0][set_aside] = own
-    threshold = np.array([np.median(own[y == k]) for k in range(n_classes)])
-    return Cues(found[0], found[1], threshold, set_aside, float((unseen.argmax(1) == y).mean()))
+    confidences[0][set_aside] = own
+    threshold = np.array([np.median(own[classes == k]) for k in range(n_classes)])
+    return Cues(
+        confidences[0],
+        confidences[1],
+        threshold,
+        set_aside,
+        float((unseen.argmax(1) == classes).mean()),
+    )
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, n_classes: int, z: np.ndarray) -> np.ndarray:
@@ -136,14 +144,14 @@ def _described(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
     area = summed(place, CELLS**2, seen)
     all_of_it = np.maximum(seen.sum((1, 2)), 1)[:, None]
-    out = []
+    features = []
     for colour in x.transpose(1, 0, 2, 3):
         total, squares = (summed(place, CELLS**2, seen * colour**power) for power in (1, 2))
         whole = np.repeat(total.sum(1, keepdims=True) / all_of_it, CELLS**2, axis=1)
         # a hidden cell: of the whole
         mean = np.divide(total, area, out=whole, where=area > 0)
         square = np.divide(squares, area, out=mean**2, where=area > 0)
-        out += [mean / 255, np.sqrt(np.maximum(square - mean**2, 0)) / 255]
+        features += [mean / 255, np.sqrt(np.maximum(square - mean**2, 0)) / 255]
     grey, both = x.sum(1), np.zeros(seen.shape, bool)
     down, right = np.zeros_like(grey), np.zeros_like(grey)
     down[:, 1:-1], right[:, :, 1:-1] = grey[:, 2:] - grey[:, :-2], grey[:, :, 2:] - grey[:, :, :-2]
@@ -155,9 +163,9 @@ def _described(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
     steep, flat = 5 * a > 12 * b, 5 * b > 12 * a
     direction = np.where(steep, 0, np.where(flat, 1, np.where((down > 0) == (right > 0), 2, 3)))
     edges = summed(place * 4 + direction, 4 * CELLS**2, strength * both)
-    out.append(np.sqrt(edges / 765 / np.repeat(np.maximum(area, 1), 4, axis=1)))
+    features.append(np.sqrt(edges / 765 / np.repeat(np.maximum(area, 1), 4, axis=1)))
     colour_of = np.arange(n)[:, None, None] * 64 + (
         x[:, 0] // 64 * 16 + x[:, 1] // 64 * 4 + x[:, 2] // 64
     )
-    out.append(np.sqrt(summed(colour_of, 64, seen) / all_of_it))
-    return np.concatenate(out, axis=1)
+    features.append(np.sqrt(summed(colour_of, 64, seen) / all_of_it))
+    return np.concatenate(features, axis=1)

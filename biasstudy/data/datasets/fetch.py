@@ -57,14 +57,14 @@ def hard_imagenet() -> str:
         for name, wnid in data_set.WNIDS.items()
         if (folders["images"] / "train" / wnid).is_dir()
     ]
-    said = []
+    summaries = []
     for part in data_set.PARTS:
-        found, masks, without = data_set.check_layout(folders, part, here or data_set.WNIDS)
-        said.append(
-            f"{part} {len(found):,} photographs, {len(masks):,} masks ({without} without a mask, "
-            f"{len(set(masks) - set(found))} masks without a photograph)"
+        files, masks, without = data_set.check_layout(folders, part, here or data_set.WNIDS)
+        summaries.append(
+            f"{part} {len(files):,} photographs, {len(masks):,} masks ({without} without a mask, "
+            f"{len(set(masks) - set(files))} masks without a photograph)"
         )
-    return f"Hard ImageNet: {len(here)} of 15 classes ({', '.join(here)}): {'; '.join(said)}"
+    return f"Hard ImageNet: {len(here)} of 15 classes ({', '.join(here)}): {'; '.join(summaries)}"
 
 
 FETCHERS = {"mnist": mnist, "cifar100": cifar100, "hard-imagenet": hard_imagenet}

@@ -199,7 +199,7 @@ def check_layout(
             f"Hard ImageNet: there is no mask at all in {where['masks']}; they come from its "
             f"authors: {FETCH}"
         )
-    found = []
+    photographs = []
     for name in names:
         folder = where["images"] / WNIDS[name]
         if not folder.is_dir():
@@ -208,13 +208,13 @@ def check_layout(
                 f"Hard ImageNet: there is no folder {folder} for the class {name!r}; there: "
                 f"{listed(have) or 'none of the 15'} (choose with the option classes)"
             )
-        found += [f"{folder.name}/{path.name}" for path in _files(folder)]
-    mine = {
+        photographs += [f"{folder.name}/{path.name}" for path in _files(folder)]
+    class_masks = {
         file: path
         for file, path in masks.items()
         if file.split("/")[0] in {WNIDS[name] for name in names}
     }
-    return found, mine, sum(file not in mine for file in found)
+    return photographs, class_masks, sum(file not in class_masks for file in photographs)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -224,15 +224,15 @@ def _files(folder: Path) -> list[Path]:
 def _read(
     folders: dict[str, Path], part: str, names: tuple[str, ...], size: int, skip: bool
 ) -> Photographs:
-    found, masks, without = check_layout(folders, part, names)
-    orphans = sorted(set(masks) - set(found))
+    photographs, masks, without = check_layout(folders, part, names)
+    orphans = sorted(set(masks) - set(photographs))
     if orphans and not skip:
         raise ValueError(
             f"Hard ImageNet: {len(orphans)} of {len(masks)} masks in {folders['masks'] / part} "
             f"have no image, first {masks[orphans[0]].name}; get the images, or leave these out "
             "with the option damaged: skip"
         )
-    files = [file for file in found if file in masks]
+    files = [file for file in photographs if file in masks]
     images, mask = (
         np.empty((len(files), 3, size, size), np.uint8),
         np.empty((len(files), size, size), bool),
@@ -348,8 +348,8 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
     """
     try:
         with open(path, "rb") as file:
-            found = _Plain(file).load()
-        ranked = ["/".join(str(p).split("/")[-2:]) for paths in found.values() for p in paths]
+            ranking = _Plain(file).load()
+        ranked = ["/".join(str(p).split("/")[-2:]) for paths in ranking.values() for p in paths]
     except (
         pickle.UnpicklingError,
         EOFError,
@@ -366,8 +366,8 @@ def ranked_groups(path: Path, train: Photographs, cues: Cues) -> tuple[np.ndarra
     at = np.array([place.get(name, -1) for name in train.files])
     group = cues.groups(cues.train, train.label)
     for k in np.unique(train.label):
-        mine = np.flatnonzero((train.label == k) & (at >= 0))
-        order = mine[np.argsort(at[mine], kind="stable")]
+        members = np.flatnonzero((train.label == k) & (at >= 0))
+        order = members[np.argsort(at[members], kind="stable")]
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         if len(halves[0]):
             first = cues.train[halves[0]].mean() >= cues.train[halves[1]].mean()

@@ -77,8 +77,8 @@ def _drawn(part: str, n: int, agreement: float) -> tuple[np.ndarray, ...]:
     for k in range(len(CLASSES)):
         rng = np.random.default_rng(seed_for("standin-hard", part, k))
         agrees[k] = rng.permutation(n) < round(agreement * n)
-        other = (k + rng.integers(1, len(CLASSES), n)) % len(CLASSES)
-        ground = np.where(agrees[k], k, other)
+        other_class = (k + rng.integers(1, len(CLASSES), n)) % len(CLASSES)
+        ground = np.where(agrees[k], k, other_class)
         images[k], mask[k] = _pictures(k, ground, rng)
     label = np.repeat(np.arange(len(CLASSES)), n)
     return images.reshape(-1, 3, SIDE, SIDE), mask.reshape(-1, SIDE, SIDE), label, agrees.ravel()
@@ -102,12 +102,12 @@ def _pictures(
     slip = rng.integers(0, 64, (2, n, 1, 1))
     images = np.empty((n, 3, SIDE, SIDE), np.int64)
     for g, (pattern, *colors) in enumerate(GROUNDS):
-        mine = np.flatnonzero(ground == g)
+        members = np.flatnonzero(ground == g)
         second = TEXTURES[pattern](
-            at[None, None, :] * 2 + slip[0, mine], at[None, :, None] * 2 + slip[1, mine]
+            at[None, None, :] * 2 + slip[0, members], at[None, :, None] * 2 + slip[1, members]
         )
-        second = np.broadcast_to(second, (len(mine), SIDE, SIDE))
-        images[mine] = np.where(second[:, None], *(_rgb(color) for color in colors))
+        second = np.broadcast_to(second, (len(members), SIDE, SIDE))
+        images[members] = np.where(second[:, None], *(_rgb(color) for color in colors))
     images += rng.integers(-40, 41, (n, 3, 1, 1))
     ink = _rgb(INKS[k]) + rng.integers(-25, 26, (n, 3, 1, 1))
     images = np.where(mask[:, None], ink, images) + rng.integers(-16, 17, (n, 3, SIDE, SIDE))

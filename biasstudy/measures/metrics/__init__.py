@@ -68,12 +68,12 @@ def aligned(label: np.ndarray, predicted: np.ndarray, group: np.ndarray) -> list
     """
     named = {"label": label, "predicted": predicted, "group": group}
     arrays = [whole_numbers(name, values) for name, values in named.items()]
-    if len({len(x) for x in arrays}) > 1:
+    if len({len(array) for array in arrays}) > 1:
         raise ValueError(
             "label, predicted and group must be equally long; got "
-            f"{', '.join(str(len(x)) for x in arrays)}"
+            f"{', '.join(str(len(array)) for array in arrays)}"
         )
-    if len(arrays[0]) and min(x.min() for x in arrays) < 0:
+    if len(arrays[0]) and min(array.min() for array in arrays) < 0:
         raise ValueError("labels, predictions and groups of test images must be known, 0 or more")
     return arrays
 
@@ -166,8 +166,8 @@ _SUMMARIES: dict[str, Callable[..., Any]] = {"mean": np.mean, "max": np.max, "mi
 
 def summary(how: str, values: Iterable[float]) -> float:
     """Mean, max or min of what is defined; NaN where nothing is."""
-    found = np.fromiter(values, float)
-    known = found[~np.isnan(found)]
+    numbers = np.fromiter(values, float)
+    known = numbers[~np.isnan(numbers)]
     return float(_SUMMARIES[how](known)) if len(known) else float("nan")
 
 
@@ -276,13 +276,13 @@ def measure(
                 f"metric {name!r} needs {p.name}, not known here; known: "
                 f"{', '.join(given) or 'nothing'}"
             )
-    found = function(
+    result = function(
         *aligned(label, predicted, group),
         **{p.name: given[p.name] for p in asked if p.name in given},
     )
-    if isinstance(found, Value):
-        return [found]
-    return list(found) if isinstance(found, Iterable) else [Value(float(found), len(label))]
+    if isinstance(result, Value):
+        return [result]
+    return list(result) if isinstance(result, Iterable) else [Value(float(result), len(label))]
 
 
 def applicable(design: str, biased: bool, paired: bool = True) -> list[str]:

@@ -134,8 +134,8 @@ class Torchvision(Deep):
                     "option download: true fetches it"
                 )
             self._fetch()
-        found = self._checked()
-        return replace(self, sha256=found) if self.weights else self
+        checksum = self._checked()
+        return replace(self, sha256=checksum) if self.weights else self
 
     def _fetch(self) -> None:
         try:
@@ -155,31 +155,31 @@ class Torchvision(Deep):
         """sha256 of the file, which is whole and holds this network."""
         path = self._file
         try:
-            found = _sha256(path, self.original, path.stat().st_mtime_ns)
+            checksum = _sha256(path, self.original, path.stat().st_mtime_ns)
         except OSError as error:
             raise ValueError(
                 f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a "
                 f"relative path starts in {data_folder()})"
             ) from error
         expected = self.sha256 if self.weights else _hash_in(path)
-        if not found.startswith(expected):
+        if not checksum.startswith(expected):
             raise ValueError(
-                f"{called(self)}: weights {path} have sha256 {found}, expected {expected}; the "
+                f"{called(self)}: weights {path} have sha256 {checksum}, expected {expected}; the "
                 "file changed"
             )
-        return found
+        return checksum
 
     def _inherit(self, network: nn.Sequential) -> None:
         if self.pretrained:
             self.prepare()
             body = network[-2]
-            found = {
+            weights = {
                 name: value
                 for name, value in _read(self._file, self.original).items()
                 if name in body.state_dict()
             }
             # strict about counters of batches, which old files lack
-            body.load_state_dict(found, strict=False)
+            body.load_state_dict(weights, strict=False)
 
 
 class _Standard(nn.Module):
@@ -219,7 +219,7 @@ def _read(path: Path, original: str) -> State:
     from torchvision import models
 
     try:
-        found = (
+        content = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, "cpu", weights_only=True)
@@ -230,7 +230,7 @@ def _read(path: Path, original: str) -> State:
         raise ValueError(
             f"weights {path} are truncated, altered, or not of torch.save or safetensors"
         ) from error
-    named = found if isinstance(found, dict) else {}
+    named = content if isinstance(content, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     with torch.device("meta"):
         expected = getattr(models, original)(weights=None).state_dict()

@@ -87,9 +87,9 @@ class Network:
 
         @context.recorded
         def descend(index: Tensor, move: Tensor, mirrored: Tensor) -> None:
-            x = context.pixels(self._augmented(images[index], move, mirrored))
+            pixels = context.pixels(self._augmented(images[index], move, mirrored))
             with context.numerics.autocast():
-                loss = self._loss(network(x), label[index])
+                loss = self._loss(network(pixels), label[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -55,8 +55,8 @@ def moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
     total, square = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for low in range(0, len(images), CHUNK):
         # (3, pixels)
-        x = torch.as_tensor(images[low : low + CHUNK]).transpose(0, 1).flatten(1).double()
-        total, square = total + x.sum(1), square + x @ x.T
+        pixels = torch.as_tensor(images[low : low + CHUNK]).transpose(0, 1).flatten(1).double()
+        total, square = total + pixels.sum(1), square + pixels @ pixels.T
     n = images.size / 3
     mean = total / n
     return mean / 127.5 - 1, (square / n - mean[:, None] * mean) / 127.5**2

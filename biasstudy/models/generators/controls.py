@@ -76,12 +76,12 @@ class Resample:
         self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
     ) -> np.ndarray:
         uniform = uniform_of_images(first_index, len(told), seed)
-        known, out = state["told"].numpy(), np.empty(len(told), np.int64)
+        known, index = state["told"].numpy(), np.empty(len(told), np.int64)
         for condition in np.unique(told):
             members, asked = np.flatnonzero(known == condition), told == condition
             if not len(members):
                 raise ValueError(
                     f"resample was told condition {condition}, which its training set does not have"
                 )
-            out[asked] = members[(uniform[asked] * len(members)).astype(np.int64)]
-        return state["images"].numpy()[out]
+            index[asked] = members[(uniform[asked] * len(members)).astype(np.int64)]
+        return state["images"].numpy()[index]

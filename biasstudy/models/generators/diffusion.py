@@ -192,7 +192,7 @@ class Diffusion:
         alpha, sigma = (part.tolist() for part in schedule())
         inner = self.inner(size)
         low_edge = (inner - size) // 2
-        out = [np.empty((0, 3, size, size), np.uint8)]
+        chunks = [np.empty((0, 3, size, size), np.uint8)]
         at_once = CHUNK if context.numerics.device == "cpu" else 4 * CHUNK
         if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
             # diffusers copies large images from 64 on
@@ -215,14 +215,14 @@ class Diffusion:
 
                 x = noise_of_images(first_index + low, len(c), (3, inner, inner), seed, context)
                 x = solve(clean, x, alpha, sigma, spaced(self.sampling_steps), self.order)
-                out.append(
+                chunks.append(
                     to_uint8(
                         network.colors.back(x)[
                             :, :, low_edge : low_edge + size, low_edge : low_edge + size
                         ]
                     )
                 )
-        return np.concatenate(out)
+        return np.concatenate(chunks)
 
 
 # ---- Noise levels, guidance, solver --------------------------------------------------------------
@@ -303,10 +303,10 @@ def guided(
     only."""
     if w == 1:
         return network(x, t, c)
-    free, told = network(
+    free, conditional = network(
         torch.cat([x, x]), torch.cat([t, t]), torch.cat([torch.full_like(c, null), c])
     ).chunk(2)
-    return free + w * (told - free)
+    return free + w * (conditional - free)
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:

@@ -143,13 +143,13 @@ class GAN:
                 f"gan knows conditions 0..{network.embedding.num_embeddings - 1}; got "
                 f"{told.min()}..{told.max()}"
             )
-        out = [np.empty((0, 3, int(state["size"]), int(state["size"])), np.uint8)]
+        chunks = [np.empty((0, 3, int(state["size"]), int(state["size"])), np.uint8)]
         with torch.inference_mode(), context.numerics.autocast():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low : low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
-                out.append(to_uint8(painter(z, c)))
-        return np.concatenate(out)
+                chunks.append(to_uint8(painter(z, c)))
+        return np.concatenate(chunks)
 
 
 def _of(network: str, state: State) -> State:

@@ -86,7 +86,7 @@ class Mixture:
         # uniform: which cluster
         pick = torch.special.ndtr(drawn[:, -1]).numpy()
         shape = state["images"].shape[1:]
-        out = np.empty((len(told), *shape), np.uint8)
+        samples = np.empty((len(told), *shape), np.uint8)
         for condition in np.unique(told):
             asked = np.flatnonzero(told == condition)
             low, high = np.searchsorted(known, [condition, condition + 1])
@@ -101,6 +101,8 @@ class Mixture:
                 images = state["images"][first:last].flatten(1).double()
                 rows = asked[cluster[chosen] == c]
                 mean, n = images.mean(0), last - first
-                x = mean + drawn[rows, :n] @ (images - mean) / max(1, n - 1) ** 0.5
-                out[rows] = x.round().clamp(0, 255).to(torch.uint8).reshape(-1, *shape).numpy()
-        return out
+                pixels = mean + drawn[rows, :n] @ (images - mean) / max(1, n - 1) ** 0.5
+                samples[rows] = (
+                    pixels.round().clamp(0, 255).to(torch.uint8).reshape(-1, *shape).numpy()
+                )
+        return samples

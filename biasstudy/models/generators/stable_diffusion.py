@@ -259,7 +259,7 @@ class StableDiffusion:
         parts, size = Parts(self, context), int(state["size"])
         parts.load(state)
         alpha, sigma = (part.tolist() for part in parts.levels)
-        out = [np.empty((0, 3, size, size), np.uint8)]
+        chunks = [np.empty((0, 3, size, size), np.uint8)]
         with torch.inference_mode():
             for low in range(0, len(told), self.sample_batch):
                 c = context.tensor(parts.known(told[low : low + self.sample_batch]))
@@ -277,8 +277,8 @@ class StableDiffusion:
 
                 z = noise_of_images(first_index + low, len(c), parts.shape, seed, context)
                 z = solve(clean, z, alpha, sigma, spaced(self.sampling_steps), self.order)
-                out.append(to_uint8(scaled(parts.decode(z).clamp(-1, 1), size)))
-        return np.concatenate(out)
+                chunks.append(to_uint8(scaled(parts.decode(z).clamp(-1, 1), size)))
+        return np.concatenate(chunks)
 
 
 # ---- The pipeline; B batch, S side of an image, s side of a latent, L tokens, D width of the text
@@ -376,8 +376,8 @@ class Parts:
     def decode(self, z: Tensor) -> Tensor:
         """Images (B, 3, S, S), about -1..1, of latents."""
         with self.numerics.autocast():
-            x = self.vae.decode((z / self.vae.config.scaling_factor).to(self.frozen)).sample
-        return x.to(z.dtype)
+            images = self.vae.decode((z / self.vae.config.scaling_factor).to(self.frozen)).sample
+        return images.to(z.dtype)
 
     def predict(self, z: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """What the UNet predicts for latents z at times t, told prompts c."""
@@ -421,16 +421,16 @@ def check_pipeline(folder: Path, size: int) -> None:
             )
         return json.loads(read_text(folder / name))
 
-    if (found := read("model_index.json").get("_class_name")) != "StableDiffusionPipeline":
+    if (value := read("model_index.json").get("_class_name")) != "StableDiffusionPipeline":
         raise ValueError(
-            f"{NAME} knows the pipeline StableDiffusionPipeline (1.x, 2.x); got {found}"
+            f"{NAME} knows the pipeline StableDiffusionPipeline (1.x, 2.x); got {value}"
         )
     scheduler = read("scheduler/scheduler_config.json")
     for name, known in SCHEDULERS.items():
-        if (found := scheduler.get(name, known[0])) not in known:
+        if (value := scheduler.get(name, known[0])) not in known:
             raise ValueError(
                 f"{NAME} knows schedulers whose {name} is {' or '.join(map(str, known))}; got "
-                f"{found}"
+                f"{value}"
             )
     levels = [len(read(f"{part}/config.json")["block_out_channels"]) for part in ("vae", "unet")]
     if size % (multiple := 2 ** (sum(levels) - 2)):

@@ -117,15 +117,15 @@ class VAE:
         networks = Networks(self.channels, self.latent, n_conditions, size)
         networks.load_state_dict(_weights(state))
         context.place(networks).eval()
-        out = [np.empty((0, 3, size, size), np.uint8)]
+        chunks = [np.empty((0, 3, size, size), np.uint8)]
         with torch.inference_mode():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low : low + CHUNK])
                 z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
                 with context.numerics.autocast():
                     decoded = networks.decoder(z, c)
-                out.append(to_uint8(networks.colors.back(decoded)))
-        return np.concatenate(out)
+                chunks.append(to_uint8(networks.colors.back(decoded)))
+        return np.concatenate(chunks)
 
 
 def _weights(state: State) -> State:
