@@ -31,13 +31,13 @@ class Claim:
     notebooks: tuple[str, ...]
     result: Callable[[Stored], str] | str
 
-    def says(self, found: Stored) -> str:
+    def says(self, stored_results: Stored) -> str:
         """The result in words; a sentence that begins "not stored" where the results are not
         there."""
         return (
             f"not testable here: {self.result}"
             if isinstance(self.result, str)
-            else self.result(found)
+            else self.result(stored_results)
         )
 
 
@@ -67,17 +67,17 @@ def _named(row: Any) -> str:
 # ---- Results of each claim -----------------------------------------------------------------------
 
 
-def _amplifies(found: Stored) -> str:
-    table = found.effects
+def _amplifies(stored_results: Stored) -> str:
+    table = stored_results.effects
     up = table[table.verdict == "amplified"]
     return (
         f"{_tally(table)}; R above 0 as well in {int(up.because.sum())} of the {len(up)} amplified"
     )
 
 
-def _beyond_accuracy(found: Stored) -> str:
-    rows = found.effects[found.effects.verdict == "amplified"]
-    curves = found.effects[found.effects.E.notna()]
+def _beyond_accuracy(stored_results: Stored) -> str:
+    rows = stored_results.effects[stored_results.effects.verdict == "amplified"]
+    curves = stored_results.effects[stored_results.effects.E.notna()]
     if curves.empty:
         return "not stored: no study has the arm fewer"
     lines = [
@@ -98,49 +98,54 @@ def _beyond_accuracy(found: Stored) -> str:
     )
 
 
-def _together(found: Stored) -> str:
+def _together(stored_results: Stored) -> str:
     """Filters against their controls: pairs of variants that differ in the filter only."""
     lines = []
-    for study, parts in found.parts.items():
+    for study, parts in stored_results.parts.items():
         by_filter = {
             r.of("generated")[0].experiment.filter: r for r in parts.values() if r.of("generated")
         }
-        for one, other in (
+        for tested, control in (
             ("classifier", "random-cell"),
             ("expert", "frozen"),
             ("classifier", "none"),
         ):
-            if one in by_filter and other in by_filter:
-                e = difference(by_filter[one].of("generated"), by_filter[other].of("generated"))
-                lines.append(f"{one} - {other} = {interval(e)}, n = {e.n} ({study})")
+            if tested in by_filter and control in by_filter:
+                e = difference(
+                    by_filter[tested].of("generated"), by_filter[control].of("generated")
+                )
+                lines.append(f"{tested} - {control} = {interval(e)}, n = {e.n} ({study})")
     return "; ".join(lines) or "not stored: no study compares filters"
 
 
 def _of_data_set(*names: str) -> Callable[[Stored], str]:
-    def result(found: Stored) -> str:
-        table = found.effects[found.effects.dataset.isin(names)]
+    def result(stored_results: Stored) -> str:
+        table = stored_results.effects[stored_results.effects.dataset.isin(names)]
         return _tally(table) if len(table) else f"not stored: no study on {' or '.join(names)}"
 
     return result
 
 
-def _hundreds(found: Stored) -> str:
-    outcomes = found.outcomes
+def _hundreds(stored_results: Stored) -> str:
+    outcomes = stored_results.outcomes
     generated = sum(o.experiment.arm == "generated" for o in outcomes)
     return (
-        f"{len(outcomes)} experiments in {len(found.effects)} settings stored, {generated} of them "
-        f"with a generator, the others controls; {found.cost.process_hours.sum():.0f} process hours"
+        f"{len(outcomes)} experiments in {len(stored_results.effects)} settings stored, "
+        f"{generated} of them with a generator, the others controls; "
+        f"{stored_results.cost.process_hours.sum():.0f} process hours"
     )
 
 
-def _metrics(found: Stored) -> str:
+def _metrics(stored_results: Stored) -> str:
     """Do other metrics say the same? Last generation of the arm generated against none, counted
     over settings."""
     lines = []
     for metric in ("accuracy", "accuracy-gap", "equal-opportunity-mean", "worst-group-accuracy"):
         up = down = n = 0
-        for row in found.effects[found.effects.n >= SEEDS_FOR_VERDICT].itertuples():
-            results = found.parts[row.study][row.variant]
+        for row in stored_results.effects[
+            stored_results.effects.n >= SEEDS_FOR_VERDICT
+        ].itertuples():
+            results = stored_results.parts[row.study][row.variant]
             d = _last(results.of("generated"), metric) - _last(results.of("none"), metric)
             e = two_way_interval(d[:, None], np.zeros(1, int))
             up, down, n = up + (e.low > 0), down + (e.high < 0), n + 1
@@ -173,24 +178,25 @@ def _last(outcomes: list[Any], metric: str) -> np.ndarray:
     )
 
 
-def _conjecture(found: Stored) -> str:
+def _conjecture(stored_results: Stored) -> str:
     lines = [
         f"{setting} ({study}), {what}: {j}"
-        for (study, setting, what), j in found.judgements.items()
+        for (study, setting, what), j in stored_results.judgements.items()
     ]
     return "; ".join(lines) or "not stored: no study assigns several levels of bias"
 
 
-def _augmented(found: Stored) -> str:
-    table = found.effects[
-        (found.effects.n >= SEEDS_FOR_VERDICT) & (found.effects.start != "unbiased")
+def _augmented(stored_results: Stored) -> str:
+    table = stored_results.effects[
+        (stored_results.effects.n >= SEEDS_FOR_VERDICT)
+        & (stored_results.effects.start != "unbiased")
     ]
     lines = []
-    for protocol, part in table.groupby("protocol", sort=True):
-        count = part.verdict.value_counts()
+    for protocol, rows in table.groupby("protocol", sort=True):
+        count = rows.verdict.value_counts()
         lines.append(
-            f"{protocol}: {count.get('amplified', 0)} of {len(part)} amplified, A "
-            f"{part.A.min():+.3f} to {part.A.max():+.3f}"
+            f"{protocol}: {count.get('amplified', 0)} of {len(rows)} amplified, A "
+            f"{rows.A.min():+.3f} to {rows.A.max():+.3f}"
         )
     return f"biased starts, {'; '.join(lines)}; n = {table.n.min()} seeds"
 
@@ -271,21 +277,21 @@ LEDGER = (
 )
 
 
-def table(found: Stored) -> pd.DataFrame:
+def table(stored_results: Stored) -> pd.DataFrame:
     """The ledger with its results: claim, hypothesis, notebooks, result."""
     return pd.DataFrame(
-        [(c.claim, c.hypothesis, ", ".join(c.notebooks), c.says(found)) for c in LEDGER],
+        [(c.claim, c.hypothesis, ", ".join(c.notebooks), c.says(stored_results)) for c in LEDGER],
         columns=["claim", "hypothesis", "notebooks", "result"],
     )
 
 
-def markdown(found: Stored) -> str:
+def markdown(stored_results: Stored) -> str:
     """The ledger as a table in Markdown."""
     lines = [
         "| claim, in our words | our hypothesis | notebooks | result, from stored results |",
         "| --- | --- | --- | --- |",
     ]
-    for row in table(found).itertuples():
+    for row in table(stored_results).itertuples():
         notebooks = ", ".join(f"`{name}`" for name in row.notebooks.split(", ") if name) or "none"
         lines.append(
             f"| {row.claim} | {row.hypothesis} | {notebooks} | {row.result.replace('|', '/')} |"

@@ -69,7 +69,7 @@ def scrub(notebook: Any) -> None:
 
 
 def _compared(notebook: Any) -> list[Any]:
-    found = []
+    cells = []
     for cell in notebook["cells"]:
         outputs = []
         for output in cell.get("outputs", []):
@@ -86,5 +86,5 @@ def _compared(notebook: Any) -> list[Any]:
                     sorted(output.get("data", {})),
                 ]
             )
-        found.append(["".join(cell["source"]), outputs, bool(cell.get("execution_count"))])
-    return found
+        cells.append(["".join(cell["source"]), outputs, bool(cell.get("execution_count"))])
+    return cells

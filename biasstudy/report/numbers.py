@@ -153,15 +153,15 @@ def _data(experiments: Iterable[Any]) -> str:
     return ", ".join([f"{DATA[first.dataset]} ({first.n_real:,})", *models, generations])
 
 
-def _experiment(found: Stored, study: str, variant: str) -> Any:
-    return found.parts[study][variant].of("generated")[0].experiment
+def _experiment(stored_results: Stored, study: str, variant: str) -> Any:
+    return stored_results.parts[study][variant].of("generated")[0].experiment
 
 
-def _setting(found: Stored, study: str, variant: str) -> str:
+def _setting(stored_results: Stored, study: str, variant: str) -> str:
     """A setting in words: data and generator, what makes it a variant, and n."""
-    results = found.parts[study][variant]
+    results = stored_results.parts[study][variant]
     scratch = "from scratch" if study.endswith("_scratch") else ""
-    words = [_data([_experiment(found, study, variant)]), variant or scratch]
+    words = [_data([_experiment(stored_results, study, variant)]), variant or scratch]
     return f"{', '.join(filter(None, words))} (n = {len(results.of('generated'))})"
 
 
@@ -182,25 +182,25 @@ def _over_seeds(differences: np.ndarray) -> Estimate:
 # ---- Blocks --------------------------------------------------------------------------------------
 
 
-def _settings(found: Stored, rows: Iterable[Row] = ROWS) -> str:
+def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
     """The answers of all settings: of several in one row that with the largest A, and the largest
     R."""
-    lines, table = [], found.effects.set_index(["study", "variant"])
+    lines, table = [], stored_results.effects.set_index(["study", "variant"])
     for row in rows:
-        part = table.loc[list(row.settings)]
-        at_most = "at most " if len(part) > 1 else ""
-        a, r = part.loc[part.A.idxmax()], part.loc[part.R.idxmax()]
+        settings = table.loc[list(row.settings)]
+        at_most = "at most " if len(settings) > 1 else ""
+        a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
         verdicts = dict.fromkeys(
-            f"{one.verdict}, because generated"
-            if one.verdict == "amplified" and one.because
-            else str(one.verdict)
-            for one in part.itertuples()
+            f"{setting.verdict}, because generated"
+            if setting.verdict == "amplified" and setting.because
+            else str(setting.verdict)
+            for setting in settings.itertuples()
         )
         lines.append(
             (
-                _data(_experiment(found, *setting) for setting in row.settings),
+                _data(_experiment(stored_results, *setting) for setting in row.settings),
                 row.says,
-                str(part.n.min()),
+                str(settings.n.min()),
                 f"{at_most}{a.A:+.3f} [{a.A_low:+.3f}, {a.A_high:+.3f}]",
                 f"{at_most}{r.R:+.3f} [{r.R_low:+.3f}, {r.R_high:+.3f}]",
                 "; ".join(verdicts),
@@ -209,18 +209,18 @@ def _settings(found: Stored, rows: Iterable[Row] = ROWS) -> str:
     return _markdown(("data (start), generator", "setting", "seeds", "A", "R", "verdict"), lines)
 
 
-def _eight(found: Stored) -> str:
-    return _settings(found, [row for row in ROWS if row.short])
+def _eight(stored_results: Stored) -> str:
+    return _settings(stored_results, [row for row in ROWS if row.short])
 
 
-def _accuracy(found: Stored) -> str:
+def _accuracy(stored_results: Stored) -> str:
     lines = []
     for study, variant in ACCURACY:
-        results = found.parts[study][variant]
+        results = stored_results.parts[study][variant]
         generated, real = (curve(results.of(arm), "accuracy") for arm in ("generated", "real"))
         lines.append(
             (
-                _setting(found, study, variant),
+                _setting(stored_results, study, variant),
                 f"{generated[:, 0].mean():.3f}",
                 f"{generated[:, -1].mean():.3f}",
                 f"{real[:, -1].mean():.3f}",
@@ -242,10 +242,10 @@ def _start_share(outcomes: list[Any]) -> float:
     return float(np.mean([o.counts[o.favoured > 0].sum() / o.counts.sum() for o in outcomes]))
 
 
-def _batches(found: Stored) -> str:
+def _batches(stored_results: Stored) -> str:
     lines = []
     for study, variant in BATCHES:
-        outcomes = found.parts[study][variant].of("generated")
+        outcomes = stored_results.parts[study][variant].of("generated")
         ends = [[_of_batch(o, t) for o in outcomes] for t in (0, -1)]
 
         def both(name: str, ends: list[list[dict[str, float]]] = ends) -> str:
@@ -256,7 +256,7 @@ def _batches(found: Stored) -> str:
         exact = outcomes[0].confusion is None and outcomes[0].biased
         lines.append(
             (
-                _setting(found, study, variant),
+                _setting(stored_results, study, variant),
                 both("label-agreement"),
                 both("clear-share") if exact else "-",
                 f"{_start_share(outcomes):.2f}" if exact else "-",
@@ -275,11 +275,11 @@ def _batches(found: Stored) -> str:
     return _markdown(header, lines)
 
 
-def _predictions(found: Stored) -> str:
+def _predictions(stored_results: Stored) -> str:
     table = prediction_errors(
         held_out(
-            found.parts["colorized_mnist_transfer"],
-            [results for parts in found.parts.values() for results in parts.values()],
+            stored_results.parts["colorized_mnist_transfer"],
+            [results for parts in stored_results.parts.values() for results in parts.values()],
         )
     )
     lines = [
@@ -296,15 +296,15 @@ def _predictions(found: Stored) -> str:
     return _markdown(header, lines)
 
 
-def _excess(found: Stored) -> str:
+def _excess(stored_results: Stored) -> str:
     lines = []
-    for row in found.effects[found.effects.verdict == "amplified"].itertuples():
-        results = found.parts[row.study][row.variant]
+    for row in stored_results.effects[stored_results.effects.verdict == "amplified"].itertuples():
+        results = stored_results.parts[row.study][row.variant]
         ends = [curve(results.of(arm), "accuracy")[:, -1].mean() for arm in ("generated", "real")]
         measured = np.isfinite(row.E)
         lines.append(
             (
-                _setting(found, row.study, row.variant),
+                _setting(stored_results, row.study, row.variant),
                 f"{ends[0]:.3f}",
                 f"{ends[1]:.3f}",
                 f"{row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if measured else "not run",
@@ -315,13 +315,13 @@ def _excess(found: Stored) -> str:
     return _markdown(header, lines)
 
 
-def _parts(found: Stored) -> str:
+def _parts(stored_results: Stored) -> str:
     names = ("total", "shares", "quality", "interaction", "label errors")
     lines = []
     for setting in PARTS_OF:
-        parts = decompose(found.parts[setting[0]][setting[1]])
+        parts = decompose(stored_results.parts[setting[0]][setting[1]])
         cells = [interval(parts[name]) if name in parts else "not run" for name in names]
-        lines.append((_setting(found, *setting), *cells))
+        lines.append((_setting(stored_results, *setting), *cells))
     return _markdown(("setting", "total (R)", *names[1:]), lines)
 
 
@@ -338,10 +338,10 @@ def _colours(o: Any, t: int) -> tuple[float, float]:
     )
 
 
-def _wrong_digits(found: Stored) -> str:
-    outcomes = found.parts["colorized_mnist_diffusion"]["generator diffusion, guidance 1.0"].of(
-        "generated"
-    )
+def _wrong_digits(stored_results: Stored) -> str:
+    outcomes = stored_results.parts["colorized_mnist_diffusion"][
+        "generator diffusion, guidance 1.0"
+    ].of("generated")
     lines = []
     for t in range(len(outcomes[0].batches)):
         told, seen = zip(*(_colours(o, t) for o in outcomes), strict=True)
@@ -350,11 +350,11 @@ def _wrong_digits(found: Stored) -> str:
     return _markdown(header, lines)
 
 
-def _masks(found: Stored) -> str:
+def _masks(stored_results: Stored) -> str:
     lines = []
     for study in ("hard_imagenet", "hard_imagenet_scratch"):
         for metric, says in MASKS.items():
-            results = found.parts[study][""]
+            results = stored_results.parts[study][""]
             rows = results.table[
                 (results.table.metric == metric)
                 & results.table.label.isna()
@@ -365,7 +365,7 @@ def _masks(found: Stored) -> str:
             change = values.loc[("generated", last)] - values.loc[("real", last)]
             lines.append(
                 (
-                    _setting(found, study, ""),
+                    _setting(stored_results, study, ""),
                     says,
                     f"{values.loc[('generated', 0)].mean():+.2f}",
                     interval(_over_seeds(change.to_numpy())),
@@ -375,7 +375,7 @@ def _masks(found: Stored) -> str:
 
 
 BLOCKS: dict[str, Callable[[Stored], str]] = {
-    "answer": lambda found: f"**{answer(found)}**",
+    "answer": lambda stored_results: f"**{answer(stored_results)}**",
     "eight": _eight,
     "settings": _settings,
     "accuracy": _accuracy,
@@ -392,48 +392,50 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
 # ---- Values --------------------------------------------------------------------------------------
 
 
-def _a(found: Stored, study: str, variant: str) -> str:
-    return interval(contrast(found.parts[study][variant], "A"))
+def _a(stored_results: Stored, study: str, variant: str) -> str:
+    return interval(contrast(stored_results.parts[study][variant], "A"))
 
 
-def _a_of_seeds(found: Stored, study: str, variant: str, seeds: str) -> str:
+def _a_of_seeds(stored_results: Stored, study: str, variant: str, seeds: str) -> str:
     chosen = [int(seed) for seed in seeds.split()]
-    outcomes = found.parts[study][variant].outcomes
+    outcomes = stored_results.parts[study][variant].outcomes
     return interval(contrast(Results([o for o in outcomes if o.experiment.seed in chosen]), "A"))
 
 
-def _e_range(found: Stored, study: str, start: str) -> str:
-    table = found.effects[(found.effects.study == study) & (found.effects.start == start)]
+def _e_range(stored_results: Stored, study: str, start: str) -> str:
+    table = stored_results.effects[
+        (stored_results.effects.study == study) & (stored_results.effects.start == start)
+    ]
     return f"{table.E.min():+.3f} to {table.E.max():+.3f}"
 
 
-def _verdicts(found: Stored, study: str) -> str:
-    count = found.effects.verdict[found.effects.study == study].value_counts()
+def _verdicts(stored_results: Stored, study: str) -> str:
+    count = stored_results.effects.verdict[stored_results.effects.study == study].value_counts()
     return ", ".join(f"{word} in {n}" for word, n in count.items())
 
 
-def _probe(found: Stored, study: str, variant: str) -> str:
-    confusion = found.parts[study][variant].outcomes[0].confusion
+def _probe(stored_results: Stored, study: str, variant: str) -> str:
+    confusion = stored_results.parts[study][variant].outcomes[0].confusion
     return f"{np.trace(confusion) / confusion.sum():.2f}"
 
 
-def _corrected(found: Stored, study: str, variant: str, arm: str) -> str:
-    table = corrected_table({variant: Results(found.parts[study][variant].of(arm))})
-    return " and ".join(_mean(part.corrected) for _, part in table.groupby("generation"))
+def _corrected(stored_results: Stored, study: str, variant: str, arm: str) -> str:
+    table = corrected_table({variant: Results(stored_results.parts[study][variant].of(arm))})
+    return " and ".join(_mean(rows.corrected) for _, rows in table.groupby("generation"))
 
 
-def _share_of_start(found: Stored, study: str, variant: str) -> str:
-    return f"{_start_share(found.parts[study][variant].of('generated')):.2f}"
+def _share_of_start(stored_results: Stored, study: str, variant: str) -> str:
+    return f"{_start_share(stored_results.parts[study][variant].of('generated')):.2f}"
 
 
-def _agreement_of_real(found: Stored, study: str, variant: str) -> str:
-    outcomes = found.parts[study][variant].of("real")
+def _agreement_of_real(stored_results: Stored, study: str, variant: str) -> str:
+    outcomes = stored_results.parts[study][variant].of("real")
     return _mean(_of_batch(o, 0)["label-agreement"] for o in outcomes)
 
 
-def _bounds(found: Stored, study: str, variant: str) -> str:
+def _bounds(stored_results: Stored, study: str, variant: str) -> str:
     """Favoured share of the last batch if no unclear image were favoured, and if every one were."""
-    last = [_of_batch(o, -1) for o in found.parts[study][variant].of("generated")]
+    last = [_of_batch(o, -1) for o in stored_results.parts[study][variant].of("generated")]
     low = [batch["favoured-share"] * batch["clear-share"] for batch in last]
     high = [least + 1 - batch["clear-share"] for least, batch in zip(low, last, strict=True)]
     return f"{_mean(low)} to {_mean(high)}"
@@ -455,7 +457,7 @@ VALUES: dict[str, Callable[..., str]] = {
 # ---- Texts ---------------------------------------------------------------------------------------
 
 
-def rewritten(text: str, found: Stored) -> str:
+def rewritten(text: str, stored_results: Stored) -> str:
     """A text with what stands between its marks renewed.
 
     raises   ValueError   if it has no mark, a mark that is not closed, or one of an unknown name,
@@ -466,9 +468,11 @@ def rewritten(text: str, found: Stored) -> str:
     if not BLOCK.search(text) and not VALUE.search(text):
         raise ValueError(f"the text has no marks; known blocks: {', '.join(BLOCKS)}")
     text = BLOCK.sub(
-        lambda m: f"<!-- {m['name']} -->\n{_block(m['name'], found)}\n<!-- end -->", text
+        lambda m: f"<!-- {m['name']} -->\n{_block(m['name'], stored_results)}\n<!-- end -->", text
     )
-    return VALUE.sub(lambda m: f"<!--= {m['key']} -->{_value(m['key'], found)}<!--/-->", text)
+    return VALUE.sub(
+        lambda m: f"<!--= {m['key']} -->{_value(m['key'], stored_results)}<!--/-->", text
+    )
 
 
 def unmarked(text: str) -> str:
@@ -476,25 +480,25 @@ def unmarked(text: str) -> str:
     return VALUE.sub("", BLOCK.sub("", text))
 
 
-def _block(name: str, found: Stored) -> str:
+def _block(name: str, stored_results: Stored) -> str:
     if name not in BLOCKS:
         raise ValueError(f"unknown block {name!r}; known: {', '.join(BLOCKS)}")
-    return BLOCKS[name](found)
+    return BLOCKS[name](stored_results)
 
 
-def _value(key: str, found: Stored) -> str:
-    name, *words = (part.strip() for part in key.split(";"))
+def _value(key: str, stored_results: Stored) -> str:
+    name, *words = (word.strip() for word in key.split(";"))
     if name not in VALUES:
         raise ValueError(f"unknown value {name!r}; known: {', '.join(VALUES)}")
     takes = list(inspect.signature(VALUES[name]).parameters)[1:]
     if len(words) != len(takes):
         raise ValueError(f"{name} takes {'; '.join(takes)}, got {'; '.join(words) or 'nothing'!r}")
     given = dict(zip(takes, words, strict=True))
-    if given["study"] not in found.parts:
-        raise ValueError(f"{key!r} names no stored study; known: {', '.join(found.parts)}")
-    variants = found.parts[given["study"]]
+    if given["study"] not in stored_results.parts:
+        raise ValueError(f"{key!r} names no stored study; known: {', '.join(stored_results.parts)}")
+    variants = stored_results.parts[given["study"]]
     if "variant" in given and given["variant"] not in variants:
         raise ValueError(
             f"no variant {given['variant']!r} of {given['study']}; known: {', '.join(variants)}"
         )
-    return VALUES[name](found, **given)
+    return VALUES[name](stored_results, **given)

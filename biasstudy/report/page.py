@@ -43,21 +43,21 @@ _COLUMNS = {
 }
 
 
-def write_page(folder: Path, found: Stored | None = None) -> Path:
+def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
     """Write folder/index.html from stored results, and from folder/figures/*.json where a study was
     made there.
 
-    found   results to sum up; default: all that ships with the package
+    stored_results  results to sum up; default: all that ships with the package
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = found or stored()
+    stored_results = stored_results or stored()
     body = "".join(
         [
-            f'<p class="answer">{html.escape(answer(found))}</p>',
-            *_across(found),
-            *_dynamics(found),
-            *_claims(found),
-            *_cost(found),
+            f'<p class="answer">{html.escape(answer(stored_results))}</p>',
+            *_across(stored_results),
+            *_dynamics(stored_results),
+            *_claims(stored_results),
+            *_cost(stored_results),
             *_own(folder),
         ]
     )
@@ -78,22 +78,22 @@ def write_page(folder: Path, found: Stored | None = None) -> Path:
 # ---- Sections from stored results ----------------------------------------------------------------
 
 
-def _across(found: Stored) -> Iterable[str]:
+def _across(stored_results: Stored) -> Iterable[str]:
     yield "<h2>Across data sets</h2>"
     yield _embedded(
-        figures.effects(found.effects, found.mark)[0],
+        figures.effects(stored_results.effects, stored_results.mark)[0],
         "A, the change of the accuracy contrast that adding generated images makes in the last "
         "generation, with its "
         "95 % interval for new seeds and new test images, in every setting.",
         wide=True,
     )
     yield _embedded(
-        figures.ways(found.parts, found.mark)[0],
+        figures.ways(stored_results.parts, stored_results.mark)[0],
         "The way of every setting through the plane of accuracy and contrast, generated minus "
         "retraining alone.",
     )
     yield _embedded(
-        figures.dose(found.effects, found.parts, found.mark)[0],
+        figures.dose(stored_results.effects, stored_results.parts, stored_results.mark)[0],
         "A against the ratio and against the share of fresh real images, where settings differ in "
         "nothing else; "
         "points of one value stand side by side.",
@@ -104,12 +104,14 @@ def _across(found: Stored) -> Iterable[str]:
         "change found with 80 % power. Verdicts after Holm's correction within a study.</p>"
     )
     # given, not measured
-    chosen = {name: found.effects[name].map("{:g}".format) for name in ("bias", "ratio")}
-    yield _html_table(found.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS))
+    chosen = {name: stored_results.effects[name].map("{:g}".format) for name in ("bias", "ratio")}
+    yield _html_table(
+        stored_results.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS)
+    )
 
 
-def _dynamics(found: Stored) -> Iterable[str]:
-    if not found.judgements:
+def _dynamics(stored_results: Stored) -> Iterable[str]:
+    if not stored_results.judgements:
         return
     yield "<h2>Dynamics</h2><p>Three hypotheses, all ours:</p><dl>"
     yield "".join(
@@ -122,7 +124,7 @@ def _dynamics(found: Stored) -> Iterable[str]:
         "until new data confirm it.</p>"
     )
     yield _embedded(
-        figures.levels(found.judgements, found.mark)[0],
+        figures.levels(stored_results.judgements, stored_results.mark)[0],
         "Change at each assigned level of bias, with 95 % intervals: of the classifiers' "
         "contrast, and of the shares "
         "that the first generator makes.",
@@ -132,31 +134,31 @@ def _dynamics(found: Stored) -> Iterable[str]:
         + "".join(
             f"<li>{html.escape(', '.join(key))}: <b>{j.word}</b>. {html.escape(j.because)}."
             f"{' Refuted: ' + ', '.join(j.refuted) + '.' if j.refuted else ''}</li>"
-            for key, j in found.judgements.items()
+            for key, j in stored_results.judgements.items()
         )
         + "</ul>"
     )
 
 
-def _claims(found: Stored) -> Iterable[str]:
+def _claims(stored_results: Stored) -> Iterable[str]:
     yield "<h2>Claims of the paper's abstract, in our words</h2>"
     for claim in LEDGER:
         yield (
             f"<h3>{html.escape(claim.claim)}</h3><dl>"
             f"<div><dt>our hypothesis</dt><dd>{html.escape(claim.hypothesis)}</dd></div>"
             f"<div><dt>notebooks</dt><dd>{', '.join(claim.notebooks) or 'none'}</dd></div>"
-            f"<div><dt>result</dt><dd>{html.escape(claim.says(found))}</dd></div></dl>"
+            f"<div><dt>result</dt><dd>{html.escape(claim.says(stored_results))}</dd></div></dl>"
         )
 
 
-def _cost(found: Stored) -> Iterable[str]:
-    hours = found.cost.process_hours.sum()
+def _cost(stored_results: Stored) -> Iterable[str]:
+    hours = stored_results.cost.process_hours.sum()
     yield (
-        f"<h2>Where the results come from, and what they cost</h2><p>{len(found.outcomes)} "
-        f"experiments, {hours:.1f} "
-        "process hours; each stage is counted once in a study.</p>"
+        "<h2>Where the results come from, and what they cost</h2>"
+        f"<p>{len(stored_results.outcomes)} experiments, {hours:.1f} process hours; each stage is "
+        "counted once in a study.</p>"
     )
-    yield _html_table(found.cost)
+    yield _html_table(stored_results.cost)
 
 
 def _html_table(table: pd.DataFrame) -> str:
@@ -249,13 +251,13 @@ def _answer(folder: Path, name: str) -> str:
 
 
 def _figure(path: Path, about: dict[str, str]) -> str:
-    made = "" if about["made"] == "trained here" else " reference"
+    css_class = "" if about["made"] == "trained here" else " reference"
     files = ", ".join(
         f'<a href="figures/{path.stem}.{ending}">{ending.upper()}</a>'
         for ending in ("pdf", "png", "csv")
     )
     caption = (
-        f'{html.escape(about["claim"])} <span class="mark{made}">{about["made"]}: '
+        f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '
         f"{html.escape(about['mark'])}</span> "
         f"{files}"
     )

@@ -56,8 +56,11 @@ def save_study(
         "study": study,
         "command": command,
         "variants": [
-            {"name": name, "outcomes": [ids.index(o.experiment.id) for o in part.outcomes]}
-            for name, part in (parts or {"": results}).items()
+            {
+                "name": name,
+                "outcomes": [ids.index(o.experiment.id) for o in variant_results.outcomes],
+            }
+            for name, variant_results in (parts or {"": results}).items()
         ],
         **(measured or {}),
     }
@@ -74,7 +77,7 @@ def save_study(
     arrays: dict[str, np.ndarray] = {}
     records = []
     for i, o in enumerate(results.outcomes):
-        mine: dict[str, np.ndarray] = {
+        outcome_arrays: dict[str, np.ndarray] = {
             "predicted": o.predicted.astype(np.uint8),
             "confidence": (o.confidence * CONFIDENCE_STEPS).round().astype(np.uint8),
             "occurs": o.occurs,
@@ -83,27 +86,33 @@ def save_study(
             "pools": o.pools.astype(np.int32),
         }
         if o.origins is not None:
-            mine["origins"] = o.origins.astype(np.int32)
-        mine |= {
+            outcome_arrays["origins"] = o.origins.astype(np.int32)
+        outcome_arrays |= {
             f"batch{t}/{k}": v.astype(np.int16)
             for t, b in enumerate(o.batches)
             for k, v in b.items()
         }
-        mine |= {f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()}
+        outcome_arrays |= {
+            f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()
+        }
         # those of one seed are enough
         if pictures and o.experiment.seed == results.outcomes[0].experiment.seed:
-            mine |= {f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)}
+            outcome_arrays |= {
+                f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)
+            }
         # the test images are those of all
         if i == 0:
-            mine |= {k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")}
-        mine |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
+            outcome_arrays |= {
+                k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")
+            }
+        outcome_arrays |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
         if o.spurious:
-            mine["spurious/confidence"] = (
+            outcome_arrays["spurious/confidence"] = (
                 (o.spurious["confidence"] * CONFIDENCE_STEPS).round().astype(np.uint8)
             )
         if o.confusion is not None:
-            mine["confusion"] = o.confusion
-        arrays |= {f"{i}/{name}": value for name, value in mine.items()}
+            outcome_arrays["confusion"] = o.confusion
+        arrays |= {f"{i}/{name}": value for name, value in outcome_arrays.items()}
         records.append(
             {
                 **o.record,
@@ -113,7 +122,7 @@ def save_study(
                 "paired": o.paired,
                 "caption": o.caption,
                 "n_batches": len(o.batches),
-                "n_grids": sum(name.startswith("grid") for name in mine),
+                "n_grids": sum(name.startswith("grid") for name in outcome_arrays),
             }
         )
     # alike arrays beside each other and compressed as one: a third of a compressed npz
@@ -126,15 +135,15 @@ def save_study(
 def _holder(results: Results, folder: Path, study: str, pictures: bool) -> str | None:
     """The study in the folder that holds all these results, and pictures if they are asked for;
     None if there is none."""
-    mine = {o.experiment.id: o.stages for o in results.outcomes}
-    for other in studies(folder):
-        about = _about(folder, other)
-        if other == study or "part of" in about:
+    stages = {o.experiment.id: o.stages for o in results.outcomes}
+    for candidate in studies(folder):
+        about = _about(folder, candidate)
+        if candidate == study or "part of" in about:
             continue
         records = {record["experiment"]: record for record in about["outcomes"]}
-        held = all(id in records and records[id]["stages"] == mine[id] for id in mine)
-        if held and (not pictures or any(records[id]["n_grids"] for id in mine)):
-            return other
+        held = all(id in records and records[id]["stages"] == stages[id] for id in stages)
+        if held and (not pictures or any(records[id]["n_grids"] for id in stages)):
+            return candidate
     return None
 
 
@@ -221,25 +230,27 @@ def seconds(outcomes: list[Outcome]) -> float:
 
 
 def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
-    mine = {
+    outcome_arrays = {
         name.split("/", 1)[1]: value
         for name, value in arrays.items()
         if name.split("/", 1)[0] == str(i)
     }
 
     def parts(kind: str) -> list[dict[str, np.ndarray]]:
-        found = [
+        arrays_by_batch = [
             {
                 name.split("/")[1]: value
-                for name, value in mine.items()
+                for name, value in outcome_arrays.items()
                 if name.startswith(f"{kind}{t}/")
             }
             for t in range(record["n_batches"])
         ]
-        return found if any(found) else []
+        return arrays_by_batch if any(arrays_by_batch) else []
 
     spurious = {
-        name.split("/")[1]: value for name, value in mine.items() if name.startswith("spurious/")
+        name.split("/")[1]: value
+        for name, value in outcome_arrays.items()
+        if name.startswith("spurious/")
     }
     if spurious:
         spurious["confidence"] = (spurious["confidence"] / CONFIDENCE_STEPS).astype(np.float32)
@@ -251,24 +262,24 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         classes=tuple(record["classes"]),
         groups=tuple(record["groups"]),
         design=record["design"],
-        occurs=mine["occurs"],
-        favoured=mine["favoured"],
-        counts=mine["counts"],
-        pools=mine["pools"].astype(np.int64),
-        origins=mine["origins"].astype(np.int64) if "origins" in mine else None,
+        occurs=outcome_arrays["occurs"],
+        favoured=outcome_arrays["favoured"],
+        counts=outcome_arrays["counts"],
+        pools=outcome_arrays["pools"].astype(np.int64),
+        origins=outcome_arrays["origins"].astype(np.int64) if "origins" in outcome_arrays else None,
         sizes=record["sizes"],
         paired=record["paired"],
         label=arrays["0/label"],
         group=arrays["0/group"],
         unit=arrays["0/unit"],
-        predicted=mine["predicted"].astype(np.int64),
-        confidence=(mine["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
+        predicted=outcome_arrays["predicted"].astype(np.int64),
+        confidence=(outcome_arrays["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
         batches=batches,
         quality=parts("quality"),
         spurious=spurious,
         caption=record.get("caption", ""),
-        grids=[mine[f"grid{t}"] for t in range(record["n_grids"])],
-        confusion=mine.get("confusion"),
+        grids=[outcome_arrays[f"grid{t}"] for t in range(record["n_grids"])],
+        confusion=outcome_arrays.get("confusion"),
         stages=record["stages"],
         cost=record["cost"],
         made_with=record["entries"],

@@ -63,10 +63,10 @@ class Stored:
         """(study, setting, contrast or share) -> Judgement, of every study with at least two
         assigned levels of bias."""
         return {
-            (study, *key): found
+            (study, *key): judgement
             for study, parts in self.parts.items()
             if by_level(parts)
-            for key, found in judgements(parts).items()
+            for key, judgement in judgements(parts).items()
         }
 
     @property
@@ -103,17 +103,19 @@ class Stored:
         versions."""
         rows = []
         for study, parts in self.parts.items():
-            mine = list({o.experiment.id: o for r in parts.values() for o in r.outcomes}.values())
-            made = mine[0].cost
+            outcomes = list(
+                {o.experiment.id: o for r in parts.values() for o in r.outcomes}.values()
+            )
+            cost = outcomes[0].cost
             rows.append(
                 (
                     study,
-                    mine[0].scale,
+                    outcomes[0].scale,
                     len(parts),
-                    len(mine),
-                    seconds(mine) / 3600,
-                    made["processor"],
-                    made["commits"][0],
+                    len(outcomes),
+                    seconds(outcomes) / 3600,
+                    cost["processor"],
+                    cost["commits"][0],
                     next(iter(parts.values())).note.partition("made with ")[2] or "current",
                 )
             )
@@ -244,13 +246,13 @@ def _written_out(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
     idle = but if e.filter != "none" else (*but, "shortfall")
     fields = {name: value for name, value in e.fields().items() if name not in idle}
     for kind in ("generator", "classifier", "instrument"):
-        fields |= {f"{kind}_{part}": None for part in ("steps", "batch")} | {
+        fields |= {f"{kind}_{field}": None for field in ("steps", "batch")} | {
             f"{kind}_options": e.resolved(kind)
         }
     return str(sorted(fields.items()))
 
 
-def remedies(found: Stored) -> pd.DataFrame:
+def remedies(stored_results: Stored) -> pd.DataFrame:
     """What a remedy changes: the contrast of the last generation with it minus without it, below 0
     it helps.
 
@@ -264,11 +266,11 @@ def remedies(found: Stored) -> pd.DataFrame:
     rows: list[tuple] = []
     plain = {
         _but_protocol(results): results
-        for variants in found.parts.values()
+        for variants in stored_results.parts.values()
         for results in variants.values()
         if _protocol(results) == "subsample"
     }
-    for study, variants in found.parts.items():
+    for study, variants in stored_results.parts.items():
         for name, results in variants.items():
             pairs = {"rebalance": (results.of("rebalance"), results.of("generated"))}
             if _protocol(results) == "balanced" and _but_protocol(results) in plain:
@@ -292,13 +294,17 @@ def _but_protocol(results: Any) -> str:
     return _written_out(results.of("generated")[0].experiment, ("protocol", "seed"))
 
 
-def answer(found: Stored) -> str:
+def answer(stored_results: Stored) -> str:
     """The answer to the question in one sentence, with n, from stored results on real data
     alone."""
     real = [
-        name for name in found.effects.dataset.unique() if "stands_for" not in DATASETS[name].traits
+        name
+        for name in stored_results.effects.dataset.unique()
+        if "stands_for" not in DATASETS[name].traits
     ]
-    table = found.effects[(found.effects.n >= SEEDS_FOR_VERDICT) & found.effects.dataset.isin(real)]
+    table = stored_results.effects[
+        (stored_results.effects.n >= SEEDS_FOR_VERDICT) & stored_results.effects.dataset.isin(real)
+    ]
     if table.empty:
         return f"No answer: no setting on real data has {SEEDS_FOR_VERDICT} seeds."
     count, up = table.verdict.value_counts(), table[table.verdict == AMPLIFIED]
@@ -315,7 +321,7 @@ def answer(found: Stored) -> str:
         else "In no setting so far"
     )
     sources = table.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
-    asked = Stored({study: found.parts[study] for study in table.study.unique()})
+    asked = Stored({study: stored_results.parts[study] for study in table.study.unique()})
     reduced, unchanged, open_ = (count.get(w, 0) for w in (REDUCED, UNCHANGED, CANNOT_TELL))
     return (
         f"{start}: of {len(table)} settings on {sources} data sets (n = {n} seeds each, "

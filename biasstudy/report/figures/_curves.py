@@ -90,11 +90,11 @@ def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
     parts: list[Any] = []
     scalar = [m for m in metrics if m != HEADLINE]
     if scalar:
-        found = results.table.query(
+        values = results.table.query(
             "metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()"
         )
         parts.append(
-            found.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean()
+            values.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean()
         )
     if HEADLINE in metrics:
         for arm in ARM_STYLE:

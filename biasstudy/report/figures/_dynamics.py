@@ -31,13 +31,13 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         axes, ("share", "contrast"), ("share of favoured cells", "accuracy contrast"), strict=True
     ):
         before, after = f"{what}_before", f"{what}_after"
-        for (setting, part), color in zip(
+        for (setting, rows), color in zip(
             table.groupby("setting", sort=False), PALETTE, strict=False
         ):
-            means = part.groupby("assigned")[[before, after]].mean()
-            axis.plot(part[before], part[after], ".", color=color, alpha=0.35, markersize=3)
+            means = rows.groupby("assigned")[[before, after]].mean()
+            axis.plot(rows[before], rows[after], ".", color=color, alpha=0.35, markersize=3)
             axis.plot(means[before], means[after], "-o", color=color, label=str(setting))
-            rest = fixed_point(transfer_map(part, what))
+            rest = fixed_point(transfer_map(rows, what))
             if np.isfinite(rest.value):
                 ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
                 axis.plot(ends, ends, color=color, linewidth=5, alpha=0.3, solid_capstyle="butt")
@@ -78,11 +78,11 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         )
         return signed(figure, mark), errors
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.3))
-    for (name, part), color in zip(
+    for (name, rows), color in zip(
         table.groupby(["setting", "protocol"], sort=False), PALETTE, strict=False
     ):
-        axis.plot(part.predicted, part.measured, ".", color=color, alpha=0.3, markersize=4)
-        means = part.groupby(["bias", "ratio", "generation"])[["predicted", "measured"]].mean()
+        axis.plot(rows.predicted, rows.measured, ".", color=color, alpha=0.3, markersize=4)
+        means = rows.groupby(["bias", "ratio", "generation"])[["predicted", "measured"]].mean()
         axis.plot(
             means.predicted, means.measured, "o", color=color, label=", ".join(map(str, name))
         )
@@ -97,24 +97,24 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, mark), errors
 
 
-def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
+def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
     """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 %
     interval; drift asks that the lowest lies above 0 and the highest below, growth that all lie
     above. Grey: within 0.02.
 
-    found    (..., setting, contrast or share) -> Judgement, as of `Stored.judgements`
-    returns  the figure and its table: setting, of, bias, change, low, high, n, judgement
+    judgements  (..., setting, contrast or share) -> Judgement, as of `Stored.judgements`
+    returns     the figure and its table: setting, of, bias, change, low, high, n, judgement
     """
     use_style()
     rows = [
         (", ".join(name[:-1]), name[-1], level, e.mean, e.low, e.high, e.n, j.word)
-        for name, j in found.items()
+        for name, j in judgements.items()
         for level, e in j.levels.items()
     ]
     table = pd.DataFrame(
         rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"]
     )
-    short = {", ".join(name[:-1]): name[-2] for name in found}  # without the study
+    short = {", ".join(name[:-1]): name[-2] for name in judgements}  # without the study
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
     titles = {
         "contrast": "A: accuracy contrast of classifiers,\ngenerated minus none",
@@ -123,16 +123,20 @@ def levels(found: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFr
     for axis, (what, title) in zip(axes, titles.items(), strict=True):
         axis.axhspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
         axis.axhline(0, color="#666666", linewidth=0.9)
-        for i, (setting, part) in enumerate(table[table.of == what].groupby("setting", sort=False)):
-            off = np.abs(part[["low", "high"]].to_numpy().T - part.change.to_numpy())
+        for i, (setting, setting_rows) in enumerate(
+            table[table.of == what].groupby("setting", sort=False)
+        ):
+            off = np.abs(
+                setting_rows[["low", "high"]].to_numpy().T - setting_rows.change.to_numpy()
+            )
             axis.errorbar(
-                part.bias + 0.008 * i,
-                part.change,
+                setting_rows.bias + 0.008 * i,
+                setting_rows.change,
                 yerr=off,
                 fmt="-o",
                 color=PALETTE[i % len(PALETTE)],
                 capsize=2,
-                label=f"{short[setting]}: {part.judgement.iloc[0]}",
+                label=f"{short[setting]}: {setting_rows.judgement.iloc[0]}",
             )
         axis.set_title(title)
         axis.set_xlabel("assigned bias")
@@ -152,13 +156,13 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     names = list(dict.fromkeys(zip(table.study, table.setting, strict=True)))
     figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.5 * max(1, len(names))))
     for i, arm in enumerate(("generated", "none")):
-        mine = table[table.slope == arm]
+        slopes = table[table.slope == arm]
         at = np.array(
-            [names.index(n) for n in zip(mine.study, mine.setting, strict=True)]
+            [names.index(n) for n in zip(slopes.study, slopes.setting, strict=True)]
         ) + 0.16 * (2 * i - 1)
-        off = np.abs(np.nan_to_num(mine[["low", "high"]].to_numpy().T - mine.value.to_numpy()))
+        off = np.abs(np.nan_to_num(slopes[["low", "high"]].to_numpy().T - slopes.value.to_numpy()))
         axis.errorbar(
-            mine.value,
+            slopes.value,
             at,
             xerr=off,
             capsize=2,
@@ -185,7 +189,7 @@ def naive(replicates: int = 2000) -> tuple[Figure, pd.DataFrame]:
              equilibrium (share with b < 1)
     """
     use_style()
-    found, t = naive_study(replicates), np.arange(9.0)
+    fits, t = naive_study(replicates), np.arange(9.0)
     figure, axes = plt.subplots(2, len(SERIES), figsize=(WIDTH, 3.6), sharex="row", sharey="row")
     rng, rows = np.random.default_rng(1), []
     for (name, truth), (above, below) in zip(SERIES.items(), axes.T, strict=True):
@@ -199,7 +203,7 @@ def naive(replicates: int = 2000) -> tuple[Figure, pd.DataFrame]:
         above.plot(t, truth(t), color="#333333", linewidth=1.6)
         above.set_title(name)
         above.set_xlabel("generation")
-        b = found[found.series == name].b
+        b = fits[fits.series == name].b
         below.hist(b, np.linspace(-1, 2, 61), color="#D55E00", alpha=0.7)
         below.axvline(1, color="#333333", linewidth=0.9, linestyle="--")
         share = float((b < 1).mean())

@@ -66,12 +66,12 @@ def _panels(parts: Variants, height: float) -> tuple[Figure, list[Any]]:
 
 
 def _legend(figure: Figure, axes: list[Any]) -> None:
-    found = {
+    handles = {
         name: handle
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=5)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5)
 
 
 def _stacked(rows: list[pd.DataFrame], names: Any) -> pd.DataFrame:
@@ -121,11 +121,11 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         ).reset_index()
         tables.append(wide.rename(columns={HEADLINE: "contrast"}))
         for arm, style in ARM_STYLE.items():
-            mine = wide[wide.arm == arm]
-            if mine.empty:
+            rows = wide[wide.arm == arm]
+            if rows.empty:
                 continue
-            way = mine.groupby("generation")[["accuracy", "headline"]].mean()
-            last = mine[mine.generation == mine.generation.max()]
+            way = rows.groupby("generation")[["accuracy", "headline"]].mean()
+            last = rows[rows.generation == rows.generation.max()]
             axis.plot(
                 last.accuracy, last.headline, ".", color=style["color"], alpha=0.3, markersize=3
             )
@@ -208,14 +208,14 @@ def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], wh
     shown = [key for key in styles if key in set(table[column])]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + max(0.42, 0.15 * len(shown)) * len(parts)))
     for i, key in enumerate(shown):
-        mine = table[table[column] == key]
+        rows = table[table[column] == key]
         color, marker, label = styles[key]
-        at = np.array([parts.index(v) for v in mine.variant]) + min(0.18, 0.7 / len(shown)) * (
+        at = np.array([parts.index(v) for v in rows.variant]) + min(0.18, 0.7 / len(shown)) * (
             i - (len(shown) - 1) / 2
         )
-        off = np.nan_to_num(np.stack([mine["mean"] - mine.low, mine.high - mine["mean"]]))
+        off = np.nan_to_num(np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]]))
         axis.errorbar(
-            mine["mean"],
+            rows["mean"],
             at,
             xerr=off,
             fmt=marker,
@@ -243,12 +243,14 @@ def acceptance(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """
     rows = []
     for name, results in parts.items():
-        found = results.table.query(
+        acceptances = results.table.query(
             "metric == 'acceptance' and arm == 'generated' and group.notna()"
         )
         rows += [
             (name, *row)
-            for row in found[["seed", "generation", "group", "value", "n"]].itertuples(index=False)
+            for row in acceptances[["seed", "generation", "group", "value", "n"]].itertuples(
+                index=False
+            )
         ]
     table = pd.DataFrame(
         rows, columns=["variant", "seed", "generation", "group", "acceptance", "n"]
@@ -256,12 +258,12 @@ def acceptance(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     if table.empty:
         raise ValueError("no variant has a filter: nothing was accepted or rejected")
     figure, axes = _panels({name: parts[name] for name in parts if name in set(table.variant)}, 2.0)
-    for axis, (_, part) in zip(axes, table.groupby("variant", sort=False), strict=True):
-        groups = tuple(dict.fromkeys(part.group))
+    for axis, (_, variant_rows) in zip(axes, table.groupby("variant", sort=False), strict=True):
+        groups = tuple(dict.fromkeys(variant_rows.group))
         for g, (group, color) in enumerate(zip(groups, group_colors(groups), strict=True)):
-            lines = by_seed(part[part.group == group], "acceptance")
+            lines = by_seed(variant_rows[variant_rows.group == group], "acceptance")
             lines_of_seeds(axis, lines, group, color=color, marker=GROUP_MARKERS[g % 10])
-        axis.set_xticks(sorted(part.generation.unique()))
+        axis.set_xticks(sorted(variant_rows.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
     _legend(figure, axes)
@@ -292,10 +294,10 @@ def _real_images(o: Any, t: int) -> str:
     protocol = PROTOCOLS[e.protocol]
     if protocol.balanced:
         return "?"
-    made = [len(batch["label"]) for batch in o.batches[:t]]
-    made = made if protocol.batches == "all" else made[-1:]
-    real = (n_real if protocol.start else 0) + len(made) * e.n_fresh
-    kept = real + sum(made)
+    batch_sizes = [len(batch["label"]) for batch in o.batches[:t]]
+    batch_sizes = batch_sizes if protocol.batches == "all" else batch_sizes[-1:]
+    real = (n_real if protocol.start else 0) + len(batch_sizes) * e.n_fresh
+    kept = real + sum(batch_sizes)
     if protocol.drawn and kept > n_real:
         return f"about {round(n_real * real / kept)}"
     return str(real)
@@ -316,13 +318,13 @@ BATCH_METRICS = (
 def batch_table(parts: Variants, metrics: tuple[str, ...] = BATCH_METRICS) -> pd.DataFrame:
     """Quality and shares of what the generators make, means over seeds: by variant and metric, a
     column per generation."""
-    found = {
+    tables = {
         name: results.table.query(
             "measured_on == 'batch' and arm == 'generated' and label.isna() and group.isna()"
         )
         for name, results in parts.items()
     }
-    table = pd.concat(found, names=["variant"]).reset_index("variant")
+    table = pd.concat(tables, names=["variant"]).reset_index("variant")
     table = table[table.metric.isin(metrics)]
     return table.pivot_table(
         index=["variant", "metric"], columns="generation", values="value", sort=False
@@ -372,9 +374,9 @@ def share_and_accuracy(
         for t, marker, color in zip(
             sorted(set(table.generation)), "o^", ("#888888", ARM_STYLE[arm]["color"]), strict=False
         ):
-            mine = table[(table.arm == arm) & (table.generation == t)]
-            axis.plot(mine.share, mine.accuracy, ".", color=color, alpha=0.25, markersize=3)
-            binned = mine.groupby(pd.cut(mine.share, np.linspace(0, 1, 11)), observed=True)[
+            cells = table[(table.arm == arm) & (table.generation == t)]
+            axis.plot(cells.share, cells.accuracy, ".", color=color, alpha=0.25, markersize=3)
+            binned = cells.groupby(pd.cut(cells.share, np.linspace(0, 1, 11)), observed=True)[
                 ["share", "accuracy"]
             ].mean()
             axis.plot(

@@ -105,11 +105,13 @@ def sensitivity_table(results: Results) -> pd.DataFrame:
     for o in results.outcomes:
         for t, hits in enumerate(o.spurious["hits"]):
             # (R, sigmas, 2)
-            accuracies = np.array([noisy_accuracies(one, o.label) for one in hits])
+            accuracies = np.array(
+                [noisy_accuracies(classifier_hits, o.label) for classifier_hits in hits]
+            )
             rfs = np.mean(
                 [
-                    [relative_foreground_sensitivity(*pair) for pair in one]
-                    for one in accuracies.tolist()
+                    [relative_foreground_sensitivity(*pair) for pair in pairs]
+                    for pairs in accuracies.tolist()
                 ],
                 axis=0,
             )
@@ -139,18 +141,18 @@ def sensitivity(results: Results) -> tuple[Figure, pd.DataFrame]:
         {"color": "#999999", "linestyle": "-", "marker": "."},
     )
     for arm, style in ARM_STYLE.items():
-        mine = table[(table.arm == arm) & (table.generation == last)]
-        if len(mine):
-            _lines(left, mine, "sensitivity", f"{arm}, {last}", style)
+        rows = table[(table.arm == arm) & (table.generation == last)]
+        if len(rows):
+            _lines(left, rows, "sensitivity", f"{arm}, {last}", style)
     left.axhline(0, color="#999999", linewidth=0.8)
     left.set_title("relative foreground sensitivity\n(above 0: relies on the object)")
     arm = "generated" if results.of("generated") else results.outcomes[0].experiment.arm
     for column, dash in NOISY.items():
         for t, color in ((0, "#999999"), (last, ARM_STYLE[arm]["color"])):
-            mine = table[(table.arm == arm) & (table.generation == t)]
+            rows = table[(table.arm == arm) & (table.generation == t)]
             _lines(
                 right,
-                mine,
+                rows,
                 column,
                 f"{column}, generation {t}",
                 {"color": color, "linestyle": dash, "marker": "."},

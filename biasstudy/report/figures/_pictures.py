@@ -74,9 +74,11 @@ def data_picture(real: Any, n_classes: int = 10) -> tuple[Figure, pd.DataFrame]:
 
 
 def _first(images: Any, k: int, g: int) -> np.ndarray:
-    found = np.flatnonzero((images.label == k) & (images.group == g))
+    indices = np.flatnonzero((images.label == k) & (images.group == g))
     return (
-        images.images[found[0]] if len(found) else np.full(images.images.shape[1:], 235, np.uint8)
+        images.images[indices[0]]
+        if len(indices)
+        else np.full(images.images.shape[1:], 235, np.uint8)
     )
 
 

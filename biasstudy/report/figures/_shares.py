@@ -34,9 +34,9 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     returns  the figure and its table: share by arm, seed, generation (-1: the start) and group
     """
     use_style()
-    found = results.table[results.table.metric.isin(["group-share", "favoured-share"])]
-    start = found[found.measured_on == "start"].assign(generation=-1)
-    table = pd.concat([start, found[found.measured_on == "batch"]])
+    share_rows = results.table[results.table.metric.isin(["group-share", "favoured-share"])]
+    start = share_rows[share_rows.measured_on == "start"].assign(generation=-1)
+    table = pd.concat([start, share_rows[share_rows.measured_on == "batch"]])
     table = table[["metric", "arm", "seed", "generation", "group", "value", "n"]]
     arms = [arm for arm in ARM_STYLE if arm != "none" and results.of(arm)]
     biased = results.outcomes[0].biased
@@ -104,7 +104,7 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
             for t, batch in enumerate(o.batches):
                 told = told_counts(batch["label"], batch["group"], shape)
                 raw = favoured_part(told[:, :-1] * o.occurs, o.favoured)
-                found = favoured_share(told, o.confusion, o.occurs, o.favoured)
+                estimate = favoured_share(told, o.confusion, o.occurs, o.favoured)
                 rows.append(
                     (
                         name,
@@ -113,10 +113,10 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
                         t,
                         start,
                         raw,
-                        found.value,
-                        found.low,
-                        found.high,
-                        found.n,
+                        estimate.value,
+                        estimate.low,
+                        estimate.high,
+                        estimate.n,
                     )
                 )
     return pd.DataFrame(rows, columns=columns)

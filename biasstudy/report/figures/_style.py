@@ -60,9 +60,9 @@ LABELS = {
     HEADLINE: "accuracy contrast (signed)",
     "relative-foreground-sensitivity": "relative foreground sensitivity",
     **{
-        f"ablated-{kind}-{how}": f"{kind}, {said}"
+        f"ablated-{kind}-{how}": f"{kind}, {words}"
         for kind in ("accuracy", "confidence")
-        for how, said in (
+        for how, words in (
             ("grey-object", "object grey"),
             ("grey-box", "box of the object grey"),
             ("tile", "object tiled over"),

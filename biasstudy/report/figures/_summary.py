@@ -95,27 +95,31 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         gridspec_kw={"height_ratios": [n + 1.2 for n in sizes]},
     )
     names = np.array(names_of(table))
-    for axis, (dataset, part) in zip(axes[:, 0], table.groupby("dataset", sort=False), strict=True):
-        at = np.arange(len(part))
+    for axis, (dataset, settings) in zip(
+        axes[:, 0], table.groupby("dataset", sort=False), strict=True
+    ):
+        at = np.arange(len(settings))
         axis.axvspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
         axis.axvline(0, color="#666666", linewidth=0.9)
         for word, (color, marker) in VERDICT_STYLE.items():
-            mine = (part.verdict == word).to_numpy()
-            off = np.abs(part[["A_low", "A_high"]].to_numpy().T - part.A.to_numpy())[:, mine]
+            mask = (settings.verdict == word).to_numpy()
+            off = np.abs(settings[["A_low", "A_high"]].to_numpy().T - settings.A.to_numpy())[
+                :, mask
+            ]
             axis.errorbar(
-                part.A[mine],
-                at[mine],
+                settings.A[mask],
+                at[mask],
                 xerr=off,
                 fmt=marker,
                 color=color,
                 capsize=1.5 if few else 0,
                 markersize=4 if few else 2.5,
                 linewidth=1 if few else 0.6,
-                label=word if mine.any() else None,
+                label=word if mask.any() else None,
             )
-        axis.set_yticks(at if few else [], names[part.index] if few else [], fontsize=6.8)
-        axis.set_ylim(len(part) - 0.4, -0.6)
-        axis.set_title(f"{dataset}, {len(part)} setting{'s' * (len(part) > 1)}")
+        axis.set_yticks(at if few else [], names[settings.index] if few else [], fontsize=6.8)
+        axis.set_ylim(len(settings) - 0.4, -0.6)
+        axis.set_title(f"{dataset}, {len(settings)} setting{'s' * (len(settings) > 1)}")
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes[-1, 0].set_xlabel(
@@ -123,14 +127,14 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         "each data set",
         loc="right",
     )
-    found = {
+    handles = {
         name: handle
         for axis in axes[:, 0]
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    words = [word for word in VERDICT_STYLE if word in found]
+    words = [word for word in VERDICT_STYLE if word in handles]
     figure.legend(
-        [found[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5
+        [handles[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5
     )
     return signed(figure, mark), table
 
@@ -151,7 +155,7 @@ def dose(
     rows = []
     for what in ("ratio", "fresh share"):
         field = "ratio" if what == "ratio" else "fresh_share"
-        mine = (
+        settings = (
             table
             if what == "ratio"
             else table[table.protocol.isin(["accumulate", "fresh"])].assign(
@@ -161,30 +165,32 @@ def dose(
         )
         keys = ["study", *(name for name in SETTING if name != field), "generation"]
         doses = [
-            part.sort_values(field) for _, part in mine.groupby(keys, sort=False) if len(part) > 1
+            series.sort_values(field)
+            for _, series in settings.groupby(keys, sort=False)
+            if len(series) > 1
         ]
-        lines = names_of(pd.concat([part.iloc[:1] for part in doses])) if doses else []
-        for part, line in zip(doses, lines, strict=True):
-            found = [(getattr(r, field), r.A, r.A_low, r.A_high, r.n) for r in part.itertuples()]
-            results = parts[part.study.iloc[0]][part.variant.iloc[0]]
+        lines = names_of(pd.concat([series.iloc[:1] for series in doses])) if doses else []
+        for series, line in zip(doses, lines, strict=True):
+            points = [(getattr(r, field), r.A, r.A_low, r.A_high, r.n) for r in series.itertuples()]
+            results = parts[series.study.iloc[0]][series.variant.iloc[0]]
             if what == "fresh share" and results.of("real"):
                 e = difference(results.of("real"), results.of("none"))
-                found.append((1.0, e.mean, e.low, e.high, e.n))
-            rows += [(what, f"{part.dataset.iloc[0]}, {line}", *point) for point in found]
+                points.append((1.0, e.mean, e.low, e.high, e.n))
+            rows += [(what, f"{series.dataset.iloc[0]}, {line}", *point) for point in points]
     drawn = pd.DataFrame(rows, columns=["dose", "line", "value", "A", "low", "high", "n"])
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
     for axis, what in zip(axes, ("ratio", "fresh share"), strict=True):
-        mine = drawn[drawn.dose == what]
-        lines = mine.groupby("line", sort=False)
+        panel_points = drawn[drawn.dose == what]
+        lines = panel_points.groupby("line", sort=False)
         # so that each interval is seen
         apart = 0.08 * (np.arange(len(lines)) - (len(lines) - 1) / 2) / max(len(lines), 2)
-        for (line, part), (form, color), aside in zip(
+        for (line, line_points), (form, color), aside in zip(
             lines, cycle(product(FORMS, PALETTE)), apart, strict=False
         ):
-            off = np.abs(part[["low", "high"]].to_numpy().T - part.A.to_numpy())
+            off = np.abs(line_points[["low", "high"]].to_numpy().T - line_points.A.to_numpy())
             axis.errorbar(
-                part.value + aside,
-                part.A,
+                line_points.value + aside,
+                line_points.A,
                 yerr=off,
                 fmt=form,
                 color=color,
@@ -198,7 +204,7 @@ def dose(
             if what == "ratio"
             else "share of fresh real images in a batch"
         )
-        if mine.empty:
+        if panel_points.empty:
             axis.text(
                 0.5,
                 0.5,
@@ -207,7 +213,7 @@ def dose(
                 transform=axis.transAxes,
             )
             axis.set_xticks([])
-        elif mine.line.nunique() <= 8:
+        elif panel_points.line.nunique() <= 8:
             axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=4)
     axes[0].set_ylabel("A in the last generation, 95 % interval")
     return signed(figure, mark), drawn
@@ -224,15 +230,20 @@ def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.
     rows = []
     for study, variants in parts.items():
         for name, results in variants.items():
-            made, none = results.of("generated"), results.of("none")
-            if not made or len(none) != len(made) or (len(made) == 1 and not made[0].biased):
+            generated, none = results.of("generated"), results.of("none")
+            if (
+                not generated
+                or len(none) != len(generated)
+                or (len(generated) == 1 and not generated[0].biased)
+            ):
                 continue
             right = [
-                np.mean([o.correct().mean((1, 2)) for o in arm], axis=0) for arm in (made, none)
+                np.mean([o.correct().mean((1, 2)) for o in arm], axis=0)
+                for arm in (generated, none)
             ]
-            lines = [headline(arm).mean(0) for arm in (made, none)]
+            lines = [headline(arm).mean(0) for arm in (generated, none)]
             rows += [
-                (study, name, made[0].experiment.dataset, t, a, c)
+                (study, name, generated[0].experiment.dataset, t, a, c)
                 for t, (a, c) in enumerate(
                     zip(right[0] - right[1], lines[0] - lines[1], strict=True)
                 )
@@ -241,8 +252,8 @@ def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.
         rows, columns=["study", "variant", "dataset", "generation", "accuracy", "contrast"]
     )
     figure, axis = plt.subplots(figsize=(WIDTH * 0.7, 3.4))
-    for (dataset, part), color in zip(table.groupby("dataset"), PALETTE, strict=False):
-        for i, (_, way) in enumerate(part.groupby(["study", "variant"], sort=False)):
+    for (dataset, dataset_rows), color in zip(table.groupby("dataset"), PALETTE, strict=False):
+        for i, (_, way) in enumerate(dataset_rows.groupby(["study", "variant"], sort=False)):
             axis.plot(way.accuracy, way.contrast, color=color, linewidth=0.8, alpha=0.7)
             axis.plot(
                 way.accuracy.iloc[-1:],
@@ -271,7 +282,7 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
     rows, arms = [], [arm for arm in ("generated", "real", "none") if results.of(arm)]
     for arm in arms:
         outcomes = results.of(arm)
-        found = np.stack(
+        errors = np.stack(
             [
                 np.mean(
                     [
@@ -284,18 +295,23 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
             ]
         )
         rows += [
-            (arm, group, found[:, g].mean(), found[:, g].std(ddof=1) if len(found) > 1 else np.nan)
+            (
+                arm,
+                group,
+                errors[:, g].mean(),
+                errors[:, g].std(ddof=1) if len(errors) > 1 else np.nan,
+            )
             for g, group in enumerate(outcomes[0].groups)
         ]
     table = pd.DataFrame(rows, columns=["arm", "group", "error", "sd"])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
     groups = list(dict.fromkeys(table.group))
     for i, arm in enumerate(arms):
-        mine = table[table.arm == arm]
+        arm_rows = table[table.arm == arm]
         if len(groups) > 10:
             axis.plot(
-                np.sort(mine.error)[::-1],
-                np.arange(1, len(mine) + 1) / len(mine),
+                np.sort(arm_rows.error)[::-1],
+                np.arange(1, len(arm_rows) + 1) / len(arm_rows),
                 label=arm,
                 linewidth=1.4,
                 color=ARM_STYLE[arm]["color"],
@@ -304,8 +320,8 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
         else:
             axis.errorbar(
                 np.arange(len(groups)) + 0.15 * (i - 1),
-                mine.error,
-                yerr=mine.sd,
+                arm_rows.error,
+                yerr=arm_rows.sd,
                 capsize=2,
                 linestyle="none",
                 color=ARM_STYLE[arm]["color"],
@@ -326,7 +342,7 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
 
 
 def _per_group(o: Any, predicted: np.ndarray, confidence: np.ndarray) -> list[float]:
-    found = measure(
+    values = measure(
         "calibration-error",
         o.label,
         predicted,
@@ -336,7 +352,7 @@ def _per_group(o: Any, predicted: np.ndarray, confidence: np.ndarray) -> list[fl
         paired=o.paired,
         known={"occurs": o.occurs, "confidence": confidence},
     )
-    return [v.value for v in found if v.group is not None]
+    return [v.value for v in values if v.group is not None]
 
 
 def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.DataFrame]:
@@ -351,18 +367,18 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
     rows = []
     for study, variants in parts.items():
         for name, results in variants.items():
-            found: dict[tuple[str, int], list[float]] = {}
+            values_by_metric: dict[tuple[str, int], list[float]] = {}
             for o in results.of("generated"):
                 for t, q in enumerate(o.quality):
                     for metric, value, where in zip(
                         q["metric"], q["value"], q["where"], strict=True
                     ):
                         if NAMES[metric] in ("nearest-ratio", "copied-share") and (where < 0).all():
-                            found.setdefault((NAMES[metric], t), []).append(float(value))
-            generator = results.of("generated")[0].experiment.generator if found else ""
+                            values_by_metric.setdefault((NAMES[metric], t), []).append(float(value))
+            generator = results.of("generated")[0].experiment.generator if values_by_metric else ""
             rows += [
                 (study, name, generator, *where, np.mean(values))
-                for where, values in sorted(found.items())
+                for where, values in sorted(values_by_metric.items())
             ]
     table = pd.DataFrame(
         rows, columns=["study", "variant", "generator", "metric", "generation", "value"]
@@ -373,10 +389,10 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
         "copied-share": "share as close as a copy",
     }
     for axis, (metric, label) in zip(axes, titles.items(), strict=True):
-        for (generator, part), color in zip(
+        for (generator, generator_rows), color in zip(
             table[table.metric == metric].groupby("generator"), PALETTE, strict=False
         ):
-            for i, (_, line) in enumerate(part.groupby(["study", "variant"], sort=False)):
+            for i, (_, line) in enumerate(generator_rows.groupby(["study", "variant"], sort=False)):
                 axis.plot(
                     line.generation,
                     line.value,
