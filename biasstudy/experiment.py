@@ -5,7 +5,7 @@ names its rows in every table. Nothing here trains, reads or writes. Importing t
 import torch; building an `Experiment` does, since the models that it names check their options.
 
 To add a protocol, add one line to `PROTOCOLS`. To add a field, add one line to `Experiment` and use
-it in `loop.py`.
+it in `loop/`.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from ..experiment import Experiment
 from ..measures.shares import told_counts
 from .generations import Generation
 from .instruments import Instruments
-from .results import Outcome, entries_of, in_steps
+from .results import Outcome, confidence_of, entries_of, steps_of
 
 Batch = dict[str, np.ndarray]  # what is known of the images of one batch, see `batch_of`
 
@@ -58,7 +58,7 @@ def outcome_of(
         paired=dataset.paint is not None,
         caption=dataset.caption,
         predicted=np.array([[p["predicted"] for p in row] for row in predictions]),
-        confidence=in_steps(np.array([[p["confidence"] for p in row] for row in predictions])),
+        confidence=rounded(np.array([[p["confidence"] for p in row] for row in predictions])),
         batches=batches,
         quality=[now.quality.load() for now in plan if now.quality],
         spurious=spurious_of(plan),
@@ -70,6 +70,11 @@ def outcome_of(
         cost=cost_of(list(needed_by(results).values())),
         made_with=entries_of(e),
     )
+
+
+def rounded(confidence: np.ndarray) -> np.ndarray:
+    """Confidences as results keep them: one byte each."""
+    return confidence_of(steps_of(confidence))
 
 
 def cost_of(stages: Sequence[Stage]) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def spurious_of(plan: Sequence[Generation]) -> dict[str, np.ndarray]:
     stacked = {
         name: np.array([[arrays[name] for arrays in row] for row in values]) for name in names
     }
-    return stacked | ({"confidence": in_steps(stacked["confidence"])} if stacked else {})
+    return stacked | ({"confidence": rounded(stacked["confidence"])} if stacked else {})
 
 
 def batch_of(e: Experiment, real: RealData, now: Generation) -> Batch:

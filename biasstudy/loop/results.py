@@ -53,9 +53,14 @@ COLUMNS = (
 CONFIDENCE_STEPS = 85
 
 
-def in_steps(confidence: np.ndarray) -> np.ndarray:
-    """Confidences rounded to multiples of 1 / CONFIDENCE_STEPS, float32."""
-    return (np.rint(confidence * CONFIDENCE_STEPS) / CONFIDENCE_STEPS).astype(np.float32)
+def steps_of(confidence: np.ndarray) -> np.ndarray:
+    """Confidences in [0, 1] as whole numbers of steps of 1 / CONFIDENCE_STEPS, uint8."""
+    return np.rint(confidence * CONFIDENCE_STEPS).astype(np.uint8)
+
+
+def confidence_of(steps: np.ndarray) -> np.ndarray:
+    """Confidences of so many steps, float32."""
+    return (steps / CONFIDENCE_STEPS).astype(np.float32)
 
 
 @dataclass(frozen=True)

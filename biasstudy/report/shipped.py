@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.places import replacing, write_bytes
 from ..experiment import experiment_from
-from ..loop.results import CONFIDENCE_STEPS, Outcome, Results, entries_of
+from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
 PICTURES = 6  # of each class that figures show
@@ -79,7 +79,7 @@ def save_study(
     for i, o in enumerate(results.outcomes):
         outcome_arrays: dict[str, np.ndarray] = {
             "predicted": o.predicted.astype(np.uint8),
-            "confidence": (o.confidence * CONFIDENCE_STEPS).round().astype(np.uint8),
+            "confidence": steps_of(o.confidence),
             "occurs": o.occurs,
             "favoured": o.favoured,
             "counts": o.counts,
@@ -107,9 +107,7 @@ def save_study(
             }
         outcome_arrays |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
         if o.spurious:
-            outcome_arrays["spurious/confidence"] = (
-                (o.spurious["confidence"] * CONFIDENCE_STEPS).round().astype(np.uint8)
-            )
+            outcome_arrays["spurious/confidence"] = steps_of(o.spurious["confidence"])
         if o.confusion is not None:
             outcome_arrays["confusion"] = o.confusion
         arrays |= {f"{i}/{name}": value for name, value in outcome_arrays.items()}
@@ -253,7 +251,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         if name.startswith("spurious/")
     }
     if spurious:
-        spurious["confidence"] = (spurious["confidence"] / CONFIDENCE_STEPS).astype(np.float32)
+        spurious["confidence"] = confidence_of(spurious["confidence"])
     batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
     return Outcome(
         experiment=experiment_from(record["fields"]),
@@ -273,7 +271,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         group=arrays["0/group"],
         unit=arrays["0/unit"],
         predicted=outcome_arrays["predicted"].astype(np.int64),
-        confidence=(outcome_arrays["confidence"] / CONFIDENCE_STEPS).astype(np.float32),
+        confidence=confidence_of(outcome_arrays["confidence"]),
         batches=batches,
         quality=parts("quality"),
         spurious=spurious,
@@ -297,7 +295,8 @@ FIGURES = {  # what docs/findings.md shows of reference results: names in `figur
 
 
 def save_figures(study: str, folder: Path) -> None:
-    """Figures that README shows, drawn from stored results, in few colours: a third of the size."""
+    """Figures that docs/findings.md shows, drawn from stored results, in few colours: a third of
+    the size."""
     from . import figures
 
     for name in FIGURES.get(study, ()):
