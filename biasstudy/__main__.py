@@ -366,7 +366,7 @@ def _nulls(asked: argparse.Namespace) -> int:
 def _bench(asked: argparse.Namespace) -> int:
     from .bench import peers, scaling
     from .bench.bench import bench
-    from .bench.words import table
+    from .bench.words import models_table
     from .core.numerics import Numerics
 
     numerics = Numerics(asked.precision, asked.device, asked.threads)
@@ -377,7 +377,7 @@ def _bench(asked: argparse.Namespace) -> int:
             "\n".join(scaling.scaling_sentences(scaling.scaling(numerics, asked.quick, asked.json)))
         )
     else:
-        print(table(bench(numerics, asked.only, asked.quick, asked.json)))
+        print(models_table(bench(numerics, asked.only, asked.quick, asked.json)))
     return 0
 
 

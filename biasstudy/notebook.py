@@ -23,7 +23,7 @@ from .core.registry import DATASETS
 from .experiment import Experiment
 from .study import SETTINGS, Study, study_from
 
-NAMES = frozenset(f.name for f in fields(Experiment)) | frozenset(SETTINGS)
+PARAMETERS = frozenset(f.name for f in fields(Experiment)) | frozenset(SETTINGS)
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 # without these two arms there is no A, which figures and answers are about
 _NEEDED = ("generated", "none")
@@ -41,7 +41,7 @@ def study(namespace: Mapping[str, Any]) -> Study:
     quiet()
     cells = [_read(source) for source in namespace.get("In", [])]
     _check_cells(cells, namespace)
-    asked = study_from({name: namespace[name] for name in NAMES if name in namespace})
+    asked = study_from({name: namespace[name] for name in PARAMETERS if name in namespace})
     own = [cell.assigned["name"] for cell in cells if "name" in cell.own]
     named = ast.literal_eval(own[-1]) if own and _is_literal(own[-1]) else namespace.get("name", "")
     asked = replace(asked, notebook=str(named))
@@ -100,7 +100,7 @@ class _Cell:
 
     @property
     def parameters(self) -> set[str]:
-        return set(self.assigned) & NAMES
+        return set(self.assigned) & PARAMETERS
 
     @property
     def own(self) -> set[str]:
@@ -171,7 +171,7 @@ def _unwrapped(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _assigns_parameter(statement: ast.stmt) -> bool:
     return any(
-        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in NAMES
+        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in PARAMETERS
         for node in _outside_functions([statement])
     )
 
@@ -214,7 +214,7 @@ def _check_cells(cells: list[_Cell], namespace: Mapping[str, Any]) -> None:
     cells   in the order in which they were executed; the last one calls `study`
     """
     again = [i for i, cell in enumerate(cells) if _is_executed_again(cell, cells[i + 1 :])]
-    for name in sorted(NAMES & set(namespace)):
+    for name in sorted(PARAMETERS & set(namespace)):
         setting = [i for i, cell in enumerate(cells) if name in cell.assigned or name in cell.bound]
         if not setting:
             continue  # set by what no cell shows, such as %run
@@ -260,13 +260,13 @@ def _check_injected(name: str, cells: list[_Cell], setting: list[int]) -> None:
 def _check_known(name: str, value: ast.expr, cell: _Cell) -> None:
     """ValueError if a name is no parameter but was meant as one: beside parameters, in a cell that
     only assigns values, or much like one."""
-    if name in NAMES or name in _PAPERMILL or name.startswith("_"):
+    if name in PARAMETERS or name in _PAPERMILL or name.startswith("_"):
         return
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(name, PARAMETERS, n=1, cutoff=0.75)
     computed = any(isinstance(node, ast.Call | ast.Await) for node in ast.walk(value))
     if cell.injected or near or (cell.plain and not computed):
         meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown parameter {name!r}{meant}; known: {listed(sorted(NAMES))}")
+        raise ValueError(f"unknown parameter {name!r}{meant}; known: {listed(sorted(PARAMETERS))}")
 
 
 # ---- Around the study ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from biasstudy import CLASSIFIERS, GENERATORS
 from biasstudy.__main__ import main
 from biasstudy.bench import bench, peers, scaling
 from biasstudy.bench.peers import Autoencoder
-from biasstudy.bench.words import table
+from biasstudy.bench.words import models_table
 from biasstudy.core.context import Context
 from biasstudy.core.fitting import train
 from biasstudy.core.noise import noise
@@ -92,11 +92,11 @@ def test_every_kind_of_stage_has_a_part():
 
 def test_json_holds_the_whole_table(report):
     stored = json.loads(report[1].read_text())
-    assert stored == report[0] and table(stored) == table(report[0])
+    assert stored == report[0] and models_table(stored) == models_table(report[0])
 
 
 def test_the_table_says_where_and_what(report):
-    text = table(report[0])
+    text = models_table(report[0])
     assert "on cpu, float32, 1 thread (quick: these numbers say nothing)" in text
     assert max(map(len, text.splitlines())) <= 127
     for name in [m["name"] for m in report[0]["models"]] + list(report[0]["loop"]["seconds"]):

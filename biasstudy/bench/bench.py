@@ -79,7 +79,7 @@ State = dict[str, torch.Tensor]
 # ---- The clock -----------------------------------------------------------------------------------
 
 
-def spread(values: Collection[float]) -> Report:
+def median_and_range(values: Collection[float]) -> Report:
     """Median, lowest and highest of repeated measurements, and how many they are."""
     return {
         "median": statistics.median(values),
@@ -142,7 +142,8 @@ def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = 
         if numerics.device == "cpu":
             ways.append(lambda: F.conv2d(image, kernel))
         rates = (
-            spread([2e-9 * n**3 / s for s in timed(way, numerics.device, fill)]) for way in ways
+            median_and_range([2e-9 * n**3 / s for s in timed(way, numerics.device, fill)])
+            for way in ways
         )
         return {**max(rates, key=lambda r: r["high"]), "size": n}
 
@@ -159,7 +160,9 @@ def bandwidth(numerics: Numerics, fill: float = 0.5, megabytes: int = 256) -> Re
     count."""
     a = torch.zeros(megabytes * 2**20, dtype=torch.uint8, device=numerics.device)
     b = torch.ones_like(a)
-    return spread([2e-9 * len(a) / s for s in timed(lambda: b.copy_(a), numerics.device, fill)])
+    return median_and_range(
+        [2e-9 * len(a) / s for s in timed(lambda: b.copy_(a), numerics.device, fill)]
+    )
 
 
 # ---- Models --------------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ def fit_rate(
             [len(pool) / s for s in seconds],
             fit(entry, options, pool, Context(numerics)),
         )
-        return {"images/s": spread(rates), "batch": None, "steps": None}, state
+        return {"images/s": median_and_range(rates), "batch": None, "steps": None}, state
     (before, after), state = read_at((2, 3), lambda: now(device), entry, options, pool, numerics)
     n = max(1, round(fill / (after - before)))
     n = n // ROUND * ROUND or n
@@ -238,7 +241,7 @@ def fit_rate(
         [n * k for k in range(1, REPEATS + 2)], lambda: now(device), entry, options, pool, numerics
     )
     rates = (options["batch"] * n / np.diff(clock)).tolist()
-    return {"images/s": spread(rates), "batch": options["batch"], "steps": n}, state
+    return {"images/s": median_and_range(rates), "batch": options["batch"], "steps": n}, state
 
 
 def sample_rate(
@@ -258,7 +261,7 @@ def sample_rate(
             return model.sample(state, pool.label, 0, seed=0, context=context)
         return model.predict(state, pool.images, context=context)
 
-    return spread([len(pool) / s for s in timed(call, numerics.device, fill)])
+    return median_and_range([len(pool) / s for s in timed(call, numerics.device, fill)])
 
 
 def flops_per_image(
@@ -466,7 +469,8 @@ def loop_speed(e: Experiment, numerics: Numerics) -> Report:
         "experiment": e.fields(),
         **typical,
         "spread": {
-            name: spread([r[name] for r in repeats]) for name in ("wall", "overhead", "rerun")
+            name: median_and_range([r[name] for r in repeats])
+            for name in ("wall", "overhead", "rerun")
         },
     }
 
@@ -477,7 +481,7 @@ def import_seconds(n: int = 5) -> Report:
     path = os.pathsep.join(
         [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    return spread(
+    return median_and_range(
         [
             float(
                 subprocess.run(

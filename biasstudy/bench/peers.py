@@ -33,7 +33,7 @@ from ..core.registry import CLASSIFIERS
 from ..core.seeds import seed_for
 from ..data.real import real_data
 from ..experiment import Experiment
-from .bench import REPEATS, Report, apart, begin, now, spread
+from .bench import REPEATS, Report, apart, begin, median_and_range, now
 from .words import place
 
 LATENT, SIDE, BATCH, CLASSIFIER_BATCH, RESNET_BATCH = 20, 28, 256, 64, 128
@@ -282,20 +282,20 @@ def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[st
     report = {}
     for name in SIZES if numerics.device == "cuda" else ("vae", "classifier"):
         blocks = [
-            [apart(rate, name, way, images, numerics, fill) for way in ("usual", "ours")]
+            [apart(step_rate, name, way, images, numerics, fill) for way in ("usual", "ours")]
             for _ in range(REPEATS)
         ]
-        usual, ours = (spread(rates) for rates in zip(*blocks, strict=True))
+        usual, ours = (median_and_range(rates) for rates in zip(*blocks, strict=True))
         report[name] = {
             "usual": usual,
             "ours": ours,
             "ratio": ours["median"] / usual["median"],
-            "ratios": spread([b / a for a, b in blocks]),
+            "ratios": median_and_range([b / a for a, b in blocks]),
         }
     return report
 
 
-def rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
+def step_rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
     """Images per second of a model's steps. Only ours are made in a process that `Numerics.apply`
     has set."""
     device, model, judge, network = (

@@ -28,7 +28,7 @@ from ..loop.stages import tensors
 from ..measures.quality import kid
 from ..models.generators.diffusion import Denoiser, Diffusion
 from ..report.figures import signed, use_style
-from .bench import apart, spread, timed
+from .bench import apart, median_and_range, timed
 
 
 def quality_of_steps(
@@ -127,7 +127,7 @@ def against_diffusers(
     if numerics.compile:
         ways["diffusers, compiled"] = (_their_seconds, numerics)
     rates: dict[str, Any] = {
-        name: spread([n / s for s in apart(measure, by, steps, n, side, channels, fill)])
+        name: median_and_range([n / s for s in apart(measure, by, steps, n, side, channels, fill)])
         for name, (measure, by) in ways.items()
     }
     ours = rates["ours"]["median"]

@@ -15,7 +15,7 @@ from ..core.numerics import Numerics
 from ..core.places import write_text
 from ..experiment import Experiment
 from ..loop.run import run
-from .bench import REPEATS, Report, begin, spread
+from .bench import REPEATS, Report, begin, median_and_range
 from .words import place
 
 # Models without steps, whose every image costs something; pools that do not grow with the
@@ -83,7 +83,7 @@ def _growth(sizes: Sequence[int], seconds: Any, repeats: int) -> Report:
     times = {n: [seconds(n) for _ in range(repeats)] for n in sizes}
     (a, b), (s, r) = sizes[-2:], (np.median(times[n]) for n in sizes[-2:])
     return {
-        "seconds": {n: spread(values) for n, values in times.items()},
+        "seconds": {n: median_and_range(values) for n, values in times.items()},
         "exponent": float(np.log(r / s) / np.log(b / a)),
         "per_unit": float((r - s) / (b - a)),
     }

@@ -9,7 +9,7 @@ def place(report: Report) -> str:
     return f"{report['device']}, {report['precision']}, {n} thread{'s' * (n > 1)}{caveat}"
 
 
-def table(report: Report) -> str:
+def models_table(report: Report) -> str:
     """The report as aligned text."""
     environment = report["environment"]
     lines = [

@@ -126,10 +126,10 @@ def add_probe(
 def _short(e: Experiment, steps: int) -> Experiment:
     """The experiment with fewer steps, images and generations; the options of its models stay."""
     changed: dict[str, Any] = {"n_generations": 1}
-    for kind in ("generator", "classifier", "instrument"):
-        usual = e.resolved(kind).get("steps", 0)
+    for role in ("generator", "classifier", "instrument"):
+        usual = e.resolved(role).get("steps", 0)
         if usual:
-            changed[f"{kind}_steps"] = min(usual, steps)
+            changed[f"{role}_steps"] = min(usual, steps)
     if e.n_batch:
         changed |= {
             "ratio": min(e.n_batch, IMAGES) / e.n_real,

@@ -19,7 +19,7 @@ from ..data.real import SPARE, RealData
 from ..experiment import Experiment
 from .clip import ClipJudge
 from .decomposition import real_with_noise, real_with_shares, thinning
-from .instruments import Instruments, acceptance, tell
+from .instruments import Instruments, measure_acceptance, tell
 from .judges import FittedJudge, Judge, RatesJudge
 from .protocols import training_set
 from .stages import (
@@ -272,7 +272,7 @@ def judge_of(
         case "rates":
             assert partner, "a filter that asks for rates imitates another"
             rates = store.stage(
-                acceptance,
+                measure_acceptance,
                 decided=partner.decisions,
                 groups=partner.candidate_groups,
                 shape=list(real.counts.shape),

@@ -89,7 +89,7 @@ def measure_quality(
 
 
 @kind("acceptance", keep=True)
-def acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int]) -> dict:
+def measure_acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int]) -> dict:
     """How often a filter accepted images of each class and probed group; (n_classes, n_groups +
     1)."""
     return {

@@ -264,7 +264,7 @@ def entries_of(e: Experiment) -> dict[str, str]:
     """Versions of the registry entries that an experiment rests on, by kind and name."""
     entries = [
         e.dataset_entry,
-        *(e.entry(kind) for kind in ("generator", "classifier", "instrument")),
+        *(e.entry(role) for role in ("generator", "classifier", "instrument")),
         FILTERS[e.filter],
     ]
     return {f"{entry.noun} {entry.name}": entry.identity for entry in entries}

@@ -245,9 +245,9 @@ def _written_out(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
     filter, makes no other."""
     idle = but if e.filter != "none" else (*but, "shortfall")
     fields = {name: value for name, value in e.fields().items() if name not in idle}
-    for kind in ("generator", "classifier", "instrument"):
-        fields |= {f"{kind}_{field}": None for field in ("steps", "batch")} | {
-            f"{kind}_options": e.resolved(kind)
+    for role in ("generator", "classifier", "instrument"):
+        fields |= {f"{role}_{field}": None for field in ("steps", "batch")} | {
+            f"{role}_options": e.resolved(role)
         }
     return str(sorted(fields.items()))
 
