@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FLOAT64, Here, tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from biasstudy import Numerics, load, run
 from biasstudy.__main__ import main
@@ -696,3 +698,93 @@ def test_missing_tls_files_are_named(tmp_path, capsys, runs):
     there.write_text("")
     with pytest.raises(ValueError, match=f"--tls names {tmp_path / 'cert.pem'}, and there is no"):
         Cluster("tls://127.0.0.1:9", [there, tmp_path / "cert.pem", tmp_path / "key.pem"])
+
+
+# ---- Whatever is in a file -----------------------------------------------------------------------
+
+CASES = int(os.environ.get("CASES", "120"))
+MANY = settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@st.composite
+def damages(draw):
+    """What happens to one file: (which of all, what is done, with what)."""
+    how = draw(st.sampled_from(["cut", "flip", "bytes", "json", "field", "gone"]))
+    with_what = {
+        "cut": st.floats(0, 1),
+        "flip": st.floats(0, 1),
+        "bytes": st.binary(max_size=60),
+        "json": JSON,
+        "field": st.tuples(st.integers(0, 50), JSON),
+        "gone": st.none(),
+    }[how]
+    return draw(st.integers(0, 10**6)), how, draw(with_what)
+
+
+def damage(path, how, what) -> None:
+    data = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+        return
+    if how == "cut":
+        data = data[: int(what * len(data))]
+    elif how == "flip" and data:
+        at = min(int(what * len(data)), len(data) - 1)
+        data = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+    elif how == "bytes":
+        data = what
+    elif how == "json":
+        data = json.dumps(what).encode()
+    elif how == "field" and path.suffix == ".json":
+        record = json.loads(data)
+        record[sorted(record)[what[0] % len(record)]] = what[1]
+        data = json.dumps(record).encode()
+    path.write_bytes(data)
+
+
+@MANY
+@given(damages())
+def test_a_damaged_store_gives_true_rows_or_says_what_is_left_out(whole, tmp_path_factory, case):
+    """Whatever happens to one file: no value is another one, nothing on disk is changed, no
+    traceback."""
+    root, table = whole
+    which, how, what = case
+    copy = tmp_path_factory.mktemp("damaged") / "store"
+    shutil.copytree(root, copy)
+    files = sorted(path for path in copy.rglob("*.json") if path.is_file())
+    files += sorted(path for path in copy.rglob("*.safetensors") if path.is_file())
+    damage(files[which % len(files)], how, what)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    try:
+        read = load(copy)
+    except FileNotFoundError as error:
+        assert "\n" not in str(error)
+    else:
+        # a scale is a word of the record alone, which nothing else can contradict
+        columns = [c for c in table.columns if c != "scale"]
+        known = {one.experiment.iloc[0]: one[columns] for one in by_experiment(table)}
+        for one in by_experiment(read):
+            assert same(one[columns], known[one.experiment.iloc[0]])
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    shutil.rmtree(copy)
+
+
+@MANY
+@given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode), st.booleans())
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path_factory, data, packed):
+    path = tmp_path_factory.mktemp("table") / ("table.csv.xz" if packed else "table.csv")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is no table of results") as error:
+        load(path)
+    assert "\n" not in str(error.value)

@@ -16,6 +16,7 @@ and group:
 """
 
 import logging
+import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -65,7 +66,11 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, lzma.LZMAError, EOFError) as error:  # not text, not packed, cut off
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no table of results: {reason}") from error
     if unknown := set(table.columns) - set(COLUMNS):
         raise ValueError(
             f"{path} is no table of results: unknown columns {', '.join(sorted(unknown))}"
