@@ -282,7 +282,8 @@ def test_broken_yaml_says_file_line_and_column(written, sentence, tmp_path):
 def test_a_file_that_is_not_utf_8_is_told(written, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(written)
-    with pytest.raises(ValueError, match=r"a\.yaml is not UTF-8 text: see line [12]$"):
+    sentence = r"a\.yaml is not UTF-8 text: byte 0x\w\w in line [12]; save it as UTF-8$"
+    with pytest.raises(ValueError, match=sentence):
         read_parameters(path)
 
 

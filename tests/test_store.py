@@ -431,7 +431,7 @@ def test_a_link_stays_a_link_and_a_pipe_is_written_into(tmp_path):
 def test_text_that_is_not_utf8_is_told_with_its_file(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes("# für\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=f"{path} is not UTF-8 text: byte 0xfc at position 3"):
+    with pytest.raises(ValueError, match=f"{path} is not UTF-8 text: byte 0xfc in line 1"):
         places.read_text(path)
     path.write_bytes("a: ü".encode("utf-8-sig"))
     assert places.read_text(path) == "a: ü"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Here
+from conftest import TINY, Here
 
 from biasstudy import run
 from biasstudy.__main__ import main
@@ -30,17 +30,7 @@ from biasstudy.core.store import Slot
 from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
-BASE = {
-    "n_real": 100,
-    "n_test": 20,
-    "classifier": "ridge",
-    "generator": "mixture",
-    "instrument": "ridge",
-    "n_generations": 2,
-    "precision": "float64",
-    "n_seeds": 2,
-    "arms": ["generated", "none"],
-}
+BASE = {**TINY, "precision": "float64", "n_seeds": 2, "arms": ["generated", "none"]}
 STARTS = [{"start": "unbiased", "bias": 0.0}, {"start": "biased", "bias": 0.6}]
 
 

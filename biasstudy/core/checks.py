@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .places import read_text
+
 # a value in a sentence: short, on one line, whatever it is
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxlist, _SHOWN.maxdict = 4, 12, 12
@@ -116,26 +118,20 @@ def read_yaml(path: Path) -> Any:
     """What a YAML file holds.
 
     raises   OSError      if it cannot be read
-             ValueError   see `parse_yaml`
+             ValueError   if it is not UTF-8, and see `parse_yaml`
     """
-    return parse_yaml(path.read_bytes(), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
-def parse_yaml(text: str | bytes, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """What a YAML text holds; dates stay text.
 
     where    the file or option that it comes from, for the sentence
-    raises   ValueError   with line and column: not UTF-8, not YAML, a key twice in one mapping, a
-                          tag such as !!python
+    raises   ValueError   with line and column: not YAML, a key twice in one mapping, a tag such as
+                          !!python
     """
     import yaml
 
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise ValueError(f"{where} is not UTF-8 text: see line {line}") from error
     try:
         return yaml.load(text, _loader())
     except yaml.MarkedYAMLError as error:

@@ -83,10 +83,10 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
         raise ValueError(
-            f"{path} is not UTF-8 text: byte 0x{byte:02x} at position {error.start}; save it as "
-            "UTF-8"
+            f"{path} is not UTF-8 text: byte 0x{byte:02x} in line {line}; save it as UTF-8"
         ) from error
 
 

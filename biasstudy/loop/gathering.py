@@ -11,7 +11,7 @@ from ..data.pools import ORIGINS, Pool
 from ..data.real import RealData
 from ..experiment import Experiment
 from ..measures.shares import told_counts
-from .generations import Generation
+from .generations import Generation, results_of
 from .instruments import Instruments
 from .results import Outcome, confidence_of, entries_of, steps_of
 
@@ -40,7 +40,6 @@ def outcome_of(
     if not dataset.probe and batches:
         probed = Instruments(e, real, store).probe(real.test).load()["told"]
         confusion = told_counts(test.group, probed, (dataset.n_groups, dataset.n_groups))
-    results = [stage for now in plan for stage in now.results()]
     return Outcome(
         experiment=e,
         numerics=numerics.name,
@@ -67,7 +66,7 @@ def outcome_of(
         grids=[now.grid.load()["images"] for now in plan if now.grid],
         confusion=confusion,
         stages={f"{now.t}": [stage.id for stage in now.results()] for now in plan},
-        cost=cost_of(list(needed_by(results).values())),
+        cost=cost_of(list(needed_by(results_of(plan)).values())),
         made_with=entries_of(e),
     )
 

@@ -5,7 +5,7 @@ ones whose values are kept, and the store computes what is missing. There is no 
 running again is resuming.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,11 @@ class Generation:
         of_batch = (self.decisions, self.candidate_groups, self.oracle, self.probed, self.quality)
         of_all = (*drawn, *self.predictions, *self.spurious, *of_batch, self.seen, self.grid)
         return [stage for stage in of_all if stage is not None]
+
+
+def results_of(plan: Iterable[Generation]) -> list[Stage]:
+    """The stages of an experiment whose values are kept."""
+    return [stage for now in plan for stage in now.results()]
 
 
 # ---- The loop ------------------------------------------------------------------------------------

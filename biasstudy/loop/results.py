@@ -166,32 +166,32 @@ class Outcome:
         yield from self._of_masks()
         yield from self._of_batches()
 
+    def values(self, metric: str, t: int, r: int) -> list[Value]:
+        """Values of one metric of predictions in generation t, of its classifier r; ValueError with
+        the reason if the design forbids it."""
+        return measure(
+            metric,
+            self.label,
+            self.predicted[t, r],
+            self.group,
+            design=self.design,
+            biased=self.biased,
+            paired=self.paired,
+            known={
+                "occurs": self.occurs,
+                "favoured": self.favoured,
+                "unit": self.unit,
+                "start_counts": self.counts,
+                "confidence": self.confidence[t, r],
+                "pool_counts": self.pools[t, :, :-1],
+            },
+        )
+
     def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
-        fixed = {
-            "occurs": self.occurs,
-            "favoured": self.favoured,
-            "unit": self.unit,
-            "start_counts": self.counts,
-        }
-        for t, replicates in enumerate(self.predicted):
-            for r, predicted in enumerate(replicates):
-                known = {
-                    **fixed,
-                    "confidence": self.confidence[t, r],
-                    "pool_counts": self.pools[t, :, :-1],
-                }
-                for metric in metrics:
-                    for value in measure(
-                        metric,
-                        self.label,
-                        predicted,
-                        self.group,
-                        design=self.design,
-                        biased=self.biased,
-                        paired=self.paired,
-                        known=known,
-                    ):
-                        yield self._row(t, r, "classifier", "test", metric, value)
+        for t, r in np.ndindex(self.predicted.shape[:2]):
+            for metric in metrics:
+                for value in self.values(metric, t, r):
+                    yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_masks(self) -> Iterator[dict[str, Any]]:
         for t, r in np.ndindex(self.predicted.shape[:2] if self.spurious else (0, 0)):

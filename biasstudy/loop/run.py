@@ -13,11 +13,11 @@ import numpy as np
 from ..core.context import Context
 from ..core.numerics import Numerics
 from ..core.places import CannotWrite, runs_folder
-from ..core.store import Stage, Store, Workshop, needed_by
+from ..core.store import Store, Workshop, needed_by
 from ..data.real import RealData, real_data
 from ..experiment import Experiment
 from .gathering import outcome_of
-from .generations import Generation, generations, tries_of
+from .generations import generations, results_of, tries_of
 from .progress import Progress
 from .results import Outcome, Results
 
@@ -82,11 +82,6 @@ def run(
                 store.prune(set(needed_by(later)))
     store.close()
     return Results(outcomes, dict(store.counts))
-
-
-def results_of(plan: Iterable[Generation]) -> list[Stage]:
-    """The stages of an experiment whose values are kept."""
-    return [stage for now in plan for stage in now.results()]
 
 
 def record_name(e: Experiment, numerics: Numerics) -> str:

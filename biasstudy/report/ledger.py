@@ -15,9 +15,8 @@ import pandas as pd
 
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
-from ..inference.intervals import Estimate, two_way_interval
-from ..inference.verdicts import MARGIN, SEEDS_FOR_VERDICT
-from ..measures.metrics import measure
+from ..inference.intervals import Estimate, over_seeds
+from ..inference.verdicts import AMPLIFIED, CANNOT_TELL, REDUCED, SEEDS_FOR_VERDICT, UNCHANGED
 from .summary import Stored
 
 
@@ -51,7 +50,7 @@ def _tally(table: pd.DataFrame) -> str:
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
     count = table.verdict.value_counts()
-    known = ("amplified", "reduced", f"no change beyond {MARGIN}", "cannot tell")
+    known = (AMPLIFIED, REDUCED, UNCHANGED, CANNOT_TELL)
     words = ", ".join(f"{word} in {count[word]}" for word in known if word in count)
     top = table.loc[table.A.abs().idxmax()]
     return (
@@ -69,14 +68,14 @@ def _named(row: Any) -> str:
 
 def _amplifies(stored_results: Stored) -> str:
     table = stored_results.effects
-    up = table[table.verdict == "amplified"]
+    up = table[table.verdict == AMPLIFIED]
     return (
         f"{_tally(table)}; R above 0 as well in {int(up.because.sum())} of the {len(up)} amplified"
     )
 
 
 def _beyond_accuracy(stored_results: Stored) -> str:
-    rows = stored_results.effects[stored_results.effects.verdict == "amplified"]
+    rows = stored_results.effects[stored_results.effects.verdict == AMPLIFIED]
     curves = stored_results.effects[stored_results.effects.E.notna()]
     if curves.empty:
         return "not stored: no study has the arm fewer"
@@ -147,7 +146,7 @@ def _metrics(stored_results: Stored) -> str:
         ].itertuples():
             results = stored_results.parts[row.study][row.variant]
             d = _last(results.of("generated"), metric) - _last(results.of("none"), metric)
-            e = two_way_interval(d[:, None], np.zeros(1, int))
+            e = over_seeds(d)
             up, down, n = up + (e.low > 0), down + (e.high < 0), n + 1
         lines.append(f"{metric} up in {up}, down in {down}")
     return f"95 % intervals over seeds, {n} settings, uncorrected: {'; '.join(lines)}"
@@ -158,21 +157,7 @@ def _last(outcomes: list[Any], metric: str) -> np.ndarray:
     (n_seeds,)."""
     return np.array(
         [
-            np.mean(
-                [
-                    measure(
-                        metric,
-                        o.label,
-                        predicted,
-                        o.group,
-                        design=o.design,
-                        biased=o.biased,
-                        paired=o.paired,
-                        known={"occurs": o.occurs},
-                    )[0].value
-                    for predicted in o.predicted[-1]
-                ]
-            )
+            np.mean([o.values(metric, -1, r)[0].value for r in range(o.predicted.shape[1])])
             for o in outcomes
         ]
     )

@@ -26,8 +26,10 @@ import numpy as np
 
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
-from ..inference.intervals import Estimate, two_way_interval
+from ..inference.intervals import over_seeds
+from ..inference.verdicts import AMPLIFIED
 from ..loop.results import Results, batch_values, quality_values
+from ..measures.shares import favoured_part
 from . import ledger
 from .figures import corrected_table
 from .ledger import interval
@@ -174,11 +176,6 @@ def _mean(values: Iterable[float]) -> str:
     return f"{np.mean(list(values)):.2f}"
 
 
-def _over_seeds(differences: np.ndarray) -> Estimate:
-    """Estimate with an interval for new seeds alone, of (n_seeds,) differences."""
-    return two_way_interval(differences[:, None], np.zeros(1, int))
-
-
 # ---- Blocks --------------------------------------------------------------------------------------
 
 
@@ -192,7 +189,7 @@ def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
         a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
         verdicts = dict.fromkeys(
             f"{setting.verdict}, because generated"
-            if setting.verdict == "amplified" and setting.because
+            if setting.verdict == AMPLIFIED and setting.because
             else str(setting.verdict)
             for setting in settings.itertuples()
         )
@@ -224,7 +221,7 @@ def _accuracy(stored_results: Stored) -> str:
                 f"{generated[:, 0].mean():.3f}",
                 f"{generated[:, -1].mean():.3f}",
                 f"{real[:, -1].mean():.3f}",
-                interval(_over_seeds(generated[:, -1] - real[:, -1])),
+                interval(over_seeds(generated[:, -1] - real[:, -1])),
             )
         )
     header = ("setting", "generation 0", "last, `generated`", "last, `real`", "difference")
@@ -239,7 +236,7 @@ def _of_batch(o: Any, t: int) -> dict[str, float]:
 
 
 def _start_share(outcomes: list[Any]) -> float:
-    return float(np.mean([o.counts[o.favoured > 0].sum() / o.counts.sum() for o in outcomes]))
+    return float(np.mean([favoured_part(o.counts, o.favoured) for o in outcomes]))
 
 
 def _batches(stored_results: Stored) -> str:
@@ -298,7 +295,7 @@ def _predictions(stored_results: Stored) -> str:
 
 def _excess(stored_results: Stored) -> str:
     lines = []
-    for row in stored_results.effects[stored_results.effects.verdict == "amplified"].itertuples():
+    for row in stored_results.effects[stored_results.effects.verdict == AMPLIFIED].itertuples():
         results = stored_results.parts[row.study][row.variant]
         ends = [curve(results.of(arm), "accuracy")[:, -1].mean() for arm in ("generated", "real")]
         measured = np.isfinite(row.E)
@@ -368,7 +365,7 @@ def _masks(stored_results: Stored) -> str:
                     _setting(stored_results, study, ""),
                     says,
                     f"{values.loc[('generated', 0)].mean():+.2f}",
-                    interval(_over_seeds(change.to_numpy())),
+                    interval(over_seeds(change.to_numpy())),
                 )
             )
     return _markdown(("setting", "measure", "generation 0", "change against `real`"), lines)

@@ -235,7 +235,7 @@ def _own(folder: Path) -> Iterable[str]:
 def _about(path: Path) -> dict[str, str]:
     """What is told of a figure; empty unless all of it is there, and the picture, too."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except ValueError:  # not JSON, or not text
         return {}
     needed = ("name", "claim", "mark", "made")

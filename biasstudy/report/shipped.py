@@ -65,9 +65,9 @@ def save_study(
         **(measured or {}),
     }
     if whole := _holder(results, folder, study, pictures):
-        for ending in ("npz", "csv"):
-            (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
         _write_about(folder, study, {**about, "part of": whole, "experiments": ids})
+        for ending in ("npz", "csv"):  # what an earlier save left; nothing names it now
+            (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
         return
     plain = results.table.query("label.isna() and group.isna()").drop(
         columns=["numerics", "prior", "label", "group"]
@@ -77,57 +77,55 @@ def save_study(
     arrays: dict[str, np.ndarray] = {}
     records = []
     for i, o in enumerate(results.outcomes):
-        outcome_arrays: dict[str, np.ndarray] = {
-            "predicted": o.predicted.astype(np.uint8),
-            "confidence": steps_of(o.confidence),
-            "occurs": o.occurs,
-            "favoured": o.favoured,
-            "counts": o.counts,
-            "pools": o.pools.astype(np.int32),
-        }
-        if o.origins is not None:
-            outcome_arrays["origins"] = o.origins.astype(np.int32)
-        outcome_arrays |= {
-            f"batch{t}/{k}": v.astype(np.int16)
-            for t, b in enumerate(o.batches)
-            for k, v in b.items()
-        }
-        outcome_arrays |= {
-            f"quality{t}/{k}": v for t, q in enumerate(o.quality) for k, v in q.items()
-        }
-        # those of one seed are enough
-        if pictures and o.experiment.seed == results.outcomes[0].experiment.seed:
-            outcome_arrays |= {
-                f"grid{t}": _shown(grid, len(o.classes)) for t, grid in enumerate(o.grids)
-            }
-        # the test images are those of all
-        if i == 0:
-            outcome_arrays |= {
-                k: getattr(o, k).astype(np.int32) for k in ("label", "group", "unit")
-            }
-        outcome_arrays |= {f"spurious/{k}": v for k, v in o.spurious.items() if k != "confidence"}
-        if o.spurious:
-            outcome_arrays["spurious/confidence"] = steps_of(o.spurious["confidence"])
-        if o.confusion is not None:
-            outcome_arrays["confusion"] = o.confusion
-        arrays |= {f"{i}/{name}": value for name, value in outcome_arrays.items()}
+        # pictures of one seed are enough, and the test images are those of all
+        with_grids = pictures and o.experiment.seed == results.outcomes[0].experiment.seed
+        of_outcome = _arrays(o, with_grids) | (_test_arrays(o) if i == 0 else {})
+        arrays |= {f"{i}/{name}": value for name, value in of_outcome.items()}
+        told = ("classes", "groups", "design", "paired", "caption")
         records.append(
             {
                 **o.record,
-                "classes": o.classes,
-                "groups": o.groups,
-                "design": o.design,
-                "paired": o.paired,
-                "caption": o.caption,
+                **{name: getattr(o, name) for name in told},
                 "n_batches": len(o.batches),
-                "n_grids": sum(name.startswith("grid") for name in outcome_arrays),
+                "n_grids": len(o.grids) if with_grids else 0,
             }
         )
     # alike arrays beside each other and compressed as one: a third of a compressed npz
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(sorted(arrays.items(), key=lambda item: item[0].split("/")[::-1])))  # type: ignore[arg-type]
+    in_order = sorted(arrays, key=lambda name: name.split("/")[::-1])
+    np.savez(buffer, **{name: arrays[name] for name in in_order})  # type: ignore[arg-type]
     write_bytes(folder / f"{study}.npz.xz", lzma.compress(buffer.getvalue(), preset=9))
     _write_about(folder, study, {**about, "outcomes": records})
+
+
+def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
+    """What is kept of an outcome, in the smallest types that hold it; see `_outcome`."""
+    arrays: dict[str, np.ndarray] = {
+        "predicted": o.predicted.astype(np.uint8),
+        "confidence": steps_of(o.confidence),
+        "occurs": o.occurs,
+        "favoured": o.favoured,
+        "counts": o.counts,
+        "pools": o.pools.astype(np.int32),
+    }
+    if o.origins is not None:
+        arrays["origins"] = o.origins.astype(np.int32)
+    if o.confusion is not None:
+        arrays["confusion"] = o.confusion
+    for t, batch in enumerate(o.batches):
+        arrays |= {f"batch{t}/{name}": value.astype(np.int16) for name, value in batch.items()}
+    for t, quality in enumerate(o.quality):
+        arrays |= {f"quality{t}/{name}": value for name, value in quality.items()}
+    for name, value in o.spurious.items():
+        arrays[f"spurious/{name}"] = steps_of(value) if name == "confidence" else value
+    for t, grid in enumerate(o.grids if with_grids else ()):
+        arrays[f"grid{t}"] = _shown(grid, len(o.classes))
+    return arrays
+
+
+def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
+    """Label, group and unit of the test images."""
+    return {name: getattr(o, name).astype(np.int32) for name in ("label", "group", "unit")}
 
 
 def _holder(results: Results, folder: Path, study: str, pictures: bool) -> str | None:

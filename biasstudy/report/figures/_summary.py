@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
 from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, MARGIN, REDUCED, TOO_FEW_SEEDS, UNCHANGED
-from ...loop.results import Results
-from ...measures.metrics import measure
+from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
 from ..summary import SETTING
 from ._families import PALETTE
@@ -284,13 +283,7 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
         outcomes = results.of(arm)
         errors = np.stack(
             [
-                np.mean(
-                    [
-                        _per_group(o, o.predicted[-1, r], o.confidence[-1, r])
-                        for r in range(o.predicted.shape[1])
-                    ],
-                    axis=0,
-                )
+                np.mean([_per_group(o, r) for r in range(o.predicted.shape[1])], axis=0)
                 for o in outcomes
             ]
         )
@@ -341,17 +334,9 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
     return signed(figure, mark_of(results)), table
 
 
-def _per_group(o: Any, predicted: np.ndarray, confidence: np.ndarray) -> list[float]:
-    values = measure(
-        "calibration-error",
-        o.label,
-        predicted,
-        o.group,
-        design=o.design,
-        biased=o.biased,
-        paired=o.paired,
-        known={"occurs": o.occurs, "confidence": confidence},
-    )
+def _per_group(o: Outcome, r: int) -> list[float]:
+    """Calibration error of each group in the last generation, by classifier r."""
+    values = o.values("calibration-error", -1, r)
     return [v.value for v in values if v.group is not None]
 
 
