@@ -134,10 +134,8 @@ def matmul_peak(numerics: Numerics, fill: float = 0.5, sizes: Collection[int] = 
     def rate(kind: torch.dtype, n: int) -> Report:
         a, b = (noise((n, n), Context(numerics), "bench", n, i).to(kind) for i in range(2))
         product = torch.empty_like(a)
-        image, kernel = (
-            a.view(1, n, 1, n).to(memory_format=torch.channels_last),
-            b[:, :, None, None],
-        )
+        image = a.view(1, n, 1, n).to(memory_format=torch.channels_last)
+        kernel = b[:, :, None, None]
         ways: list[Callable[[], Any]] = [lambda: torch.mm(a, b, out=product)]
         if numerics.device == "cpu":
             ways.append(lambda: F.conv2d(image, kernel))
@@ -229,10 +227,8 @@ def fit_rate(
     device = numerics.device
     if not {"steps", "batch"} <= set(options):
         seconds = timed(lambda: fit(entry, options, pool, Context(numerics)), device, fill)
-        rates, state = (
-            [len(pool) / s for s in seconds],
-            fit(entry, options, pool, Context(numerics)),
-        )
+        rates = [len(pool) / s for s in seconds]
+        state = fit(entry, options, pool, Context(numerics))
         return {"images/s": median_and_range(rates), "batch": None, "steps": None}, state
     (before, after), state = read_at((2, 3), lambda: now(device), entry, options, pool, numerics)
     n = max(1, round(fill / (after - before)))

@@ -149,10 +149,8 @@ def drawn_on_the_fly(
 def plain_resnet(images: np.ndarray, numerics: Numerics) -> Steps:
     """resnet18 in plain torch with all that makes it fast there: images on the device, mixed
     precision, channels last, compiled, a fused optimiser."""
-    device, network = (
-        numerics.device,
-        resnet().to(numerics.device).to(memory_format=torch.channels_last),
-    )
+    device = numerics.device
+    network = resnet().to(numerics.device).to(memory_format=torch.channels_last)
     compiled = torch.compile(network)
     adam = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     stored = torch.as_tensor(images).to(device)
@@ -238,10 +236,8 @@ def our_classifier(
                 label.append(
                     judge(context.pixels(chunks[-1]).add_(1).div_(2)).argmax(1).cpu().numpy()
                 )
-        stored, labels = (
-            context.tensor(np.concatenate(chunks)),
-            context.tensor(np.concatenate(label)),
-        )
+        stored = context.tensor(np.concatenate(chunks))
+        labels = context.tensor(np.concatenate(label))
         batches = Batches(n, CLASSIFIER_BATCH, seed_for("classifier"), context)
 
         def loss(index: Tensor) -> Tensor:
@@ -298,12 +294,10 @@ def beside(images: np.ndarray, numerics: Numerics, fill: float = 5.0) -> dict[st
 def step_rate(name: str, way: str, images: np.ndarray, numerics: Numerics, fill: float) -> float:
     """Images per second of a model's steps. Only ours are made in a process that `Numerics.apply`
     has set."""
-    device, model, judge, network = (
-        numerics.device,
-        Autoencoder(),
-        two_convolutions(),
-        two_convolutions(),
-    )
+    device = numerics.device
+    model = Autoencoder()
+    judge = two_convolutions()
+    network = two_convolutions()
     if way == "ours":
         numerics.apply()
         context = Context(numerics)

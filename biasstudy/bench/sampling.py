@@ -64,10 +64,8 @@ def quality_of_steps(
     batch = next(generations(e, real, store)).batch
     assert batch
     state, told = tensors(batch.inputs["state"].load()), real.conditions.of_batch[:n]
-    of_real, model = (
-        features(context, real.test.load().images),
-        Diffusion(**e.resolved("generator")),
-    )
+    of_real = features(context, real.test.load().images)
+    model = Diffusion(**e.resolved("generator"))
     rows = []
     for k in steps:
         quicker = dataclasses.replace(model, sampling_steps=k)

@@ -71,10 +71,8 @@ class Cluster:
         """Threads of all workers; of jobs that Slurm starts when there are tasks, those of all that
         may be started."""
         if time.monotonic() - self._looked > LOOK_EVERY:
-            self._slots, self._looked = (
-                self._most or sum(self.client.nthreads().values()),
-                time.monotonic(),
-            )
+            self._slots = self._most or sum(self.client.nthreads().values())
+            self._looked = time.monotonic()
         return self._slots
 
     def submit(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":

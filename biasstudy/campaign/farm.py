@@ -80,14 +80,12 @@ class Farm:
         keep: str = "results",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.plan, self.engine, self.task, self.costs, self.keep, self.say = (
-            plan,
-            engine,
-            task,
-            costs,
-            keep,
-            say,
-        )
+        self.plan = plan
+        self.engine = engine
+        self.task = task
+        self.costs = costs
+        self.keep = keep
+        self.say = say
         self.waiting = {job.experiment.id: job for job in plan.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
         self.missing = plan.missing
@@ -152,10 +150,8 @@ class Farm:
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
         computed = self.missing - self.left
-        self.report.computed, self.report.stage_seconds = (
-            len(computed),
-            sum(self.plan.pieces[id].slot.seconds() for id in computed),
-        )
+        self.report.computed = len(computed)
+        self.report.stage_seconds = sum(self.plan.pieces[id].slot.seconds() for id in computed)
         if self.full:
             raise CannotWrite(self.full)
         return self.report
@@ -251,10 +247,8 @@ class Farm:
         """How far it is. The rate is the workers' number until the longest stage could have ended,
         for its first parts do not count; then more and more what was made in the time that
         passed."""
-        passed, longest = (
-            time.perf_counter() - self.started,
-            max(self.price.values(), default=UNTIMED),
-        )
+        passed = time.perf_counter() - self.started
+        longest = max(self.price.values(), default=UNTIMED)
         rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
         forecast = f", about {duration(max(self.ahead, 0.0) / rate)} left"
         forecast += "" if self.known else " and what was never timed"

@@ -285,10 +285,8 @@ def cost_table(grid: Grid, plan: Plan, costs: Costs, source: str, workers: int) 
     jobs, waiting, missing = plan.jobs.values(), plan.waiting(), plan.missing
     distinct, counted = len(plan.pieces), sum(len(job.rests_on) for job in jobs)
     recipe = {id: piece.recipe for id, piece in plan.pieces.items()}
-    seconds, alone = (
-        costs.of(recipe[id] for id in missing),
-        costs.of(recipe[id] for job in waiting for id in job.missing),
-    )
+    seconds = costs.of(recipe[id] for id in missing)
+    alone = costs.of(recipe[id] for job in waiting for id in job.missing)
     kept = costs.size(recipe[id] for id in missing if plan.pieces[id].keep) + RECORD * len(waiting)
     rows = {
         "experiments written": f"{grid.written:,}",

@@ -28,11 +28,9 @@ def spread(counts: np.ndarray) -> np.ndarray:
                                     are asked for
     """
     counts = np.asarray(counts)
-    n, due, sequence = (
-        int(counts.sum()),
-        np.zeros(len(counts)),
-        np.empty(int(counts.sum()), np.int64),
-    )
+    n = int(counts.sum())
+    due = np.zeros(len(counts))
+    sequence = np.empty(int(counts.sum()), np.int64)
     for i in range(n):
         due += counts / n
         sequence[i] = k = int(np.argmax(due))

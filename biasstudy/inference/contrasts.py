@@ -204,10 +204,8 @@ def excess(results: Any, generation: int = -1) -> Estimate:
     first, second = results.of("generated"), results.of("fewer")
     _check_pairs(first, second, "the excess needs the arms generated and fewer")
     weights = headline_weights(first)
-    generated, fewer = (
-        np.stack([right_of(o, generation) for o in first]),
-        np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))]),
-    )
+    generated = np.stack([right_of(o, generation) for o in first])
+    fewer = np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))])
     order = np.argsort(-fewer.mean((1, 2)), kind="stable")
     points, a = fewer.mean((1, 2))[order], generated.mean()
     contrast_at = np.einsum("tsi,si->t", fewer[order], weights) / len(first)

@@ -136,10 +136,8 @@ def contents(
         cells = [
             np.flatnonzero((stratum == s) & (label == k)) for k in np.unique(label[stratum == s])
         ]
-        told, n = (
-            np.array([label[cell[0]] for cell in cells]),
-            np.array([len(cell) for cell in cells]),
-        )
+        told = np.array([label[cell[0]] for cell in cells])
+        n = np.array([len(cell) for cell in cells])
         agree = np.array([np.mean(seen[cell] == label[cell]) for cell in cells])
         wrong = not_below_0((right[told] - agree) / (right[told] - elsewhere[told]), n)
         for cell, k, w in zip(cells, told, wrong, strict=True):
@@ -170,11 +168,9 @@ def chosen(shelf: LabeledImages, label: np.ndarray, group: np.ndarray) -> np.nda
     places = {
         c: list(np.flatnonzero(label * G + group == c)[::-1]) for c in np.unique(label * G + group)
     }
-    asked, used, index = (
-        {c: len(p) for c, p in places.items()},
-        set[int](),
-        np.empty(len(label), np.int64),
-    )
+    asked = {c: len(p) for c, p in places.items()}
+    used = set[int]()
+    index = np.empty(len(label), np.int64)
     for i, (c, unit) in enumerate(zip(shelf.label * G + shelf.group, shelf.unit, strict=True)):
         if unit not in used and places.get(c):
             index[places[c].pop()] = i
@@ -268,10 +264,8 @@ def shares_found(
     favoured groups are then multiplied by one factor, which brings their share to `favoured_share`.
     A class without an image that shows it keeps the shares of the start.
     """
-    told, shares = (
-        told_counts(batch.label, said["told"], start.shape),
-        start / start.sum(1, keepdims=True),
-    )
+    told = told_counts(batch.label, said["told"], start.shape)
+    shares = start / start.sum(1, keepdims=True)
     if said_of_test is None:
         clear = np.where(start > 0, told[:, :-1], 0)
         return np.where(

@@ -120,10 +120,8 @@ def corrected_shares(
         p = most_likely(C, _redrawn(_seen(told[y], groups), n_boot, seed, y))
         if n * p[0, :d].sum() >= 1:
             shares = p[:, :d] / p[:, :d].sum(1, keepdims=True)
-            share[y, groups], (low[y, groups], high[y, groups]) = (
-                shares[0],
-                _central(shares[1:], level),
-            )
+            share[y, groups] = shares[0]
+            (low[y, groups], high[y, groups]) = _central(shares[1:], level)
         if p.shape[1] > d:
             other[y], (other_low[y], other_high[y]) = p[0, d], _central(p[1:, d], level)
     return Shares(
@@ -275,11 +273,9 @@ def _counts(name: str, values: np.ndarray) -> np.ndarray:
 def _probe_counts(
     told: np.ndarray, confusion: np.ndarray, occurs: np.ndarray, n_boot: int, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    told, confusion, occurs = (
-        _counts("told", told),
-        _counts("confusion", confusion),
-        np.asarray(occurs),
-    )
+    told = _counts("told", told)
+    confusion = _counts("confusion", confusion)
+    occurs = np.asarray(occurs)
     K, G = occurs.shape if occurs.ndim == 2 else (0, 0)
     if occurs.dtype != bool or told.shape != (K, G + 1) or confusion.shape != (G, G + 1):
         raise ValueError(

@@ -130,10 +130,8 @@ def drift_of(o: Any, of: str = "batch") -> tuple[np.ndarray, np.ndarray]:
     """
     e, n, hits = o.experiment, o.counts.sum(1), _hits(o)
     within = o.counts / np.maximum(n, 1)[:, None]
-    p, mistakes = (
-        np.einsum("yg,ygs->ys", within, hits),
-        np.einsum("yg,ygs->ys", within, hits * (1 - hits)),
-    )
+    p = np.einsum("yg,ygs->ys", within, hits)
+    mistakes = np.einsum("yg,ygs->ys", within, hits * (1 - hits))
     n_generated = np.array([np.bincount(batch["label"], minlength=len(n)) for batch in o.batches])
     fresh = getattr(e, "n_fresh", 0) * n / n.sum()
     k = np.concatenate([n_generated, n_generated[-1:]]) + fresh
@@ -172,10 +170,8 @@ def drift_band(outcomes: list[Any], of: str = "batch") -> pd.DataFrame:
     if not all(o.batches for o in outcomes):
         raise ValueError("nothing was added to a training set (arm none): there is no drift")
     moments = [drift_of(o, of) for o in outcomes]
-    mean, sd = (
-        np.mean([m for m, _ in moments], axis=0),
-        np.sqrt(np.mean([v for _, v in moments], axis=0)),
-    )
+    mean = np.mean([m for m, _ in moments], axis=0)
+    sd = np.sqrt(np.mean([v for _, v in moments], axis=0))
     start = np.mean([counted_shares(o.counts, o.favoured) for o in outcomes], axis=0)
     if of == "batch":
         mean, sd = np.vstack([start, mean]), np.vstack([0 * start, sd])

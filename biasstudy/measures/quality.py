@@ -417,10 +417,8 @@ def quality(
                 f"{len(sample.features)}, {len(sample.label)} and {len(sample.group)}"
             )
     counts, told, seen = np.asarray(counts), np.asarray(fake.label), np.asarray(fake.group)
-    real_distance, fake_distance = (
-        _to_nearest(train, real_features),
-        _to_nearest(train, fake_features),
-    )
+    real_distance = _to_nearest(train, real_features)
+    fake_distance = _to_nearest(train, fake_features)
 
     rows: list[tuple[str, Value]] = []
     every_class, every_group = np.arange(counts.shape[0]), np.arange(counts.shape[1])

@@ -29,10 +29,8 @@ def refresh(path: Path) -> bool:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         kept = os.environ.get("BIASSTUDY_RUNS"), os.environ.get("BIASSTUDY_STUDY")
-        os.environ["BIASSTUDY_RUNS"], os.environ["BIASSTUDY_STUDY"] = (
-            f"{folder}/runs",
-            f"{folder}/study",
-        )
+        os.environ["BIASSTUDY_RUNS"] = f"{folder}/runs"
+        os.environ["BIASSTUDY_STUDY"] = f"{folder}/study"
         try:
             NotebookClient(
                 notebook,

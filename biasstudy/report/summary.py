@@ -231,10 +231,8 @@ def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
             generated = results.of("generated")
             if not generated:
                 continue
-            same, size = (
-                _written_out(generated[0].experiment),
-                (len(generated), len({o.experiment.arm for o in results.outcomes})),
-            )
+            same = _written_out(generated[0].experiment)
+            size = (len(generated), len({o.experiment.arm for o in results.outcomes}))
             if same not in chosen or size > chosen[same][0]:
                 chosen[same] = size, study, name
     return {(study, name) for _, study, name in chosen.values()}

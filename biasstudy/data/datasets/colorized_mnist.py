@@ -196,10 +196,8 @@ def paint(
     look = np.clip(look, -2, 2)
     color = srgb(LIGHTNESS, CHROMA, hues[group] + 6 * look[:, 0])
     color *= (0.9 + 0.05 * look[:, 1])[:, None] * np.where(group == 0, contrast, 1.0)[:, None]
-    power, pictures = (
-        np.exp(0.2 * look[:, 2]),
-        np.empty((len(images), 3, *images.shape[2:]), np.uint8),
-    )
+    power = np.exp(0.2 * look[:, 2])
+    pictures = np.empty((len(images), 3, *images.shape[2:]), np.uint8)
     # in parts, to spare memory
     for part in (slice(low, low + 1024) for low in range(0, len(images), 1024)):
         # (N, 256): strength of each grey level

@@ -233,10 +233,8 @@ def _read(
             "with the option damaged: skip"
         )
     files = [file for file in photographs if file in masks]
-    images, mask = (
-        np.empty((len(files), 3, size, size), np.uint8),
-        np.empty((len(files), size, size), bool),
-    )
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    mask = np.empty((len(files), size, size), bool)
     digest, bad, good, empty = hashlib.sha256(f"{part} {size}".encode()), [], [], 0
     for i, file in enumerate(files):
         try:

@@ -171,10 +171,8 @@ RADIUS = (12.0, 11.7, 11.3, 11.0, 10.5)  # of the shape, in pixels
 NOISE = (8, 10, 12, 14, 16)  # largest change of a pixel, of 255
 
 # of each group, (n_groups,) int: a table drawn once, in which every class meets every level
-_RNG, _CHOICES = (
-    np.random.default_rng(seed_for("standin20", "looks")),
-    (LOOKS, len(TEXTURES), len(PALETTES), len(TEXTURES)),
-)
+_RNG = np.random.default_rng(seed_for("standin20", "looks"))
+_CHOICES = (LOOKS, len(TEXTURES), len(PALETTES), len(TEXTURES))
 LEVEL, TEXTURE, PALETTE, GROUND = (
     _RNG.permuted(np.tile(np.arange(n), (len(SHAPES), 1)), axis=1)[:, :LOOKS].ravel()
     for n in _CHOICES
@@ -247,10 +245,8 @@ def _cells(
     pixel, turned by `turn` (N,) radians, left and right swapped where `mirror` (N,) is -1, cell
     `middle` (N, 2) in the middle of the image."""
     sin, cos = (np.rint(65536 * size * f(turn)).astype(np.int32)[:, None] for f in (np.sin, np.cos))
-    start, flip = (
-        np.rint(65536 * middle).astype(np.int32)[:, :, None],
-        mirror.astype(np.int32)[:, None],
-    )
+    start = np.rint(65536 * middle).astype(np.int32)[:, :, None]
+    flip = mirror.astype(np.int32)[:, None]
     y, x = np.arange(H, dtype=np.int32) - H // 2, np.arange(W, dtype=np.int32) - W // 2
     row = (start[:, 0] + cos * y)[:, :, None] + (sin * x)[:, None, :]
     column = (start[:, 1] - flip * sin * y)[:, :, None] + (flip * cos * x)[:, None, :]

@@ -92,10 +92,8 @@ def _pictures(
     n = len(ground)
     at = np.arange(SIDE)
     radius = rng.integers(6, 11, (n, 1, 1))
-    y, x = (
-        (at - rng.integers(9, SIDE - 9, (n, 1)))[:, :, None],
-        (at - rng.integers(9, SIDE - 9, (n, 1)))[:, None, :],
-    )
+    y = (at - rng.integers(9, SIDE - 9, (n, 1)))[:, :, None]
+    x = (at - rng.integers(9, SIDE - 9, (n, 1)))[:, None, :]
     mirrored = np.where(rng.integers(0, 2, (n, 1, 1)), -1, 1)
     x, y = np.broadcast_arrays(mirrored * x, -y)
     mask = SHAPES[CLASSES[k]](x / radius, y / radius)

@@ -338,12 +338,10 @@ class Denoiser(nn.Module):
             num_class_embeds=n_conditions + 1,
         )
         unet.time_proj = Waves(channels)  # that of diffusers computes in float32 whatever the dtype
-        self.unet, self.patch, self.colors, self.memory_format = (
-            unet,
-            patch,
-            Colors(),
-            torch.channels_last,
-        )
+        self.unet = unet
+        self.patch = patch
+        self.colors = Colors()
+        self.memory_format = torch.channels_last
 
     def place(self, context: Context) -> "Denoiser":
         """The network on the device. In bfloat16 a CPU normalises groups ten times more slowly

@@ -226,10 +226,8 @@ class StableDiffusion:
                 TIMES
             ).long() % TIMES
             dropped = torch.rand(n, generator=g, dtype=torch.float64) < self.drop
-            t, c = (
-                t.to(index.device),
-                condition[index].masked_fill(dropped.to(index.device), parts.null),
-            )
+            t = t.to(index.device)
+            c = condition[index].masked_fill(dropped.to(index.device), parts.null)
             drawn, eps = (
                 noise((n, *parts.shape), context, seed, name, i) for name in ("posterior", "noise")
             )

@@ -44,10 +44,8 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
                 axis.plot(
                     rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5
                 )
-        low, high = (
-            float(table[[before, after]].min().min()),
-            float(table[[before, after]].max().max()),
-        )
+        low = float(table[[before, after]].min().min())
+        high = float(table[[before, after]].max().max())
         axis.axline((low, low), (high, high), color="#999999", linewidth=0.8, linestyle="--")
         axis.set_title(title)
     axes[0].set_xlabel("in the start")
