@@ -53,9 +53,10 @@ def _tally(table: pd.DataFrame) -> str:
     known = (AMPLIFIED, REDUCED, UNCHANGED, CANNOT_TELL)
     words = ", ".join(f"{word} in {count[word]}" for word in known if word in count)
     top = table.loc[table.A.abs().idxmax()]
+    settings = f"{len(table)} setting{'s' * (len(table) > 1)}"
     return (
-        f"{len(table)} settings: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, "
-        f"{top.A_high:+.3f}] ({_named(top)}); n = {table.n.min()} seeds"
+        f"{settings}: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, {top.A_high:+.3f}] "
+        f"({_named(top)}); n = {table.n.min()} seeds"
     )
 
 
