@@ -482,10 +482,10 @@ class Experiment:
     def pair(self) -> str:
         """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair
         share generation 0."""
-        return self._digest_without(_OF_THE_ARM)
+        return self._digest_without(OF_THE_ARM)
 
 
-_OF_THE_ARM = (
+OF_THE_ARM = (
     "generator",
     "generator_steps",
     "generator_batch",

@@ -6,12 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
+from planted import planted_experiment
 
 from biasstudy import Experiment, run
 from biasstudy.data.real import real_data
-from biasstudy.inference.contrasts import contrast, excess
-from biasstudy.inference.intervals import holm
-from biasstudy.inference.verdicts import verdict
+from biasstudy.inference.contrasts import contrast
+from biasstudy.inference.excess import (
+    BEYOND,
+    NOT_BEYOND,
+    NOT_RUN,
+    OUT_OF_REACH,
+    all_excesses,
+    beyond,
+    excess,
+)
+from biasstudy.inference.verdicts import change, corrected, verdict
 from biasstudy.loop.generations import generations
 
 CLASSES, GROUPS, IMAGES = 6, 3, 1800
@@ -51,11 +60,11 @@ def test_fewer_adds_nothing():
 # ---- Planted truth -------------------------------------------------------------------------------
 
 
-def of_accuracy(right, nested):
-    """Accuracy of cells at a stage of training: the rarer groups lose more of it when there is less
-    to learn from."""
+def of_accuracy(right, nested, slope=0.5):
+    """Accuracy of cells at a stage of training: the rarer groups lose more of it, by the slope,
+    when there is less to learn from."""
     favoured = np.where(np.arange(GROUPS) == np.arange(CLASSES)[:, None] % GROUPS, 1, -1)
-    cells = right - 0.5 * (0.95 - right) * (favoured < 0)
+    cells = right - slope * (0.95 - right) * (favoured < 0)
     if not nested:
         return cells, favoured, np.ones_like(favoured, bool)
     occurs = np.arange(CLASSES * GROUPS)[None] // GROUPS == np.arange(CLASSES)[:, None]
@@ -63,10 +72,15 @@ def of_accuracy(right, nested):
     return *spread, occurs
 
 
-def study(rng, nested, generated, extra=0.0, n=6):
-    """Arms generated, none and fewer (accuracies of the favoured .95, .9, .8, .7); `extra`: lost by
-    the rare alone."""
-    paths = {"generated": [0.95, generated], "none": [0.95, 0.95], "fewer": [0.95, 0.9, 0.8, 0.7]}
+def study(rng, nested, generated, extra=0.0, n=6, slopes=None):
+    """Arms generated, none and paths (accuracies of the favoured .95, .9, .8, .7); `extra`: lost by
+    the rare alone.
+
+    slopes  of the paths by name and of `generated`; default: the path fewer, all .5
+    """
+    slopes = slopes or {"fewer": 0.5}
+    paths = {"generated": [0.95, generated], "none": [0.95, 0.95]}
+    paths |= {path: [0.95, 0.9, 0.8, 0.7] for path in slopes if path != "generated"}
     _, favoured, occurs = of_accuracy(0.95, nested)
     y, g = np.nonzero(occurs)
     at = np.arange(IMAGES) % len(y)
@@ -76,7 +90,8 @@ def study(rng, nested, generated, extra=0.0, n=6):
     for arm, path in paths.items():
         found[arm] = []
         for seed in range(n):
-            cells = np.stack([of_accuracy(a, nested)[0] for a in path])
+            slope = slopes.get(arm, 0.5)
+            cells = np.stack([of_accuracy(a, nested, slope)[0] for a in path])
             if arm == "generated":
                 cells[-1] -= extra * (favoured < 0)
             right = (
@@ -85,7 +100,7 @@ def study(rng, nested, generated, extra=0.0, n=6):
             )[:, None]
             found[arm].append(
                 SimpleNamespace(
-                    experiment=SimpleNamespace(seed=seed),
+                    experiment=planted_experiment(arm, seed),
                     numerics="float64",
                     biased=True,
                     paired=False,
@@ -98,7 +113,7 @@ def study(rng, nested, generated, extra=0.0, n=6):
                     correct=lambda right=right: right,
                 )
             )
-    return SimpleNamespace(of=lambda arm: found[arm])
+    return SimpleNamespace(of=lambda arm: found.get(arm, []))
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["crossed", "nested"])
@@ -106,8 +121,8 @@ def test_a_loss_of_accuracy_alone_is_no_excess_and_a_loss_of_groups_is(nested):
     rng, words = np.random.default_rng(1), {"alone": [], "extra": []}
     for _ in range(150):
         alone, more = study(rng, nested, 0.85), study(rng, nested, 0.9, extra=0.08)
-        words["alone"].append((contrast(alone, "A"), excess(alone)))
-        words["extra"].append((contrast(more, "A"), excess(more)))
+        words["alone"].append((contrast(alone, "A"), excess(alone, "fewer").estimate))
+        words["extra"].append((contrast(more, "A"), excess(more, "fewer").estimate))
     assert np.mean([a.low > 0 for a, _ in words["alone"]]) > 0.9, "A alone would call it amplified"
     assert np.mean([e.low > 0 or e.high < 0 for _, e in words["alone"]]) <= 0.05 + 3 * np.sqrt(
         0.05 * 0.95 / 150
@@ -124,9 +139,11 @@ def test_a_family_of_crossed_and_nested_hypotheses_gives_false_alarms_in_at_most
     rng, families, alarms = np.random.default_rng(3), 200, 0
     for _ in range(families):
         found = [
-            contrast(study(rng, nested, 0.95), "A") for nested in (False, True) for _ in range(3)
+            change(study(rng, nested, 0.95), margin=0.0)
+            for nested in (False, True)
+            for _ in range(3)
         ]
-        words = [verdict(a, p) for a, p in zip(found, holm([a.p for a in found]), strict=True)]
+        words = [verdict(c, p) for c, p in zip(found, corrected(found), strict=True)]
         alarms += any(v.word in ("amplified", "reduced") for v in words)
     assert alarms / families <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
 
@@ -136,19 +153,44 @@ def test_the_smallest_detectable_change_is_found_with_the_power_stated(nested):
     rng = np.random.default_rng(4)
     sd = np.mean([contrast(study(rng, nested, 0.95), "A").per_seed.std(ddof=1) for _ in range(60)])
     words = [
-        verdict(contrast(study(rng, nested, 0.95, extra=1.43 * sd), "A")).word for _ in range(150)
+        verdict(change(study(rng, nested, 0.95, extra=1.43 * sd), margin=0.0)).word
+        for _ in range(150)
     ]
     assert words.count("amplified") / 150 == pytest.approx(0.8, abs=0.12)
 
 
-def test_below_the_curve_nothing_is_said_and_above_it_the_slope_goes_on():
+def test_below_a_path_that_is_said_and_above_it_the_slope_goes_on():
     rng = np.random.default_rng(2)
-    assert np.isnan(excess(study(rng, False, 0.6)).mean)
-    above = excess(study(rng, False, 0.97))
-    assert above.low < 0 < above.high
+    below = excess(study(rng, False, 0.6), "fewer")
+    assert np.isnan(below.estimate.mean) and not below.reached
+    assert below.accuracy < below.reach == pytest.approx(0.62, abs=0.03)
+    above = excess(study(rng, False, 0.97), "fewer")
+    assert above.reached and above.estimate.low < 0 < above.estimate.high
     flat = study(rng, False, 0.9)
     for o in flat.of("fewer"):
         o.predicted = np.zeros((4, 1, IMAGES), bool)
         o.correct = lambda: np.zeros((4, 1, IMAGES), bool)
-    with pytest.raises(ValueError, match=r"one accuracy, 0.000: there is no curve"):
-        excess(flat)
+    with pytest.raises(ValueError, match=r"one accuracy, 0.000: there is no path"):
+        excess(flat, "fewer")
+
+
+def test_beyond_the_loss_of_accuracy_is_beyond_every_way_to_lose_it():
+    """A model that loses accuracy as shorter fits do has an excess over fewer images, and is not
+    beyond the loss of accuracy."""
+    rng = np.random.default_rng(5)
+    slopes = {"generated": 1.0, "fewer": 0.3, "shorter": 1.0, "noisier": 0.3}
+    words = []
+    for _ in range(60):
+        results = study(rng, False, 0.85, slopes=slopes)
+        found = all_excesses(results)
+        words.append(beyond(found))
+        assert found["fewer"].estimate.mean > 0.02
+    assert words.count(BEYOND) <= 0.025 * 60 + 3 * np.sqrt(60 * 0.025)
+    more = study(rng, False, 0.88, extra=0.15, slopes=slopes)
+    assert beyond(all_excesses(more)) == BEYOND
+    one = study(rng, False, 0.88, extra=0.15)
+    assert beyond(all_excesses(one)) == NOT_RUN, "one path is not enough"
+    assert beyond({}) == NOT_RUN
+    low = all_excesses(study(rng, False, 0.5, extra=0.15, slopes=slopes))
+    assert beyond(low) == OUT_OF_REACH, "counted, not dropped"
+    assert beyond(low | {"shorter": found["shorter"]}) == NOT_BEYOND

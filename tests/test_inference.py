@@ -3,22 +3,15 @@ effects."""
 
 import dataclasses
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
+from planted import CLASSES, FAVOURED, GROUPS, planted
 from scipy import stats
 
 from biasstudy import METRICS, Results, run
-from biasstudy.inference.contrasts import (
-    contrast,
-    curve,
-    headline,
-    headline_weights,
-    logit_contrast,
-    ranked,
-)
+from biasstudy.inference.contrasts import contrast, curve, headline, headline_weights, ranked
 from biasstudy.inference.intervals import (
     Estimate,
     _variance_of_sum,
@@ -26,7 +19,17 @@ from biasstudy.inference.intervals import (
     two_way,
     two_way_interval,
 )
-from biasstudy.inference.verdicts import Verdict, corrected, sentence, sentences, verdict
+from biasstudy.inference.scales import growth
+from biasstudy.inference.verdicts import (
+    Change,
+    Corrected,
+    Verdict,
+    change,
+    corrected,
+    sentence,
+    sentences,
+    verdict,
+)
 from biasstudy.measures.drift import drift_band
 from biasstudy.measures.floors import floor_band
 
@@ -149,6 +152,12 @@ def test_an_adjusted_p_below_a_twentieth_is_an_interval_without_0():
             assert (m * found.p < 0.05) == (low > 0 or high < 0)
 
 
+def at_margin(mean, se, df):
+    """A change whose margin is 0, so that every true change lies on it."""
+    a = Estimate(mean, 0, 0, se, df, 2 * stats.t.sf(abs(mean) / se, df), 0.1, np.zeros(6))
+    return Change(a, a, a, a, False, 0.0)
+
+
 def test_false_alarms_of_a_family_stay_below_five_percent():
     """Three data sets, no effect in any: how often does any of them get amplified or reduced?"""
     rng, families, stratum, alarms = np.random.default_rng(2), 2000, np.repeat(np.arange(10), 10), 0
@@ -159,26 +168,103 @@ def test_false_alarms_of_a_family_stay_below_five_percent():
         if adjusted.min() > 0.2:
             continue  # far from any alarm
         words = [
-            verdict(Estimate(mean[i], 0, 0, se[i], df[i], p[i], 0.1, np.zeros(6)), a)
-            for i, a in zip(family, adjusted, strict=True)
+            verdict(at_margin(mean[i], se[i], df[i]), Corrected(1, float(p_adjusted), 1)).word
+            for i, p_adjusted in zip(family, adjusted, strict=True)
         ]
-        alarms += any(v.word in ("amplified", "reduced") for v in words)
+        alarms += any(word in ("amplified", "reduced") for word in words)
     assert 0.02 < alarms / families < 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
 
 
+def changed(d, level=None, margin=0.02):
+    """A change with these differences; its margin a quarter of `level` where that is given."""
+    a = of(d)
+    if level is None:
+        return Change(a, of(0 * a.per_seed), a.shifted(-margin), a.shifted(margin), False, margin)
+    level = np.array(level)
+    above, below = (of(a.per_seed + sign * level / 4) for sign in (-1, 1))
+    return Change(a, of(level), above, below, True, level.mean() / 4)
+
+
 def test_verdict_words():
-    clear = of([0.05, 0.06, 0.05, 0.06, 0.05, 0.06])
-    assert verdict(clear).word == "amplified" and verdict(clear, 0.04).word == "amplified"
-    assert verdict(clear, 0.06).word == "cannot tell", "not after Holm's correction"
-    assert verdict(of([-0.05, -0.06, -0.05, -0.06, -0.05, -0.06])).word == "reduced"
-    still = verdict(of([0.001, -0.001, 0.002, -0.002, 0.001, -0.001]))
-    assert str(still) == still.word == "no change beyond 0.02"
-    assert verdict(of([0.05] * 5)).word == "no verdict with fewer than 6 seeds"
-    open_ = of([0.2, -0.1, 0.1, -0.2, 0.1, 0.05])
-    assert verdict(open_) == Verdict("cannot tell", open_.detectable)
-    assert str(Verdict("cannot tell", 0.1234)) == (
-        "cannot tell (smallest change detectable with 80 % power: 0.123)"
+    clear = changed([0.05, 0.06, 0.05, 0.06, 0.05, 0.06])
+    assert verdict(clear).word == "amplified"
+    assert verdict(clear, Corrected(0.01, 0.04, 1)).word == "amplified"
+    not_corrected = verdict(clear, Corrected(0.01, 0.06, 1))
+    assert not_corrected.word == "cannot tell" and str(not_corrected) == "cannot tell, above 0"
+    assert verdict(changed([-0.05, -0.06, -0.05, -0.06, -0.05, -0.06])).word == "reduced"
+    still = verdict(changed([0.001, -0.001, 0.002, -0.002, 0.001, -0.001]))
+    assert still.word == "within the margin" and str(still) == "within 0.02"
+    inside = verdict(changed([0.010, 0.011, 0.010, 0.011, 0.010, 0.011]))
+    assert str(inside) == "within 0.02, above 0", "a change that is there, but is small"
+    assert verdict(changed([0.05] * 5)).word == "no verdict with fewer than 6 seeds"
+    open_ = changed([0.2, -0.1, 0.1, -0.2, 0.1, 0.05])
+    assert verdict(open_) == Verdict("cannot tell", "", "0.02", open_.a.detectable)
+
+
+def test_a_quarter_of_the_contrast_is_the_margin():
+    level = [0.08, 0.081, 0.079, 0.08, 0.081, 0.079]
+    assert str(verdict(changed([0.03, 0.031, 0.03, 0.029, 0.03, 0.03], level))) == "amplified"
+    assert str(verdict(changed([-0.03, -0.031, -0.03, -0.029, -0.03, -0.03], level))) == "reduced"
+    assert (
+        str(verdict(changed([0.01, 0.011, 0.01, 0.009, 0.01, 0.01], level)))
+        == "within a quarter, above 0"
     )
+    assert str(verdict(changed([0.02, 0.021, 0.02, 0.019, 0.02, 0.02], level))) == (
+        "cannot tell, above 0"
+    ), "on the margin"
+    absent = [0.01, -0.01, 0.012, -0.01, 0.01, -0.012]
+    assert verdict(changed([0.03, 0.031, 0.03, 0.029, 0.03, 0.03], absent)).word == "cannot tell", (
+        "without a contrast nothing can grow by a quarter of it"
+    )
+
+
+def test_growth_lies_above_a_quarter_where_the_word_is_amplified():
+    rng, agree, words = np.random.default_rng(11), 0, []
+    before = 0.9 - 0.06 * (FAVOURED < 0)
+    for loss in np.linspace(0, 0.06, 25):
+        results = planted(rng, {"generated": before - loss * (FAVOURED < 0), "none": before}, n=12)
+        found, low, high = growth(results)
+        words.append(verdict(change(results)).word)
+        agree += (low > 0.25) == (words[-1] == "amplified")
+        assert low <= found <= high
+    assert agree == 25 and {"amplified", "cannot tell"} <= set(words)
+
+
+def test_more_seeds_lead_out_of_cannot_tell_and_nowhere_else():
+    """A true change of a third of the margin: at every n the wrong words are rare, and the right
+    one becomes common."""
+    rng, right = np.random.default_rng(12), {}
+    before = 0.9 - 0.08 * (FAVOURED < 0)
+    for n in (6, 12, 30):
+        words = [
+            verdict(
+                change(
+                    planted(rng, {"generated": before - 0.007 * (FAVOURED < 0), "none": before}, n)
+                )
+            ).word
+            for _ in range(40)
+        ]
+        assert words.count("amplified") + words.count("reduced") <= 4
+        right[n] = words.count("within the margin")
+    assert right[6] < right[12] < right[30]
+
+
+def test_attribution_goes_both_ways():
+    rng, before = np.random.default_rng(13), 0.9 - 0.1 * (FAVOURED < 0)
+    less, more = before + 0.08 * (FAVOURED < 0), before - 0.08 * (FAVOURED < 0)
+    said = {
+        name: sentence(planted(rng, {"generated": g, "none": before, "real": r}, n=20))
+        for name, (g, r) in {
+            "up": (more, before),
+            "up too": (more, more),
+            "down": (less, before),
+            "down too": (less, less),
+        }.items()
+    }
+    assert "amplified, because the images are generated." in said["up"]
+    assert "not shown to be because the images are generated: R is not above 0." in said["up too"]
+    assert "reduced, because the images are generated." in said["down"]
+    assert "not shown to be because the images are generated: R is not below 0." in said["down too"]
 
 
 def test_the_smallest_detectable_change_is_the_designs():
@@ -188,43 +274,6 @@ def test_the_smallest_detectable_change_is_the_designs():
 
 
 # ---- Planted effects -----------------------------------------------------------------------------
-
-CLASSES, GROUPS, PHOTOGRAPHS = 6, 3, 120
-FAVOURED = np.where(np.arange(GROUPS) == np.arange(CLASSES)[:, None] % GROUPS, 1, -1)
-
-
-def planted(rng, accuracy_of_arm, n=6):
-    """A study whose arms have these cell accuracies (classes, groups), photographs shown in every
-    group."""
-    unit = np.repeat(np.arange(PHOTOGRAPHS), GROUPS)
-    label, group = unit % CLASSES, np.tile(np.arange(GROUPS), PHOTOGRAPHS)
-    outcomes = []
-    for arm, accuracy in accuracy_of_arm.items():
-        for seed in range(n):
-            right = rng.random(len(label)) < accuracy[label, group]
-            e = SimpleNamespace(
-                seed=seed, arm=arm, dataset="planted", start="biased", n_generations=1
-            )
-            outcomes.append(
-                SimpleNamespace(
-                    experiment=e,
-                    numerics="float64",
-                    biased=True,
-                    design="crossed",
-                    paired=True,
-                    label=label,
-                    group=group,
-                    unit=unit,
-                    favoured=FAVOURED,
-                    occurs=FAVOURED != 0,
-                    counts=np.ones_like(FAVOURED),
-                    predicted=np.where(right, label, (label + 1) % CLASSES)[None, None],
-                    correct=lambda right=right: right[None, None],
-                )
-            )
-    return SimpleNamespace(
-        outcomes=outcomes, of=lambda arm: [o for o in outcomes if o.experiment.arm == arm]
-    )
 
 
 def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
@@ -236,7 +285,7 @@ def test_a_loss_of_classes_is_not_called_amplified_and_a_loss_of_groups_is():
     }
     for what, loss in losses.items():
         for _ in range(100):
-            found = contrast(planted(rng, {"generated": before - loss, "none": before}), "A")
+            found = change(planted(rng, {"generated": before - loss, "none": before}), margin=0.0)
             words[what].append(verdict(found).word)
     assert words["classes"].count("amplified") <= 8, "5 % false alarms on both sides"
     assert words["groups"].count("amplified") >= 95
@@ -258,41 +307,37 @@ def curve_of(study, metric):
     }
 
 
-def test_logits_see_odds_where_accuracies_differ():
-    """A planted effect of the same odds ratio in every cell, at cells of unequal accuracy."""
-    rng, base = np.random.default_rng(7), np.linspace(0.6, 0.9, CLASSES)[:, None] * np.ones(GROUPS)
-    odds = base / (1 - base) * np.where(FAVOURED > 0, 1, 0.5)
-    studies = [
-        planted(rng, {"generated": odds / (1 + odds), "none": base}, n=12) for _ in range(40)
-    ]
-    found = [logit_contrast(study, "A") for study in studies]
-    assert np.mean([e.mean for e in found]) == pytest.approx(np.log(2), abs=0.06)
-    assert np.mean([e.low <= np.log(2) <= e.high for e in found]) >= 0.85
-    assert np.std([e.mean for e in found]) == pytest.approx(np.mean([e.se for e in found]), rel=0.4)
-
-
 def test_sentences_correct_for_the_number_of_studies():
-    rng, before = np.random.default_rng(8), np.full((CLASSES, GROUPS), 0.9)
+    rng, before = np.random.default_rng(8), 0.9 - 0.1 * (FAVOURED < 0)
     named = {
         f"study {i}": planted(
             rng, {"generated": before - loss * (FAVOURED < 0), "none": before, "real": before}
         )
-        for i, loss in enumerate((0.1, 0.0, 0.0))
+        for i, loss in enumerate((0.2, 0.0, 0.0))
     }
     named["few"] = planted(rng, {"generated": before, "none": before}, n=3)
     named["bare"] = planted(rng, {"generated": before})
     first, *_, few, bare = sentences(named)
-    assert first.startswith("study 0: ") and "amplified. A = " in first and "R = " in first
-    p = [contrast(study, "A").p for study in list(named.values())[:3]]
-    adjusted = corrected(contrast(named[name], "A") if name != "bare" else None for name in named)
-    assert np.allclose(adjusted[:3], holm(p)) and np.isnan(adjusted[3:]).all()
+    assert first.startswith("study 0: ") and ": amplified, because" in first and "R = " in first
+    changes = [change(study) for name, study in named.items() if name != "bare"]
+    adjusted = corrected([*changes, None])
+    for name, p_of in (
+        ("differs", lambda c: c.a.p),
+        ("changed", lambda c: c.p_changed),
+        ("within", lambda c: c.p_within),
+    ):
+        got = [getattr(p, name) for p in adjusted]
+        assert np.allclose(got[:3], holm([p_of(c) for c in changes[:3]]))
+        assert np.isnan(got[3:]).all(), "too few seeds, or no arm none"
     assert ": no verdict with fewer than 6 seeds. A = " in few
     assert bare == "bare: No answer: the arms generated and none are needed."
 
 
 def test_a_filtered_study_is_compared_with_filtered_real_images():
     rng, before = np.random.default_rng(9), np.full((CLASSES, GROUPS), 0.9)
-    study = planted(rng, {"generated": before, "none": before, "real-filtered": before})
+    study = planted(
+        rng, {"generated": before, "none": before, "real-filtered": before}, filter="classifier"
+    )
     assert "F = generated - real-filtered = " in sentence(study) and contrast(study, "F").n == 6
 
 

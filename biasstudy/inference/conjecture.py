@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 
 from ..measures import LEVEL
-from .contrasts import contrast
 from .dynamics import by_level, one_step
-from .intervals import Estimate, over_seeds
-from .verdicts import MARGIN, SEEDS_FOR_VERDICT
+from .intervals import over_seeds
+from .verdicts import QUARTER, SEEDS_FOR_VERDICT, Change, change
 
 HYPOTHESES = {
     "drift": "bias drifts toward the level of the generator and the filter, so that low assigned "
     "bias rises and high "
     "assigned bias falls",
     "growth": "bias grows from every assigned level",
-    "no change": f"no assigned level changes by more than {MARGIN}",
+    "no change": "no assigned level changes by more than a quarter of the bias that is there",
 }
 LEVELS_FOR_JUDGEMENT = 3
 
@@ -33,19 +32,19 @@ LEVELS_FOR_JUDGEMENT = 3
 @dataclass(frozen=True)
 class Judgement:
     """word: a key of HYPOTHESES, `none of the three` or `cannot tell`; refuted: keys of HYPOTHESES;
-    because: the evidence in words; levels: bias -> Estimate."""
+    because: the evidence in words; levels: bias -> Change."""
 
     word: str
     refuted: tuple[str, ...]
     because: str
-    levels: dict[float, Estimate]
+    levels: dict[float, Change]
 
     def __str__(self) -> str:
         refuted = f"refuted: {', '.join(self.refuted)}; " if self.refuted else ""
         return f"{self.word} ({refuted}{self.because})"
 
 
-def judge(levels: Mapping[float, Estimate]) -> Judgement:
+def judge(changes: Mapping[float, Change]) -> Judgement:
     """Which of the hypotheses the changes at the assigned levels above 0 support.
 
     What claims a hypothesis was stated before any result was seen; what refutes one was added after
@@ -58,8 +57,7 @@ def judge(levels: Mapping[float, Estimate]) -> Judgement:
     drift      claimed: the lowest level rises and the highest falls;  refuted: the lowest falls or
                the highest rises
     growth     claimed: every level rises;                             refuted: one falls
-    no change  claimed: every 90 % interval lies within +-0.02;        refuted: one interval lies
-               outside +-0.02
+    no change  claimed: every level is within its margin;              refuted: one is beyond it
 
     rises, falls: the 95 % interval is above, below 0; to refute, the interval of level 1 - 0.05/L
     (Bonferroni over L levels). All three refuted: none of the three. None claimed, with fewer than
@@ -67,11 +65,11 @@ def judge(levels: Mapping[float, Estimate]) -> Judgement:
     correction: a false one is made in at most 2.5 % of studies for each part that is false (no
     change: 5 %); a true hypothesis is refuted in at most 5 %.
 
-    levels   bias -> Estimate of the change, generated against its control; a level of 0 is left out
+    changes  bias -> change against its control, with its margin; a level of 0 is left out
     source   Berger 1982, Technometrics 24, 295-300 (intersection-union tests); error rates
              simulated in the tests
     """
-    used = {level: e for level, e in sorted(levels.items()) if level > 0}
+    used = {level: c for level, c in sorted(changes.items()) if level > 0}
     if len(used) < LEVELS_FOR_JUDGEMENT:
         return Judgement(
             "cannot tell",
@@ -79,28 +77,25 @@ def judge(levels: Mapping[float, Estimate]) -> Judgement:
             f"needs {LEVELS_FOR_JUDGEMENT} assigned levels above 0; got {list(used)}",
             used,
         )
-    if (n := min(e.n for e in used.values())) < SEEDS_FOR_VERDICT:
+    if (n := min(c.a.n for c in used.values())) < SEEDS_FOR_VERDICT:
         return Judgement("cannot tell", (), f"needs {SEEDS_FOR_VERDICT} seeds; got {n}", used)
     lowest, *_, highest = used
-    rises = [level for level, e in used.items() if e.low > 0]
-    falls = [level for level, e in used.items() if e.high < 0]
-    inside = [
-        level
-        for level, e in used.items()
-        if e.interval(0.90)[0] > -MARGIN and e.interval(0.90)[1] < MARGIN
-    ]
+    rises = [level for level, c in used.items() if c.a.low > 0]
+    falls = [level for level, c in used.items() if c.a.high < 0]
+    inside = [level for level, c in used.items() if c.p_within < 1 - LEVEL]
+    outside = [level for level, c in used.items() if c.p_changed < (1 - LEVEL) / len(used)]
     claimed = {
         "growth": len(rises) == len(used),
         "drift": lowest in rises and highest in falls,
         "no change": len(inside) == len(used),
     }
-    wide = {level: e.interval(1 - (1 - LEVEL) / len(used)) for level, e in used.items()}
+    wide = {level: c.a.interval(1 - (1 - LEVEL) / len(used)) for level, c in used.items()}
     refuted = tuple(
         name
         for name, shown in {
             "drift": wide[lowest][1] < 0 or wide[highest][0] > 0,
             "growth": any(high < 0 for _, high in wide.values()),
-            "no change": any(low > MARGIN or high < -MARGIN for low, high in wide.values()),
+            "no change": bool(outside),
         }.items()
         if shown
     )
@@ -114,7 +109,7 @@ def judge(levels: Mapping[float, Estimate]) -> Judgement:
             for what, which in (
                 ("rises at", rises),
                 ("falls at", falls),
-                (f"within {MARGIN} at", inside),
+                ("within a quarter at", inside),
             )
         )
         + f"; n = {n} seeds"
@@ -125,19 +120,32 @@ def judge(levels: Mapping[float, Estimate]) -> Judgement:
 def judgements(parts: Mapping[str, Any]) -> dict[tuple[str, str], Judgement]:
     """The judgement of every setting: (setting, "contrast") on A of the last generation, the
     headline; and (setting, "share") on what the first generator makes of the start, among images
-    with a clear group (secondary)."""
+    with a clear group (secondary), with a quarter of the assigned excess share as its margin."""
     by_setting = {}
     for setting, levels in by_level(parts).items():
         table = one_step(levels)
         if all(results.of("none") for results in levels.values()):
             by_setting[setting, "contrast"] = judge(
-                {level: contrast(results, "A") for level, results in levels.items()}
+                {level: change(results) for level, results in levels.items()}
             )
-        steps = (table.share_after - table.share_before).groupby(table.assigned)
+        favoured = next(iter(levels.values())).of("generated")[0].favoured
+        equal_share = np.mean((favoured > 0).sum(1) / (favoured != 0).sum(1))
         by_setting[setting, "share"] = judge(
-            {float(level): over_seeds(d.to_numpy()) for level, d in steps}
+            {
+                float(level): _change_of_share(steps, equal_share)
+                for level, steps in table.groupby("assigned")
+            }
         )
     return by_setting
+
+
+def _change_of_share(steps: pd.DataFrame, equal_share: float) -> Change:
+    """The change of the favoured share in one step; its margin is a quarter of what the assigned
+    share has over equal shares."""
+    a = over_seeds((steps.share_after - steps.share_before).to_numpy())
+    level = over_seeds(steps.share_before.to_numpy())
+    margin = QUARTER * (level.mean - equal_share)
+    return Change(a, level, a.shifted(-margin), a.shifted(margin), False, margin)
 
 
 # ---- What we do not do ---------------------------------------------------------------------------

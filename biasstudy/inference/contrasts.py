@@ -13,13 +13,18 @@ difference of their changes. With M the headline metric in the last generation:
 The headline is a linear, signed contrast of accuracies fixed beforehand: favoured minus other cells
 of a biased start; for an unbiased start top minus bottom half of the groups, ranked by generation-0
 accuracy of the *other* seeds. Above 0 means that the better-off groups are further ahead.
+
+Everything here pairs outcomes by seed. It refuses outcomes that differ in more than seed and arm,
+and a seed that stands twice: settings are no seeds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.checks import listed
+from ..experiment import OF_THE_ARM
 from ..measures.metrics import contrast_weights
 from .intervals import Estimate, two_way_interval
 
@@ -45,10 +50,12 @@ PARTS_OF_R = {  # see `decompose`
 def headline_weights(outcomes: list[Any]) -> np.ndarray:
     """Weights of the headline contrast for each seed: M = sum_i w_i 1[yhat_i = y_i].
 
-    outcomes  of one arm, one per seed
+    outcomes  of one arm and one setting, one per seed
     returns   (n_seeds, N) float   nan rows where an unbiased start has only one seed: nothing ranks
                                    the groups
+    raises    ValueError           if they are of several settings, or a seed stands twice
     """
+    check_one_setting(outcomes)
     first = outcomes[0]
     if first.biased:
         return np.stack([contrast_weights(o.label, o.group, o.favoured) for o in outcomes])
@@ -110,119 +117,46 @@ def curve(outcomes: list[Any], metric: str = HEADLINE) -> np.ndarray:
 def contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     """One of the contrasts A, S, R, F of the headline metric, paired by seed.
 
-    results     Results with both arms, the same seeds in each
+    results     Results of one setting with both arms, the same seeds in each
     generation  which one; the last by default
-    raises      ValueError   if an arm or a seed is missing
+    raises      ValueError   if an arm or a seed is missing, a seed stands twice, or the arms differ
+                             in more than what makes them arms
     """
-    return difference(*_arms(results, name), generation)
+    first, second = arms_of(results, name)
+    return combined({"first": first, "second": second}, {"first": 1, "second": -1}, generation)
 
 
 def difference(first: list[Any], second: list[Any], generation: int = -1) -> Estimate:
     """Headline metric of one list of outcomes minus that of another, paired by seed: two arms, or
-    two variants of an arm.
+    two variants that share generation 0.
 
     first, second  outcomes of the same seeds and test images; the weights of the headline are those
                    of the first
-    raises         ValueError   if the seeds or the numerics differ
+    raises         ValueError   if one list is of several settings, or the seeds, the numerics or
+                                what generation 0 rests on differ
     """
-    _check_pairs(first, second, "a difference needs two lists of outcomes")
-    right = [
-        right_of(a, generation) - right_of(b, generation)
-        for a, b in zip(first, second, strict=True)
-    ]
-    return estimate_of(first[0], headline_weights(first) * np.stack(right))
+    check_pairs(first, second, "a difference needs two lists of outcomes")
+    return combined({"first": first, "second": second}, {"first": 1, "second": -1}, generation)
 
 
 def decompose(results: Any, generation: int = -1) -> dict[str, Estimate]:
     """What R is made of: shares that differ, images that differ, and both together; secondary
     results, intervals only.
 
-    total = shares + quality + interaction;  label errors are the piece of quality that wrong labels
-    make on real images; each is a difference of the headline metric between arms, as in the module
-    `decomposition`
+    total = shares + quality + interaction. Label errors are no part of that sum: wrong labels on
+    real images, a bound of its own, which may be larger than the total. Each is a difference of the
+    headline metric between arms, as in the module `decomposition`
 
     returns  part -> Estimate, of those parts whose arms were run
-    raises   ValueError   if the arms have different seeds
+    raises   ValueError   if the arms have different seeds or differ in more than the arm
     """
-    return {
-        part: _combined(results, weights, generation)
-        for part, weights in PARTS_OF_R.items()
-        if all(map(results.of, weights))
-    }
-
-
-def _combined(results: Any, weights: Mapping[str, int], generation: int) -> Estimate:
-    """Estimate of sum over arms of weight x headline metric, paired by seed."""
-    arms = {arm: results.of(arm) for arm in weights}
-    first = next(iter(arms.values()))
-    for arm in arms:
-        _check_pairs(first, arms[arm], f"{' and '.join(arms)} are compared: they need results")
-    right = [
-        sum(w * right_of(arms[arm][s], generation) for arm, w in weights.items())
-        for s in range(len(first))
-    ]
-    return estimate_of(first[0], headline_weights(first) * np.stack(right))
-
-
-def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
-    """The same contrast on the logit scale, where a uniform loss of accuracy near 1 counts as much
-    as one near 1/2.
-
-    M = sum over cells of w_yg logit (r_yg + 1/2) / (n_yg + 1),  r_yg right of n_yg test images,
-    w_yg as in the headline; the interval takes a test image to move M by w_yg / n_yg (x - a_yg) /
-    (a_yg (1 - a_yg)) (delta method)
-
-    returns  Estimate   in logits; a secondary result: interval only
-    """
-    first, second = _arms(results, name)
-    parts = [
-        _logits(a, w, generation) - _logits(b, w, generation)
-        for a, b, w in zip(first, second, headline_weights(first), strict=True)
-    ]
-    return estimate_of(first[0], np.stack(parts))
-
-
-def excess(results: Any, generation: int = -1) -> Estimate:
-    """E = M(generated) - M(fewer) at equal mean accuracy: is the contrast wider than that loss of
-    accuracy alone makes it?
-
-    Classifiers of the arm `fewer` saw 1 to 1/8 of the start: points (a_j, M_j), means over seeds.
-    Between the two points around a, the accuracy of the arm `generated`,  c = (1 - l) M_j + l
-    M_(j+1),  l = (a_j - a)/(a_j - a_(j+1)),  and each seed's remaining difference in accuracy
-                                              counts with the slope between the points:
-
-        E_s = M_s - (1 - l) M_js - l M_(j+1)s - (M_j - M_(j+1))/(a_j - a_(j+1)) (a_s - (1 - l) a_js
-        - l a_(j+1)s)
-
-    which is linear in the test images. The points are used in order of accuracy; above all of them
-    the last slope goes on.
-
-    returns  Estimate   a secondary result: interval only; all nan if a lies below all points: more
-                        parts are needed
-    raises   ValueError   if an arm is missing, or the points do not differ in accuracy
-    """
-    first, second = results.of("generated"), results.of("fewer")
-    _check_pairs(first, second, "the excess needs the arms generated and fewer")
-    weights = headline_weights(first)
-    generated = np.stack([right_of(o, generation) for o in first])
-    fewer = np.stack([[right_of(o, t) for o in second] for t in range(len(second[0].predicted))])
-    order = np.argsort(-fewer.mean((1, 2)), kind="stable")
-    points, a = fewer.mean((1, 2))[order], generated.mean()
-    contrast_at = np.einsum("tsi,si->t", fewer[order], weights) / len(first)
-    if points[0] - points[-1] <= 0:
-        raise ValueError(f"the arm fewer has one accuracy, {points[0]:.3f}: there is no curve")
-    if a < points[-1]:
-        nan = float("nan")
-        return Estimate(nan, nan, nan, nan, nan, nan, nan, np.full(len(first), nan))
-    j = max(min(int(np.searchsorted(-points, -a, side="right")), len(points) - 1) - 1, 0)
-    gap = points[j] - points[j + 1]
-    part, slope = (
-        ((points[j] - a) / gap, (contrast_at[j] - contrast_at[j + 1]) / gap)
-        if gap > 0
-        else (0.0, 0.0)
-    )
-    mixed = (1 - part) * fewer[order[j]] + part * fewer[order[j + 1]]
-    return estimate_of(first[0], (weights - slope / generated.shape[1]) * (generated - mixed))
+    parts = {}
+    for part, weights in PARTS_OF_R.items():
+        arms = {arm: results.of(arm) for arm in weights}
+        if all(arms.values()):
+            check_arms(results.of("generated"), arms, f"{' and '.join(arms)} are compared")
+            parts[part] = combined(arms, weights, generation)
+    return parts
 
 
 def all_contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
@@ -234,20 +168,107 @@ def all_contrasts(results: Any, generation: int = -1) -> dict[str, Estimate]:
     }
 
 
-def _arms(results: Any, name: str) -> tuple[list[Any], list[Any]]:
+def combined(
+    arms: Mapping[str, list[Any]], weights: Mapping[str, float], generation: int = -1
+) -> Estimate:
+    """Estimate of the sum over arms of weight x headline metric, paired by seed.
+
+    arms     outcomes by name, the same seeds and test images in each, in the same order; the
+             weights of the headline are those of the first
+    weights  number by name of the arm
+    """
+    first = next(iter(arms.values()))
+    right = sum(weight * right_of_seeds(arms[arm], generation) for arm, weight in weights.items())
+    return estimate_of(first[0], headline_weights(first) * right)
+
+
+def arms_of(results: Any, name: str) -> tuple[list[Any], list[Any]]:
+    """Outcomes of the two arms of a contrast, by seed; ValueError if they cannot be paired."""
     if name not in CONTRASTS:
         raise ValueError(f"unknown contrast {name!r}; known: {', '.join(CONTRASTS)}")
-    first, second = (results.of(arm) for arm in CONTRASTS[name])
-    _check_pairs(first, second, f"contrast {name} needs the arms {' and '.join(CONTRASTS[name])}")
+    top, bottom = CONTRASTS[name]
+    first, second = results.of(top), results.of(bottom)
+    check_arms(first, {bottom: second}, f"contrast {name} needs the arms {top} and {bottom}")
     return first, second
 
 
-def _check_pairs(first: list[Any], second: list[Any], needs: str) -> None:
+# ---- What may be paired --------------------------------------------------------------------------
+
+
+def check_one_setting(outcomes: Sequence[Any]) -> None:
+    """ValueError unless outcomes differ in their seed alone, and each seed stands once."""
+    settings = [
+        {name: value for name, value in o.experiment.fields().items() if name != "seed"}
+        for o in outcomes
+    ]
+    for setting in settings:
+        differing = [name for name in setting if setting[name] != settings[0][name]]
+        if differing:
+            values = dict.fromkeys(str(s[differing[0]]) for s in settings)
+            raise ValueError(
+                f"these results are of several settings, {differing[0]} {listed(values)}: settings "
+                "are no seeds; take one variant (reference_parts, Study.split)"
+            )
+    seeds = [o.experiment.seed for o in outcomes]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise ValueError(
+            f"each seed may stand once; got seed{'s' * (len(twice) > 1)} {listed(twice)} more than "
+            "once"
+        )
+
+
+def check_pairs(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
+    """ValueError unless each outcome has a partner of the same seed, data, sizes, classifier,
+    generations and numerics.
+
+    needs   how the message begins
+    """
+    _check_seeds(first, second, needs)
+    free = set(OF_THE_ARM) - {"n_generations"}
+    one, other = (o.experiment.fields() for o in (first[0], second[0]))
+    differing = [name for name in one if name not in free and one[name] != other[name]]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{needs} that share generation 0 and the number of generations; {name} is "
+            f"{one[name]!r} in one and {other[name]!r} in the other"
+        )
+
+
+def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], needs: str) -> None:
+    """ValueError unless every arm is exactly that arm of the generated outcomes, seed by seed, in
+    the same numerics.
+
+    generated  outcomes with a generator
+    arms       name -> outcomes
+    needs      how the message begins
+    """
+    for arm, outcomes in arms.items():
+        _check_seeds(generated, outcomes, needs)
+        e = outcomes[0].experiment
+        derived = generated[0].experiment.to_arm(arm).fields()
+        differing = [name for name, value in derived.items() if e.fields()[name] != value]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"the arm {arm} is not that of these generated results: its {name} is "
+                f"{e.fields()[name]!r}, not {derived[name]!r}"
+            )
+
+
+def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
+    """ValueError unless both are of one setting each, with the same seeds and numerics."""
+    check_one_setting(first)
+    check_one_setting(second)
     seeds = [[o.experiment.seed for o in arm] for arm in (first, second)]
     if not first or seeds[0] != seeds[1]:
         raise ValueError(f"{needs} with the same seeds; got {seeds}")
-    if len({o.numerics for o in first + second}) > 1:
+    if len({o.numerics for o in (*first, *second)}) > 1:
         raise ValueError("a contrast pairs results of one numerics only")
+
+
+# ---- Contributions of test images ----------------------------------------------------------------
 
 
 def right_of(o: Any, generation: int) -> np.ndarray:
@@ -256,15 +277,9 @@ def right_of(o: Any, generation: int) -> np.ndarray:
     return o.correct()[generation].mean(0)
 
 
-def _logits(o: Any, weight: np.ndarray, generation: int) -> np.ndarray:
-    """Contribution of each test image to M on the logit scale, (N,): its influence, and an equal
-    part of M itself."""
-    right, cell = right_of(o, generation), o.label * o.occurs.shape[1] + o.group
-    n, hits = np.bincount(cell), np.bincount(cell, right)
-    a = (hits + 0.5) / (n + 1)
-    logit, slope = np.log(a / (1 - a)), 1 / (a * (1 - a))
-    mean = np.divide(hits, n, out=np.zeros(len(n)), where=n > 0)
-    return weight * (right - mean[cell]) * slope[cell] + (weight @ logit[cell]) / len(weight)
+def right_of_seeds(outcomes: Sequence[Any], generation: int) -> np.ndarray:
+    """`right_of` each outcome, (n_seeds, N)."""
+    return np.stack([right_of(o, generation) for o in outcomes])
 
 
 def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
@@ -273,13 +288,13 @@ def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
     o          Outcome whose test images they are; it tells which of them belong together
     per_image  (n_seeds, N) float
     """
-    unit, stratum = _units(o)
+    unit, stratum = units_of(o)
     return two_way_interval(
         np.stack([np.bincount(unit, values, len(stratum)) for values in per_image]), stratum
     )
 
 
-def _units(o: Any) -> tuple[np.ndarray, np.ndarray]:
+def units_of(o: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit of each test image, numbered from 0, and the stratum of each unit: the class where every
     photograph is shown in every group (so the group gaps of one photograph are drawn together),
     else the cell."""

@@ -3,7 +3,7 @@
 numpy and scipy only. What is estimated is in `contrasts`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,19 @@ class Estimate:
         """Interval of another level, (low, high)."""
         half = stats.t.ppf(0.5 + level / 2, self.df) * self.se
         return self.mean - half, self.mean + half
+
+    def shifted(self, by: float) -> "Estimate":
+        """The estimate of this plus a known number, with the same uncertainty."""
+        mean = self.mean + by
+        p = float(2 * stats.t.sf(abs(mean) / self.se, self.df)) if self.se > 0 else float(mean == 0)
+        return replace(
+            self,
+            mean=mean,
+            low=self.low + by,
+            high=self.high + by,
+            p=self.p if np.isnan(self.p) else p,
+            per_seed=self.per_seed + by,
+        )
 
 
 def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

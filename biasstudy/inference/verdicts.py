@@ -1,27 +1,126 @@
-"""Is it amplified? A verdict in words, on A alone: one hypothesis per data set and start, with
-Holm's correction over them.
+"""Is it amplified? A verdict in words.
 
-All else gets an interval only; with fewer than six seeds there is no word.
+The words rest on a *margin* that is fixed before the study: a quarter of M(none), the contrast that
+is there when nothing is generated; where there is no contrast to grow, an absolute number. With A
+the change of the contrast:
+
+    amplified        A - margin is above 0
+    reduced          A + margin is below 0
+    within a quarter A - margin is below 0 and A + margin above 0
+    cannot tell      none of these is shown
+
+A - M(none)/4 is linear in the test images, so the interval of all other estimates serves. As seeds
+are added, words only leave `cannot tell`. That A is above or below 0 is a clause beside the word.
+Holm's correction goes over the hypotheses of a plan. With fewer than six seeds there is no word.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from ..measures import LEVEL
-from .contrasts import CONTRASTS, all_contrasts, excess
+from .contrasts import CONTRASTS, all_contrasts, arms_of, check_pairs, combined
+from .excess import all_excesses, beyond
 from .intervals import Estimate, holm
 
-MARGIN = 0.02  # a change within this margin is called no change
+QUARTER = 0.25  # margin of a contrast that is there, as a share of it
+ABSOLUTE = 0.02  # margin where there is none, in accuracy
 SEEDS_FOR_VERDICT = 6
 
 AMPLIFIED = "amplified"
 REDUCED = "reduced"
-UNCHANGED = f"no change beyond {MARGIN}"
+WITHIN = "within the margin"
 CANNOT_TELL = "cannot tell"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
+BECAUSE = "because the images are generated"
+WORDS = (AMPLIFIED, REDUCED, WITHIN, CANNOT_TELL, TOO_FEW_SEEDS)
+
+
+# ---- A change and its margin ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the contrast, against its margin.
+
+    a         A = M(generated) - M(none)
+    level     M(none)
+    above     A - margin
+    below     A + margin
+    relative  whether the margin is a quarter of M(none)
+    margin    the margin itself, in accuracy
+    """
+
+    a: Estimate
+    level: Estimate
+    above: Estimate
+    below: Estimate
+    relative: bool
+    margin: float
+
+    @property
+    def p_changed(self) -> float:
+        """Two-sided p-value of a change beyond the margin: the smaller of `amplified` and
+        `reduced`.
+
+        A relative margin asks that there is a contrast, M(none) > 0, as well (intersection-union).
+        """
+        if self.a.n < 2:
+            return float("nan")
+        there = p_above(self.level) if self.relative else 0.0
+        return 2 * max(there, min(p_above(self.above), p_above(self.below, up=False)))
+
+    @property
+    def p_within(self) -> float:
+        """p-value of a change that stays within the margin on both sides (two one-sided tests)."""
+        if self.a.n < 2:
+            return float("nan")
+        return max(p_above(self.above, up=False), p_above(self.below))
+
+
+def has_bias(o: Any) -> bool:
+    """Whether the start of an outcome has a bias that could be amplified."""
+    return o.biased and o.experiment.bias > 0
+
+
+def p_above(e: Estimate, up: bool = True) -> float:
+    """One-sided p-value of an estimate not above 0 (below 0: up=False)."""
+    t = e.mean if up else -e.mean
+    return float(stats.t.sf(t / e.se, e.df)) if e.se > 0 else float(t <= 0)
+
+
+def change_between(
+    generated: list[Any], none: list[Any], margin: float | None = None, generation: int = -1
+) -> Change:
+    """The change from one list of outcomes to another, paired by seed, with its margin.
+
+    margin   in accuracy; None: a quarter of M(none) if there is a bias to amplify, else ABSOLUTE
+    raises   ValueError   if they cannot be paired, see `contrasts.check_pairs`
+    """
+    check_pairs(generated, none, "a change needs two lists of outcomes")
+    arms = {"generated": generated, "none": none}
+    level = combined(arms, {"none": 1}, generation)
+    a = combined(arms, {"generated": 1, "none": -1}, generation)
+    relative = margin is None and has_bias(generated[0])
+    if relative:
+        return Change(
+            a,
+            level,
+            above=combined(arms, {"generated": 1, "none": -1 - QUARTER}, generation),
+            below=combined(arms, {"generated": 1, "none": -1 + QUARTER}, generation),
+            relative=True,
+            margin=QUARTER * level.mean,
+        )
+    margin = ABSOLUTE if margin is None else margin
+    return Change(a, level, a.shifted(-margin), a.shifted(margin), False, margin)
+
+
+def change(results: Any, margin: float | None = None, generation: int = -1) -> Change:
+    """The change A of one setting, with its margin; ValueError if an arm or a seed is missing."""
+    return change_between(*arms_of(results, "A"), margin, generation)
 
 
 # ---- The verdict ---------------------------------------------------------------------------------
@@ -31,84 +130,145 @@ TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
 class Verdict:
     """What may be said of a change.
 
-    word        AMPLIFIED, REDUCED, UNCHANGED, CANNOT_TELL, or TOO_FEW_SEEDS: no verdict
-    detectable  smallest change found with 80 % power; nan with fewer than two seeds
+    word        one of WORDS
+    clause      "above 0" or "below 0" where A is shown to differ from 0, else empty
+    margin      in words: "a quarter", or the absolute one
+    detectable  smallest change of A found with 80 % power; nan with fewer than two seeds
     """
 
     word: str
+    clause: str
+    margin: str
     detectable: float
 
     def __str__(self) -> str:
-        if self.word != CANNOT_TELL:
-            return self.word
-        return f"{self.word} (smallest change detectable with 80 % power: {self.detectable:.3f})"
+        word = f"within {self.margin}" if self.word == WITHIN else self.word
+        if self.word in (WITHIN, CANNOT_TELL) and self.clause:
+            return f"{word}, {self.clause}"
+        return word
 
 
-def verdict(estimate: Estimate, p_adjusted: float | None = None) -> Verdict:
-    """What may be said of a change, in one word.
+@dataclass(frozen=True)
+class Corrected:
+    """p-values of one hypothesis after Holm's correction over its family: that A is not 0, that it
+    is beyond the margin, that it is within the margin."""
 
-    p_adjusted  p-value after Holm's correction over all primary hypotheses; default: this is the
-                only one
+    differs: float
+    changed: float
+    within: float
+
+
+def corrected(changes: Sequence[Change | None]) -> list[Corrected]:
+    """p-values after Holm's correction over those changes that have seeds enough for a verdict; nan
+    for the others."""
+
+    def adjusted(p_of: Any) -> np.ndarray:
+        return holm([p_of(c) if c and c.a.n >= SEEDS_FOR_VERDICT else np.nan for c in changes])
+
+    differs = adjusted(lambda c: c.a.p)
+    changed = adjusted(lambda c: c.p_changed)
+    within = adjusted(lambda c: c.p_within)
+    return [Corrected(*map(float, p)) for p in zip(differs, changed, within, strict=True)]
+
+
+def verdict(c: Change, p: Corrected | None = None) -> Verdict:
+    """What may be said of a change.
+
+    p   after Holm's correction over the family; default: this is its only hypothesis
     """
-    return Verdict(_word(estimate, p_adjusted), estimate.detectable)
+    margin = "a quarter" if c.relative else f"{c.margin:g}"
+    if c.a.n < SEEDS_FOR_VERDICT:
+        return Verdict(TOO_FEW_SEEDS, "", margin, c.a.detectable)
+    p = p or corrected([c])[0]
+    alpha = 1 - LEVEL
+    word = CANNOT_TELL
+    if p.changed < alpha:
+        word = AMPLIFIED if c.above.mean > 0 else REDUCED
+    elif p.within < alpha:
+        word = WITHIN
+    clause = ""
+    if p.differs < alpha:
+        clause = "above 0" if c.a.mean > 0 else "below 0"
+    return Verdict(word, clause, margin, c.a.detectable)
 
 
-def _word(estimate: Estimate, p_adjusted: float | None) -> str:
-    if estimate.n < SEEDS_FOR_VERDICT:
-        return TOO_FEW_SEEDS
-    if (estimate.p if p_adjusted is None else p_adjusted) < 1 - LEVEL:
-        return AMPLIFIED if estimate.mean > 0 else REDUCED
-    low, high = estimate.interval(0.90)
-    return UNCHANGED if low > -MARGIN and high < MARGIN else CANNOT_TELL
+def because(word: str, r: Estimate | None) -> str:
+    """Whether a change comes from the images being generated, in words: it needs R, the change
+    against as many real images, on the same side of 0.
+
+    returns  empty where nothing changed or the arm `real` was not run
+    """
+    if word not in (AMPLIFIED, REDUCED) or r is None:
+        return ""
+    if (r.low > 0) if word == AMPLIFIED else (r.high < 0):
+        return BECAUSE
+    side = "above" if word == AMPLIFIED else "below"
+    return f"not shown to be {BECAUSE}: R is not {side} 0"
 
 
-def corrected(estimates: Iterable[Estimate | None]) -> np.ndarray:
-    """p-values after Holm's correction over those estimates that have seeds enough for a verdict;
-    (n,), nan for the others."""
-    return holm([a.p if a and a.n >= SEEDS_FOR_VERDICT else np.nan for a in estimates])
+# ---- Sentences -----------------------------------------------------------------------------------
 
 
-def sentence(results: Any, p_adjusted: float | None = None) -> str:
-    """The answer of a study in words: the primary contrast A with its verdict, then S, R and F
-    where those arms were run.
+def sentence(results: Any, p: Corrected | None = None, margin: float | None = None) -> str:
+    """The answer of a study in two sentences: the verdict on A and what it rests on; then S, R, F
+    and the excess where those arms were run.
 
-    p_adjusted  see `verdict`
+    p        after Holm's correction over the family; default: this is its only hypothesis
+    margin   see `change_between`
     """
     estimates = all_contrasts(results)
     if "A" not in estimates:
         return "No answer: the arms generated and none are needed."
     first, a = results.of("generated")[0], estimates["A"]
-    what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
-    e, judged = first.experiment, verdict(a, p_adjusted)
-    head = f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
-    clauses = []
-    for name, d in estimates.items():
-        interval = f"[{d.low:+.3f}, {d.high:+.3f}]" if d.n > 1 else "(one seed: no interval)"
-        clauses.append(f"{name} = generated - {CONTRASTS[name][1]} = {d.mean:+.3f} {interval}")
-    if results.of("fewer"):
-        beyond = excess(results)
-        interval = f"{beyond.mean:+.3f} [{beyond.low:+.3f}, {beyond.high:+.3f}]"
-        clauses.append(
-            "accuracy fell below that of the smallest part of the start: no excess over its curve"
-            if np.isnan(beyond.mean)
-            else f"beyond the loss of accuracy E = {interval}"
+    e, c = first.experiment, change(results, margin)
+    judged = verdict(c, p)
+    what = "favoured minus other cells" if first.biased else "top minus bottom groups"
+    where = f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
+    reason = because(judged.word, estimates.get("R"))
+    against = f"a quarter of M(none) is {c.margin:.3f}" if c.relative else "the margin is absolute"
+    power = (
+        f", smallest change detectable with 80 % power {a.detectable:.3f}"
+        if judged.word == CANNOT_TELL
+        else ""
+    )
+    facts = [f"A = generated - none = {in_words(a)}, {against}{power}"]
+    facts += [
+        f"{name} = generated - {CONTRASTS[name][1]} = {in_words(d)}"
+        for name, d in estimates.items()
+        if name != "A"
+    ]
+    excesses = all_excesses(results) if a.n > 1 else {}
+    for path, over in excesses.items():
+        facts.append(
+            f"E over {path} = {in_words(over.estimate)}"
+            if over.reached
+            else f"accuracy {over.accuracy:.3f} lies below the path {path}, which ends at "
+            f"{over.reach:.3f}"
         )
-    if judged.word == AMPLIFIED and "R" in estimates:
-        clauses.append(
-            "because the images are generated"
-            if estimates["R"].low > 0
-            else "not shown to be because the images are generated (R is not above 0)"
-        )
-    return f"{head}: {judged}. {'; '.join(clauses)}; n = {a.n} seed{'s' * (a.n > 1)}."
+    if excesses and judged.word == AMPLIFIED:
+        facts.append(beyond(excesses))
+    n = f"n = {a.n} seed{'s' * (a.n > 1)}"
+    answer = ", ".join(filter(None, [str(judged), reason]))
+    return f"{where}: {answer}. {'; '.join(facts)}; {n}."
+
+
+def in_words(e: Estimate) -> str:
+    """An estimate and its interval, as all texts write it."""
+    if np.isnan(e.low):
+        return f"{e.mean:+.3f} ({'one seed' if e.n == 1 else 'no spread'}: no interval)"
+    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
 
 
 def sentences(parts: Mapping[str, Any]) -> list[str]:
     """The answer of each of several results, by name, with Holm's correction over all of them that
     have a verdict."""
-    p_values = corrected(all_contrasts(results).get("A") for results in parts.values())
+    changes = [
+        change(results) if results.of("generated") and results.of("none") else None
+        for results in parts.values()
+    ]
     return [
-        (f"{name}: " if name else "") + sentence(results, float(p))
-        for (name, results), p in zip(parts.items(), p_values, strict=True)
+        (f"{name}: " if name else "") + sentence(results, p)
+        for (name, results), p in zip(parts.items(), corrected(changes), strict=True)
     ]

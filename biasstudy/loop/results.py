@@ -335,6 +335,8 @@ class Results:
     counts    how many stages of each kind this call computed and found
     """
 
+    plan: Any = None
+
     def __init__(
         self,
         outcomes: list[Outcome],

@@ -15,8 +15,9 @@ import pandas as pd
 
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
-from ..inference.intervals import Estimate, over_seeds
-from ..inference.verdicts import AMPLIFIED, CANNOT_TELL, REDUCED, SEEDS_FOR_VERDICT, UNCHANGED
+from ..inference.excess import OUT_OF_REACH, PATHS
+from ..inference.intervals import over_seeds
+from ..inference.verdicts import AMPLIFIED, BECAUSE, SEEDS_FOR_VERDICT, WORDS, in_words
 from .summary import Stored
 
 
@@ -40,24 +41,30 @@ class Claim:
         )
 
 
-def interval(e: Estimate) -> str:
-    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
-
-
 def _tally(table: pd.DataFrame) -> str:
-    """Settings by verdict, and the largest |A| with its interval."""
+    """Settings with a bias to amplify by verdict, and the largest |A| among them with its interval;
+    the others and remedies apart."""
     table = table[table.n >= SEEDS_FOR_VERDICT]
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
-    count = table.verdict.value_counts()
-    known = (AMPLIFIED, REDUCED, UNCHANGED, CANNOT_TELL)
-    words = ", ".join(f"{word} in {count[word]}" for word in known if word in count)
-    top = table.loc[table.A.abs().idxmax()]
-    settings = f"{len(table)} setting{'s' * (len(table) > 1)}"
-    return (
-        f"{settings}: {words}; largest A = {top.A:+.3f} [{top.A_low:+.3f}, {top.A_high:+.3f}] "
-        f"({_named(top)}); n = {table.n.min()} seeds"
-    )
+    biased = table[table.has_bias & ~table.remedy]
+    parts = []
+    for says, settings in (
+        ("with a biased start", biased),
+        ("from an unbiased start", table[~table.has_bias & ~table.remedy]),
+        ("with a remedy", table[table.remedy]),
+    ):
+        if len(settings):
+            count = settings.word.value_counts()
+            words = ", ".join(f"{word} in {count[word]}" for word in WORDS if word in count)
+            parts.append(f"{len(settings)} setting{'s' * (len(settings) > 1)} {says}: {words}")
+    if len(biased):
+        top = biased.loc[biased.A.abs().idxmax()]
+        parts.append(
+            f"largest A = {top.A:+.3f} [{top.A_low:+.3f}, {top.A_high:+.3f}] against a margin of "
+            f"{top.margin:.3f} ({_named(top)})"
+        )
+    return f"{'; '.join(parts)}; n = {table.n.min()} seeds; {' and '.join(table.status.unique())}"
 
 
 def _named(row: Any) -> str:
@@ -69,32 +76,41 @@ def _named(row: Any) -> str:
 
 def _amplifies(stored_results: Stored) -> str:
     table = stored_results.effects
-    up = table[table.verdict == AMPLIFIED]
+    up = table[table.word == AMPLIFIED]
+    generated = up.because == BECAUSE
+    together = [
+        f"{row.dataset}: {row.verdict} on average over {row.settings} settings, A = {row.A:+.3f} "
+        f"[{row.A_low:+.3f}, {row.A_high:+.3f}], M(none) = {row.M_none:.3f}"
+        for row in stored_results.data_sets.itertuples()
+    ]
     return (
-        f"{_tally(table)}; R above 0 as well in {int(up.because.sum())} of the {len(up)} amplified"
+        f"{_tally(table)}; R above 0 as well in {int(generated.sum())} of the {len(up)} amplified; "
+        f"{'; '.join(together)}"
     )
 
 
 def _beyond_accuracy(stored_results: Stored) -> str:
-    rows = stored_results.effects[stored_results.effects.verdict == AMPLIFIED]
-    curves = stored_results.effects[stored_results.effects.E.notna()]
-    if curves.empty:
-        return "not stored: no study has the arm fewer"
+    table = stored_results.effects
+    rows = table[table.word == AMPLIFIED]
     lines = [
-        f"{_named(row)}: {row.A_logit:+.3f} [{row.A_logit_low:+.3f}, {row.A_logit_high:+.3f}] "
-        "logits"
-        + (
-            f", E = {row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]"
-            if np.isfinite(row.E)
-            else ""
-        )
+        f"{_named(row)}: {row.A_logit:+.2f} [{row.A_logit_low:+.2f}, {row.A_logit_high:+.2f}] "
+        f"logits, {row.beyond}"
         for row in rows.itertuples()
     ]
-    above, below = int((curves.E_low > 0).sum()), int((curves.E_high < 0).sum())
+    by_path = []
+    for path in PATHS:
+        low, high = table[f"E_{path}_low"], table[f"E_{path}_high"]
+        if low.notna().any():
+            by_path.append(
+                f"over {path} E is above 0 in {int((low > 0).sum())} and below in "
+                f"{int((high < 0).sum())} of {int(low.notna().sum())} settings"
+            )
+    if not by_path:
+        return "not stored: no study has a path of lost accuracy"
+    out_of_reach = int((table.beyond == OUT_OF_REACH).sum())
     return (
-        f"of {len(curves)} settings with an accuracy curve E is above 0 in {above} and below in "
-        f"{below} ({curves.E.min():+.3f} to {curves.E.max():+.3f}; n = {curves.n.min()} seeds); of "
-        f"the amplified settings, {'; '.join(lines) or 'none'}"
+        f"{'; '.join(by_path)}; accuracy below a path's reach in {out_of_reach}; amplified "
+        f"settings: {'; '.join(lines) or 'none'}"
     )
 
 
@@ -114,7 +130,7 @@ def _together(stored_results: Stored) -> str:
                 e = difference(
                     by_filter[tested].of("generated"), by_filter[control].of("generated")
                 )
-                lines.append(f"{tested} - {control} = {interval(e)}, n = {e.n} ({study})")
+                lines.append(f"{tested} - {control} = {in_words(e)}, n = {e.n} ({study})")
     return "; ".join(lines) or "not stored: no study compares filters"
 
 
@@ -174,14 +190,13 @@ def _conjecture(stored_results: Stored) -> str:
 
 def _augmented(stored_results: Stored) -> str:
     table = stored_results.effects[
-        (stored_results.effects.n >= SEEDS_FOR_VERDICT)
-        & (stored_results.effects.start != "unbiased")
+        (stored_results.effects.n >= SEEDS_FOR_VERDICT) & stored_results.effects.has_bias
     ]
     lines = []
     for protocol, rows in table.groupby("protocol", sort=True):
-        count = rows.verdict.value_counts()
+        count = rows.word.value_counts()
         lines.append(
-            f"{protocol}: {count.get('amplified', 0)} of {len(rows)} amplified, A "
+            f"{protocol}: {count.get(AMPLIFIED, 0)} of {len(rows)} amplified, A "
             f"{rows.A.min():+.3f} to {rows.A.max():+.3f}"
         )
     return f"biased starts, {'; '.join(lines)}; n = {table.n.min()} seeds"
@@ -190,15 +205,15 @@ def _augmented(stored_results: Stored) -> str:
 LEDGER = (
     Claim(
         "generated images in training sets may amplify the bias of later classifiers",
-        "A > 0: adding generated images widens the accuracy contrast, against retraining alone; "
-        "because they are generated: R > 0",
+        "A > M(none)/4: adding generated images widens the accuracy contrast by more than a "
+        "quarter, against retraining alone; because they are generated: R > 0",
         ("summary", "colorized_mnist", "colorized_mnist_start"),
         _amplifies,
     ),
     Claim(
         "bias of subgroups is another matter than overall performance",
-        "A > 0 on the logit scale as well, and E > 0: beyond what classifiers of fewer real images "
-        "show at equal accuracy",
+        "A > 0 on the logit scale as well, and E > 0 over all three paths: beyond what fewer "
+        "images, shorter fits and noisier labels show at equal accuracy",
         ("summary",),
         _beyond_accuracy,
     ),

@@ -26,13 +26,13 @@ import numpy as np
 
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
+from ..inference.excess import PATHS
 from ..inference.intervals import over_seeds
-from ..inference.verdicts import AMPLIFIED
+from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.shares import favoured_part
 from . import ledger
 from .figures import corrected_table
-from .ledger import interval
 from .summary import Stored, answer
 
 BLOCK = re.compile(r"<!-- (?P<name>\w[\w ]*) -->\n(?:(?!<!--).)*<!-- end -->", re.S)
@@ -188,9 +188,7 @@ def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
         at_most = "at most " if len(settings) > 1 else ""
         a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
         verdicts = dict.fromkeys(
-            f"{setting.verdict}, because generated"
-            if setting.verdict == AMPLIFIED and setting.because
-            else str(setting.verdict)
+            setting.verdict + ", because generated" * (setting.because == BECAUSE)
             for setting in settings.itertuples()
         )
         lines.append(
@@ -198,12 +196,14 @@ def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
                 _data(_experiment(stored_results, *setting) for setting in row.settings),
                 row.says,
                 str(settings.n.min()),
+                f"{a.M_none:.3f}",
                 f"{at_most}{a.A:+.3f} [{a.A_low:+.3f}, {a.A_high:+.3f}]",
                 f"{at_most}{r.R:+.3f} [{r.R_low:+.3f}, {r.R_high:+.3f}]",
                 "; ".join(verdicts),
             )
         )
-    return _markdown(("data (start), generator", "setting", "seeds", "A", "R", "verdict"), lines)
+    header = ("data (start), generator", "setting", "seeds", "M(none)", "A", "R", "verdict")
+    return _markdown(header, lines)
 
 
 def _eight(stored_results: Stored) -> str:
@@ -221,7 +221,7 @@ def _accuracy(stored_results: Stored) -> str:
                 f"{generated[:, 0].mean():.3f}",
                 f"{generated[:, -1].mean():.3f}",
                 f"{real[:, -1].mean():.3f}",
-                interval(over_seeds(generated[:, -1] - real[:, -1])),
+                in_words(over_seeds(generated[:, -1] - real[:, -1])),
             )
         )
     header = ("setting", "generation 0", "last, `generated`", "last, `real`", "difference")
@@ -293,23 +293,65 @@ def _predictions(stored_results: Stored) -> str:
     return _markdown(header, lines)
 
 
+def _together(stored_results: Stored) -> str:
+    lines = [
+        (
+            DATA[row.dataset],
+            str(row.settings),
+            *(str(n) for n in (row.amplified, row.within, row.reduced, row.cannot_tell)),
+            f"{row.M_none:.3f}",
+            f"{row.A:+.3f} [{row.A_low:+.3f}, {row.A_high:+.3f}]",
+            row.verdict,
+        )
+        for row in stored_results.data_sets.itertuples()
+    ]
+    header = (
+        "data",
+        "settings",
+        "amplified",
+        "within a quarter",
+        "reduced",
+        "cannot tell",
+        "M(none), mean",
+        "A, mean over settings",
+        "verdict on the mean",
+    )
+    return _markdown(header, lines)
+
+
 def _excess(stored_results: Stored) -> str:
     lines = []
-    for row in stored_results.effects[stored_results.effects.verdict == AMPLIFIED].itertuples():
-        results = stored_results.parts[row.study][row.variant]
+    effects = stored_results.effects
+    for row in effects[effects.word == AMPLIFIED].to_dict("records"):
+        results = stored_results.parts[row["study"]][row["variant"]]
         ends = [curve(results.of(arm), "accuracy")[:, -1].mean() for arm in ("generated", "real")]
-        measured = np.isfinite(row.E)
         lines.append(
             (
-                _setting(stored_results, row.study, row.variant),
+                _setting(stored_results, row["study"], row["variant"]),
                 f"{ends[0]:.3f}",
                 f"{ends[1]:.3f}",
-                f"{row.E:+.3f} [{row.E_low:+.3f}, {row.E_high:+.3f}]" if measured else "not run",
-                f"{row.A_logit:+.2f} [{row.A_logit_low:+.2f}, {row.A_logit_high:+.2f}]",
+                *(_over(results, row, path) for path in PATHS),
+                f"{row['A_logit']:+.2f} [{row['A_logit_low']:+.2f}, {row['A_logit_high']:+.2f}]",
             )
         )
-    header = ("amplified setting", "accuracy", "with real images", "E", "A on the logit scale")
+    header = (
+        "amplified setting",
+        "accuracy",
+        "with real images",
+        *(f"E over `{path}`" for path in PATHS),
+        "A on the logit scale",
+    )
     return _markdown(header, lines)
+
+
+def _over(results: Results, row: dict[str, Any], path: str) -> str:
+    """The excess over one path, of a row of effects."""
+    if not results.of(path):
+        return "not run"
+    mean, low, high = (row[f"E_{path}{end}"] for end in ("", "_low", "_high"))
+    if np.isnan(mean):
+        return "accuracy below the path"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _parts(stored_results: Stored) -> str:
@@ -317,7 +359,7 @@ def _parts(stored_results: Stored) -> str:
     lines = []
     for setting in PARTS_OF:
         parts = decompose(stored_results.parts[setting[0]][setting[1]])
-        cells = [interval(parts[name]) if name in parts else "not run" for name in names]
+        cells = [in_words(parts[name]) if name in parts else "not run" for name in names]
         lines.append((_setting(stored_results, *setting), *cells))
     return _markdown(("setting", "total (R)", *names[1:]), lines)
 
@@ -365,7 +407,7 @@ def _masks(stored_results: Stored) -> str:
                     _setting(stored_results, study, ""),
                     says,
                     f"{values.loc[('generated', 0)].mean():+.2f}",
-                    interval(over_seeds(change.to_numpy())),
+                    in_words(over_seeds(change.to_numpy())),
                 )
             )
     return _markdown(("setting", "measure", "generation 0", "change against `real`"), lines)
@@ -378,6 +420,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "accuracy": _accuracy,
     "batches": _batches,
     "predictions": _predictions,
+    "data sets": _together,
     "excess": _excess,
     "parts": _parts,
     "wrong digits": _wrong_digits,
@@ -390,20 +433,20 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
 
 
 def _a(stored_results: Stored, study: str, variant: str) -> str:
-    return interval(contrast(stored_results.parts[study][variant], "A"))
+    return in_words(contrast(stored_results.parts[study][variant], "A"))
 
 
 def _a_of_seeds(stored_results: Stored, study: str, variant: str, seeds: str) -> str:
     chosen = [int(seed) for seed in seeds.split()]
     outcomes = stored_results.parts[study][variant].outcomes
-    return interval(contrast(Results([o for o in outcomes if o.experiment.seed in chosen]), "A"))
+    return in_words(contrast(Results([o for o in outcomes if o.experiment.seed in chosen]), "A"))
 
 
 def _e_range(stored_results: Stored, study: str, start: str) -> str:
     table = stored_results.effects[
         (stored_results.effects.study == study) & (stored_results.effects.start == start)
     ]
-    return f"{table.E.min():+.3f} to {table.E.max():+.3f}"
+    return f"{table.E_fewer.min():+.3f} to {table.E_fewer.max():+.3f}"
 
 
 def _verdicts(stored_results: Stored, study: str) -> str:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from ...inference.conjecture import SERIES, Judgement, naive_study
 from ...inference.dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
-from ...inference.verdicts import MARGIN
 from ._families import PALETTE, Variants, _mark
 from ._style import ARM_STYLE, WIDTH, signed, use_style
 
@@ -98,19 +97,29 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
 def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.DataFrame]:
     """The evidence of a judgement: change at each assigned level of bias above 0, with its 95 %
     interval; drift asks that the lowest lies above 0 and the highest below, growth that all lie
-    above. Grey: within 0.02.
+    above. Grey bars: the margin of each level, a quarter of the bias that is there.
 
     judgements  (..., setting, contrast or share) -> Judgement, as of `Stored.judgements`
-    returns     the figure and its table: setting, of, bias, change, low, high, n, judgement
+    returns     the figure and its table: setting, of, bias, change, low, high, margin, n, judgement
     """
     use_style()
     rows = [
-        (", ".join(name[:-1]), name[-1], level, e.mean, e.low, e.high, e.n, j.word)
+        (
+            ", ".join(name[:-1]),
+            name[-1],
+            level,
+            c.a.mean,
+            c.a.low,
+            c.a.high,
+            c.margin,
+            c.a.n,
+            j.word,
+        )
         for name, j in judgements.items()
-        for level, e in j.levels.items()
+        for level, c in j.levels.items()
     ]
     table = pd.DataFrame(
-        rows, columns=["setting", "of", "bias", "change", "low", "high", "n", "judgement"]
+        rows, columns=["setting", "of", "bias", "change", "low", "high", "margin", "n", "judgement"]
     )
     short = {", ".join(name[:-1]): name[-2] for name in judgements}  # without the study
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
@@ -119,7 +128,6 @@ def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.D
         "share": "share of favoured cells,\nin the batch minus in the start",
     }
     for axis, (what, title) in zip(axes, titles.items(), strict=True):
-        axis.axhspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
         axis.axhline(0, color="#666666", linewidth=0.9)
         for i, (setting, setting_rows) in enumerate(
             table[table.of == what].groupby("setting", sort=False)
@@ -127,8 +135,10 @@ def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.D
             off = np.abs(
                 setting_rows[["low", "high"]].to_numpy().T - setting_rows.change.to_numpy()
             )
+            at = setting_rows.bias + 0.008 * i
+            axis.vlines(at, -setting_rows.margin, setting_rows.margin, color="#dddddd", linewidth=6)
             axis.errorbar(
-                setting_rows.bias + 0.008 * i,
+                at,
                 setting_rows.change,
                 yerr=off,
                 fmt="-o",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
-from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, MARGIN, REDUCED, TOO_FEW_SEEDS, UNCHANGED
+from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
 from ..summary import SETTING
@@ -22,7 +22,7 @@ from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, signed, use_style
 VERDICT_STYLE = {
     AMPLIFIED: ("#D55E00", "o"),
     REDUCED: ("#0072B2", "s"),
-    UNCHANGED: ("#777777", "D"),
+    WITHIN: ("#777777", "D"),
     CANNOT_TELL: ("#8C6D00", "^"),
     TOO_FEW_SEEDS: ("#BBBBBB", "v"),
 }
@@ -98,10 +98,12 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axes[:, 0], table.groupby("dataset", sort=False), strict=True
     ):
         at = np.arange(len(settings))
-        axis.axvspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0)
+        axis.hlines(
+            at, -settings.margin, settings.margin, color="#e4e4e4", linewidth=6 if few else 2
+        )
         axis.axvline(0, color="#666666", linewidth=0.9)
         for word, (color, marker) in VERDICT_STYLE.items():
-            mask = (settings.verdict == word).to_numpy()
+            mask = (settings.word == word).to_numpy()
             off = np.abs(settings[["A_low", "A_high"]].to_numpy().T - settings.A.to_numpy())[
                 :, mask
             ]
@@ -122,8 +124,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes[-1, 0].set_xlabel(
-        f"A: change of the accuracy contrast, 95 % interval; grey: within {MARGIN}; a scale for "
-        "each data set",
+        "A: change of the accuracy contrast, 95 % interval; grey: its margin; a scale for each "
+        "data set",
         loc="right",
     )
     handles = {

@@ -1,0 +1,116 @@
+"""The same change on other scales: is it more than a proportional loss?
+
+A contrast of accuracies widens when accuracy falls near 1, whatever the group. Three scales say
+what such a loss would make: the logit of each side's accuracy, the contrast as a share of the
+accuracy, and the change as a share of the contrast that is there without generated images. All are
+secondary results: an interval, no word.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import optimize, stats
+
+from ..measures import LEVEL
+from .contrasts import arms_of, combined, estimate_of, headline_weights, right_of_seeds
+from .intervals import Estimate
+
+
+def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
+    """A contrast on the logit scale, where a uniform loss of accuracy near 1 counts as much as one
+    near 1/2.
+
+        L = logit P+ - logit P-,  P+, P- = accuracy of favoured and of other cells, each averaged
+        over cells and over seeds *before* the logit, so that small cells do not bias it;  P is
+        (P n + 1/2)/(n + 1),  n = n_seeds / sum of squared weights, so that a side without an error
+        has a logit, too
+
+    The contrast is L of one arm minus L of the other. Its interval takes a test image to move logit
+    P by its part of P over P (1 - P) (delta method).
+
+    name     A, S, R or F
+    returns  Estimate   in logits
+    source   ours; bias and coverage: `python -m biasstudy nulls`, docs/method.md
+    """
+    first, second = arms_of(results, name)
+    weights = headline_weights(first)
+    moved = _logits(right_of_seeds(first, generation), weights)
+    moved = moved - _logits(right_of_seeds(second, generation), weights)
+    return estimate_of(first[0], moved)
+
+
+def _logits(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Contribution of each seed and test image to L, (n_seeds, N): its influence and an equal part
+    of L itself, so that the mean over seeds of their sums is L."""
+    contributions = np.zeros_like(weights)
+    for sign in (1, -1):
+        of_side = np.maximum(sign * weights, 0)
+        part = of_side * right
+        n = len(weights) / np.mean((of_side**2).sum(1))
+        accuracy = (part.sum(1).mean() * n + 0.5) / (n + 1)
+        slope = 1 / (accuracy * (1 - accuracy))
+        logit = np.log(accuracy / (1 - accuracy))
+        centred = part - of_side * part.sum(1).mean()
+        contributions += sign * (slope * centred + logit / weights.shape[1])
+    return contributions
+
+
+def relative_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
+    """A contrast after each arm's contrast is divided by its accuracy: 0 where both fall in
+    proportion.
+
+        M/a of one arm minus M/a of the other,  M = headline metric, a = mean accuracy, both
+        averaged over seeds before they are divided
+
+    The interval takes a test image to move M/a by (its part of M - M/a times its part of a) / a
+    (delta method).
+
+    name     A, S, R or F
+    returns  Estimate
+    """
+    first, second = arms_of(results, name)
+    weights = headline_weights(first)
+    moved = _relative(right_of_seeds(first, generation), weights)
+    moved = moved - _relative(right_of_seeds(second, generation), weights)
+    return estimate_of(first[0], moved)
+
+
+def _relative(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Contribution of each seed and test image to M/a, (n_seeds, N)."""
+    n_images = weights.shape[1]
+    accuracy = right.mean()
+    share = (weights * right).sum(1).mean() / accuracy
+    influence = (weights - share / n_images) * right / accuracy
+    return influence + share / n_images
+
+
+def growth(results: Any, generation: int = -1) -> tuple[float, float, float]:
+    """The change as a share of the contrast that is there without generated images, A / M(none).
+
+    Its interval holds every g for which A - g M(none) is not shown to differ from 0 (Fieller), with
+    the two-way interval; so it lies above 1/4 exactly where the word is `amplified`.
+
+    returns  growth, low, high   nan where M(none) is not shown above 0: nothing grows
+    source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185
+    """
+    first, second = arms_of(results, "A")
+    arms = {"generated": first, "none": second}
+    level = combined(arms, {"none": 1}, generation)
+    if not level.low > 0:
+        return float("nan"), float("nan"), float("nan")
+    a = combined(arms, {"generated": 1, "none": -1}, generation)
+
+    def beyond(g: float) -> float:
+        """How far A - g M(none) is from what its interval covers, in standard errors."""
+        e = combined(arms, {"generated": 1, "none": -1 - g}, generation)
+        return abs(e.mean) / e.se - stats.t.ppf(0.5 + LEVEL / 2, e.df)
+
+    middle = a.mean / level.mean
+    half = max(a.high - a.low, 1e-6) / level.low
+    ends = []
+    for side in (-1, 1):
+        end = middle + side * half
+        while beyond(end) < 0:
+            end += side * half
+        ends.append(optimize.brentq(beyond, middle, end))
+    return middle, ends[0], ends[1]
