@@ -5,7 +5,7 @@ code as a study.
   distribution in every generation, as if the generator were perfect: the mean change of every
   metric must be 0.
 * An A/A study compares the arm `real` with itself on other images of the reserve (another stream):
-  the verdict must call it a change in at most 5 % of studies.
+  the verdict must tell it to be above or below 0 in at most 5 % of studies.
 * `resample` lets shares drift by sampling alone: their spread over seeds must be that of the
   formulas in `drift`.
 
@@ -15,10 +15,9 @@ What must be *found* (a generator planted to lose a group) and simulated coverag
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,9 +28,9 @@ from scipy import stats
 from ..core.places import replacing, write_text
 from ..core.provenance import environment
 from ..experiment import PROTOCOLS, Experiment
-from ..inference.contrasts import HEADLINE, all_contrasts, curve
+from ..inference.contrasts import HEADLINE, curve
 from ..inference.intervals import over_seeds
-from ..inference.verdicts import AMPLIFIED, REDUCED, SEEDS_FOR_VERDICT, verdict
+from ..inference.verdicts import SEEDS_FOR_VERDICT, change_between, verdict
 from ..loop.results import Outcome, Results
 from ..loop.run import run
 from ..measures import LEVEL
@@ -92,7 +91,7 @@ def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     t = drifted["shift"] / (drifted.expected_sd / np.sqrt(drifted.n))
     return [
         *lines,
-        f"A/A: {alarms(studies)} of {len(studies)} studies called a change, "
+        f"A/A: {alarms(studies)} of {len(studies)} studies told to be above or below 0, "
         f"{alarms(studies) / len(studies):.3f} [{low:.3f}, {high:.3f}]",
         f"drift: sd over seeds / formula {ratio.mean():.3f} on average ({ratio.min():.2f} to "
         f"{ratio.max():.2f} over {len(drifted)} shares), shift / standard error "
@@ -143,25 +142,13 @@ def mean_changes(table: pd.DataFrame) -> pd.DataFrame:
 # ---- A/A -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AA:
-    """Two sets of outcomes that differ by chance alone, in the places of the arms `generated` and
-    `none`."""
-
-    first: list[Outcome]
-    second: list[Outcome]
-
-    def of(self, arm: str) -> list[Outcome]:
-        return {"generated": self.first, "none": self.second}.get(arm, [])
-
-
 def aa_studies(
     base: Experiment, n_studies: int, n_seeds: int = SEEDS_FOR_VERDICT, run: Run = run
 ) -> pd.DataFrame:
     """Studies of n_seeds seeds each that compare `real` with `real` on another stream of the
     reserve, with their verdicts.
 
-    returns  study, n, mean, low, high, p, verdict (its word)
+    returns  study, n, mean, low, high, p, word, clause (above 0, below 0 or empty)
     """
     real = base.to_arm("real")
     rows = []
@@ -173,14 +160,16 @@ def aa_studies(
             ).outcomes
             for stream in (0, 1)
         )
-        a: Any = all_contrasts(AA(first, second))["A"]
-        rows.append((study, a.n, a.mean, a.low, a.high, a.p, verdict(a).word))
-    return pd.DataFrame(rows, columns=["study", "n", "mean", "low", "high", "p", "verdict"])
+        found = change_between(first, second)
+        a, judged = found.a, verdict(found)
+        rows.append((study, a.n, a.mean, a.low, a.high, a.p, judged.word, judged.clause))
+    columns = ["study", "n", "mean", "low", "high", "p", "word", "clause"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def alarms(studies: pd.DataFrame) -> int:
-    """How many studies were called a change."""
-    return int(studies.verdict.isin([AMPLIFIED, REDUCED]).sum())
+    """How many studies were told to be above or below 0."""
+    return int((studies.clause != "").sum())
 
 
 # ---- Drift ---------------------------------------------------------------------------------------
