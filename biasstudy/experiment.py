@@ -58,11 +58,19 @@ IMITATING = {"real-shares": "shares", "real-noise": "labels"}
 DECOMPOSING = ("real-shares", REBALANCE, "real-noise")
 # those that need shares which may drift
 DRIFTING = ("real-shares", REBALANCE)
-# the start alone, fewer images of it each generation
-FEWER = "fewer"
-# share of the start in the last generation of that arm
-SMALLEST = 1 / 8
-ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, FEWER)
+# Ways to lose accuracy with nothing generated, each an arm: the level of its generation 0, 1, ...;
+# the first is the start itself. What lies behind PATH_POINTS is for accuracies that those do not
+# reach.
+PATHS: dict[str, tuple[float, ...]] = {
+    # share of the start's images
+    "fewer": (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64),
+    # share of the optimiser steps of a fit
+    "shorter": (1, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8, 1 / 12, 1 / 16, 1 / 24, 1 / 32),
+    # share of the labels that are wrong, whatever the group
+    "noisier": (0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.9, 0.95),
+}
+PATH_POINTS = 4  # after the first, unless a study asks for more
+ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, *PATHS)
 # generators that make the arms `real` (also filtered) and `resample`
 CONTROLS = ("reserve", "resample")
 
@@ -167,12 +175,15 @@ class Experiment:
         "errors of their labels",
         among=("nothing", *IMITATING.values()),
     )
-    fewer: bool = knob(
-        False,
-        "arm of the accuracy curve: nothing is added, each generation sees a smaller part of the "
-        "start",
+    path: str = knob(
+        "none",
+        "arms that lose accuracy with nothing generated, a level each generation: fewer images of "
+        "the start, shorter fits, or noisier labels",
+        among=("none", *PATHS),
     )
-    n_generations: int = knob(2, "turns of the loop after generation 0", low=1, most=1000)
+    n_generations: int = knob(
+        2, "turns of the loop, or levels of a path, after generation 0", low=1, most=1000
+    )
     instrument: str = knob(
         "lenet",
         "name of the fixed classifier that serves as oracle, probe, expert and feature extractor",
@@ -231,11 +242,8 @@ class Experiment:
                 f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got "
                 f"bias {self.bias}, n_thinned {self.n_thinned}"
             )
-        if self.fewer and self.ratio:
-            raise ValueError(
-                "fewer: true trains on parts of the start alone: it needs ratio 0; got ratio "
-                f"{self.ratio}"
-            )
+        if self.path != "none":
+            self._check_path()
         if self.ratio > 0 and self.n_batch == 0:
             raise ValueError(
                 f"ratio {self.ratio} of n_real {self.n_real} adds no image; use ratio 0 or a "
@@ -271,6 +279,28 @@ class Experiment:
             self._model(role)  # it checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
+
+    def _check_path(self) -> None:
+        if self.ratio:
+            raise ValueError(
+                f"path {self.path!r} trains on the start alone: it needs ratio 0; got ratio "
+                f"{self.ratio}"
+            )
+        if self.warm_start != "none":
+            raise ValueError(
+                f"every level of path {self.path!r} is a fit of its own, from the first weights of "
+                f"generation 0; warm_start must be 'none', got {self.warm_start!r}"
+            )
+        if self.n_generations >= len(PATHS[self.path]):
+            raise ValueError(
+                f"path {self.path!r} has at most {len(PATHS[self.path]) - 1} levels after the "
+                f"first; got {self.n_generations}"
+            )
+        if self.path == "shorter" and "steps" not in self.resolved("classifier"):
+            raise ValueError(
+                "path 'shorter' needs a classifier that is fitted in steps; got "
+                f"{self.classifier!r}, which has a closed form"
+            )
 
     def _check_pretraining(self) -> None:
         if self.classifier != self.instrument or not self.entry("classifier").traits.get("warm"):
@@ -322,10 +352,10 @@ class Experiment:
         """What is registered under the name of the `generator`, `classifier` or `instrument`."""
         return (GENERATORS if role == "generator" else CLASSIFIERS)[getattr(self, role)]
 
-    def part(self, t: int) -> float:
-        """Share of the start in the training set of generation t: 1, or in the arm `fewer`
-        SMALLEST^(t / n_generations)."""
-        return SMALLEST ** (t / self.n_generations) if self.fewer else 1.0
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Levels of the path, one for each generation; () in an arm that is no path."""
+        return PATHS[self.path][: self.n_generations + 1] if self.path != "none" else ()
 
     def warm(self, model: str) -> bool:
         """Whether the `generator` or `classifier` goes on from its weights of the generation
@@ -393,7 +423,7 @@ class Experiment:
     def arm(self) -> str:
         """Arm that the fields amount to."""
         if self.n_batch == 0:
-            return FEWER if self.fewer else "none"
+            return self.path
         if self.imitate != "nothing":
             return next(arm for arm, copied in IMITATING.items() if copied == self.imitate)
         if self.filter == REBALANCE and self.generator not in CONTROLS:
@@ -401,16 +431,24 @@ class Experiment:
         real = "real" if self.filter == "none" else FILTERED
         return {"reserve": real, "resample": "resample"}.get(self.generator, "generated")
 
-    def to_arm(self, arm: str) -> "Experiment":
+    def to_arm(self, arm: str, path_points: int = PATH_POINTS) -> "Experiment":
         """The experiment of another arm with the same seed, sizes, steps and generation 0.
 
-        arm      str          generated (itself); real, resample, none; real-filtered (the reserve
-                              through the same filter); of the decomposition real-shares, rebalance,
-                              real-noise; fewer (parts of the start alone)
-        raises   ValueError   for another name, or if this experiment is itself a control
+        arm          str          generated (itself); real, resample, none; real-filtered (the
+                                  reserve through the same filter); of the decomposition
+                                  real-shares, rebalance, real-noise; of PATHS fewer, shorter,
+                                  noisier: these are the same whatever would have been generated,
+                                  and for how long
+        path_points  int          levels of a path after the first
+        raises       ValueError   for another name, or if this experiment is itself a control
         """
         if arm not in ALL_ARMS:
             raise ValueError(f"unknown arm {arm!r}; known: {listed(ALL_ARMS)}")
+        if self.path != "none" and arm not in PATHS:
+            raise ValueError(
+                f"path {self.path!r} is an arm of every study with its start, and has no arm "
+                f"{arm!r}; give path 'none', and {self.path!r} among the arms"
+            )
         if arm in ("generated", REBALANCE, *IMITATING):
             if self.generator in CONTROLS:
                 raise ValueError(
@@ -429,12 +467,13 @@ class Experiment:
             "generator_steps", "generator_batch", "generator_options", "imitate"
         )
         changed["warm_start"] = "classifier" if self.warm("classifier") else "none"
+        if arm in PATHS:
+            changed |= {"path": arm, "n_generations": path_points, "warm_start": "none"}
         # the start under every protocol: what would have been generated does not matter
-        if arm in ("none", FEWER):
+        if arm in ("none", *PATHS):
             changed |= self._defaults(
                 "generator", "condition", "protocol", "fresh_share", "labels"
             ) | {"ratio": 0.0}
-            changed["fewer"] = arm == FEWER
         else:
             changed["generator"] = "resample" if arm == "resample" else "reserve"
         if arm != FILTERED:
@@ -500,7 +539,8 @@ OF_THE_ARM = (
     "labels",
     "warm_start",
     "imitate",
-    "fewer",
+    "path",
+    "n_generations",
 )
 
 
@@ -515,3 +555,15 @@ def experiment_from(parameters: Mapping[str, Any]) -> Experiment:
         if name not in known:
             raise ValueError(f"unknown parameter {name!r}; known: {listed(known)}")
     return Experiment(**parameters)
+
+
+def stored_experiment(recorded: Mapping[str, Any]) -> Experiment:
+    """The experiment that a stored record tells of, by its fields.
+
+    Records of before there were three paths have a field `fewer` instead of `path`. Where it is
+    true, the levels were others than those of PATHS: parts (1/8)^(t/T) of the start.
+    """
+    now = dict(recorded)
+    if now.pop("fewer", False):
+        now["path"] = "fewer"
+    return experiment_from(now)

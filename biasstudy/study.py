@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.checks import check_name, checked, parse_yaml, read_yaml, shown
-from .experiment import ALL_ARMS, DRIFTING, FILTERED, Experiment, experiment_from
+from .experiment import ALL_ARMS, DRIFTING, FILTERED, PATH_POINTS, Experiment, experiment_from
 
 # parameters of a study that are not fields of an experiment
 SETTINGS: dict[str, Any] = {
@@ -14,6 +14,7 @@ SETTINGS: dict[str, Any] = {
     "variants": [],
     "n_seeds": 1,
     "arms": ["generated", "real", "resample", "none"],
+    "path_points": PATH_POINTS,
     "scale": "custom",
     "source": "run",
     "device": "cpu",
@@ -27,8 +28,9 @@ MOST = {"n_seeds": 10_000, "threads": 1024}  # above it, no machine could do wha
 class Study:
     """Experiments that differ in variant, seed and arm only, and how to run them.
 
-    variants   what is compared, by name: the first seed of the generated arm of each; often only
-               one
+    variants     what is compared, by name: the first seed of the generated arm of each; often only
+                 one
+    path_points  levels after the first of the arms that are paths
     """
 
     variants: Mapping[str, Experiment]
@@ -39,6 +41,7 @@ class Study:
     numerics: Mapping[str, Any]
     # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
     notebook: str = ""
+    path_points: int = PATH_POINTS
 
     @property
     def base(self) -> Experiment:
@@ -58,16 +61,17 @@ class Study:
 
     def _experiments(self, base: Experiment) -> list[Experiment]:
         seeds = [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
-        return [e.to_arm(arm) for e in seeds for arm in self._arms(base)]
+        return [e.to_arm(arm, self.path_points) for e in seeds for arm in self._arms(base)]
 
     def _arms(self, base: Experiment) -> list[str]:
         """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a
-        filtered one has the arm `real-filtered`, and only one whose shares may drift has the arms
-        that need it."""
+        filtered one has the arm `real-filtered`, only one whose shares may drift has the arms that
+        need it, and only one whose classifier is fitted in steps has the arm `shorter`."""
         if not base.n_batch:
             return ["none"]
         idle = {FILTERED} if base.filter == "none" else set()
         idle |= set(DRIFTING) if base.condition == "group" else set()
+        idle |= set() if "steps" in base.resolved("classifier") else {"shorter"}
         return [arm for arm in self.arms if arm not in idle or len(self.variants) == 1]
 
     @property
@@ -192,6 +196,8 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         if arm not in ALL_ARMS:
             raise ValueError(f"unknown arm {shown(arm)} in arms; known: {', '.join(ALL_ARMS)}")
     check_name("name", s["name"])
+    if s["path_points"] < 1:
+        raise ValueError(f"path_points must be at least 1; got {s['path_points']}")
     if s["n_seeds"] < 1 or not s["arms"]:
         raise ValueError(
             f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}"
@@ -213,7 +219,15 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
 
         # refuses a device that is not there
         _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)
-    return Study(variants, s["n_seeds"], tuple(s["arms"]), s["scale"], s["source"], numerics)
+    return Study(
+        variants,
+        s["n_seeds"],
+        tuple(s["arms"]),
+        s["scale"],
+        s["source"],
+        numerics,
+        path_points=s["path_points"],
+    )
 
 
 def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:

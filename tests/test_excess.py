@@ -1,15 +1,11 @@
-"""The arm `fewer` by exact bookkeeping, and the excess over the accuracy curve on planted truth,
-crossed and nested."""
+"""The excess over the accuracy curve on planted truth, crossed and nested."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import FLOAT64, tiny
 from planted import planted_experiment
 
-from biasstudy import Experiment, run
-from biasstudy.data.real import real_data
 from biasstudy.inference.contrasts import contrast
 from biasstudy.inference.excess import (
     BEYOND,
@@ -21,40 +17,8 @@ from biasstudy.inference.excess import (
     excess,
 )
 from biasstudy.inference.verdicts import change, corrected, verdict
-from biasstudy.loop.generations import generations
 
 CLASSES, GROUPS, IMAGES = 6, 3, 1800
-
-
-def test_fewer_is_nested_parts_of_the_start_with_its_shares(store):
-    e = tiny(n_real=400, start="biased", bias=0.6, n_generations=3).to_arm("fewer")
-    assert e.arm == "fewer" and [e.part(t) for t in range(4)] == pytest.approx(
-        [1, 0.5, 0.25, 0.125]
-    )
-    real = real_data(e)
-    pools = [turn.pool.load() for turn in generations(e, real, store)]
-    assert [len(pool) for pool in pools] == [400, 200, 100, 50]
-    images = [{image.tobytes() for image in pool.images} for pool in pools]
-    assert images[3] < images[2] < images[1] < images[0], "here all parts lie in each other"
-    for t, pool in enumerate(pools):
-        cells = np.bincount(pool.label * 5 + pool.group, minlength=50)
-        assert abs(cells - real.counts.ravel() * e.part(t)).max() < 1
-
-
-def test_fewer_shares_generation_0_and_pair_with_the_other_arms(runs):
-    e = tiny(start="biased", bias=0.6)
-    generated, fewer = run([e, e.to_arm("fewer")], numerics=FLOAT64).outcomes
-    assert (generated.predicted[0] == fewer.predicted[0]).all() and e.pair == e.to_arm("fewer").pair
-    assert fewer.pools[:, :, :-1].sum((1, 2)).tolist() == [100, 35, 12] and not fewer.batches
-    assert e.to_arm("fewer").to_arm("none") == e.to_arm("none")
-
-
-def test_fewer_adds_nothing():
-    with pytest.raises(
-        ValueError,
-        match=r"fewer: true trains on parts of the start alone: it needs ratio 0; got ratio 0.5",
-    ):
-        Experiment(fewer=True)
 
 
 # ---- Planted truth -------------------------------------------------------------------------------

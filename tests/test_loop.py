@@ -151,7 +151,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
     "labels": ("classifier", lambda plan: plan[1].pool.load().label),
     "fresh_share": (0.2, lambda plan: plan[1].pool.load().origin),
-    "fewer": (True, lambda plan: plan[1].pool.load().images),
+    "path": ("fewer", lambda plan: plan[1].pool.load().images),
     "imitate": ("shares", lambda plan: plan[0].batch.load().images),
     "pretraining": ("expert", lambda plan: plan[0].predictions[0].load()["confidence"]),
     "warm_start": ("both", lambda plan: plan[1].predictions[0].load()["confidence"]),
@@ -164,7 +164,7 @@ BASES = {  # what a field needs to have an effect
     "instrument_options": {},
     "protocol": {"ratio": 1.0},
     "fresh_share": {"protocol": "fresh"},
-    "fewer": {"ratio": 0.0},
+    "path": {"ratio": 0.0},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}},
     "shortfall": {"filter": "classifier"},
     "filter_options": {

@@ -125,7 +125,8 @@ def add_probe(
 
 def _short(e: Experiment, steps: int) -> Experiment:
     """The experiment with fewer steps, images and generations; the options of its models stay."""
-    changed: dict[str, Any] = {"n_generations": 1}
+    # a fit of a path costs what any other of as many steps does
+    changed: dict[str, Any] = {"n_generations": 1, "path": "none"}
     for role in ("generator", "classifier", "instrument"):
         usual = e.resolved(role).get("steps", 0)
         if usual:

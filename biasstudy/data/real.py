@@ -168,6 +168,7 @@ def real_data(experiment: Experiment) -> RealData:
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
+    _check_path(e, dataset.n_classes)
 
     name = {
         "dataset": e.dataset,
@@ -436,6 +437,21 @@ def _test_images(dataset: Dataset, n_test: int) -> LabeledImages:
     chosen = [order[lanes[order] == lane][:n] for lane, n in zip(names, wanted, strict=True)]
     index = np.sort(np.concatenate(chosen))
     return _in_every_group(dataset, test[index], "test") if dataset.paint else test[index]
+
+
+def _check_path(e: Experiment, n_classes: int) -> None:
+    """ValueError with one sentence if the last level of a path leaves nothing to learn from."""
+    if e.path == "fewer" and (n := round(e.levels[-1] * e.n_real)) < n_classes:
+        raise ValueError(
+            f"the arm 'fewer' ends at {e.levels[-1]:g} of n_real {e.n_real}, {n} images for "
+            f"{n_classes} classes; raise n_real or lower path_points"
+        )
+    if e.path == "noisier" and e.levels[-1] > 1 - 1 / n_classes:
+        raise ValueError(
+            f"the arm 'noisier' ends at {e.levels[-1]:g} wrong labels, more than the "
+            f"{1 - 1 / n_classes:g} of labels drawn blindly from {n_classes} classes; lower "
+            "path_points"
+        )
 
 
 def _check_test(dataset: Dataset, n_test: int) -> None:

@@ -247,7 +247,7 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
     for arm, outcomes in arms.items():
         _check_seeds(generated, outcomes, needs)
         e = outcomes[0].experiment
-        derived = generated[0].experiment.to_arm(arm).fields()
+        derived = generated[0].experiment.to_arm(arm, path_points=e.n_generations).fields()
         differing = [name for name, value in derived.items() if e.fields()[name] != value]
         if differing:
             name = differing[0]

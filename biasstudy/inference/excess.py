@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-PATHS = ("fewer", "shorter", "noisier")  # until the loop has them
+from ..experiment import PATHS
 from .contrasts import check_arms, estimate_of, headline_weights, right_of_seeds
 from .intervals import Estimate
 

@@ -56,6 +56,7 @@ def outcome_of(
         unit=test.unit,
         paired=dataset.paint is not None,
         caption=dataset.caption,
+        levels=e.levels,
         predicted=np.array([[p["predicted"] for p in row] for row in predictions]),
         confidence=rounded(np.array([[p["confidence"] for p in row] for row in predictions])),
         batches=batches,

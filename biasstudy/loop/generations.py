@@ -106,6 +106,8 @@ def fit_classifiers(
     `expert` (pretraining), or its own of the generation before (warm start)."""
     e, store = instruments.e, instruments.store
     model, options = CLASSIFIERS[e.classifier], e.prepared("classifier")
+    if e.path == "shorter":  # a whole fit: its learning rate falls to zero over these steps
+        options["steps"] = max(1, round(e.levels[t] * options["steps"]))
     learned = instruments.fitted("expert").state if e.pretraining == "expert" else None
     first_weights: list[Stage | None] = [learned] * e.n_classifiers
     if e.warm("classifier") and past:

@@ -1,14 +1,15 @@
 """The training set of each generation: what a protocol keeps of the start and of the batches."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..core.counts import largest_remainder
-from ..core.seeds import seed_for
+from ..core.seeds import digest, seed_for
 from ..core.store import Store
 from ..data.conditions import condition_of
-from ..data.pools import Groups, Member, Pool
+from ..data.images import LabeledImages
+from ..data.pools import Groups, Member, Part, Pool
 from ..data.real import RealData
 from ..experiment import PROTOCOLS, Experiment
 from .stages import draw_balanced
@@ -22,8 +23,8 @@ def training_set(
     additions   what the generations before have added; where there is nothing, the pool is the
                 start
     """
-    if e.part(t) < 1:
-        return part_of_start(e, real, t)
+    if e.path != "none":
+        return pool_of_path(e, real, t)
     protocol = PROTOCOLS[e.protocol]
     start = Member(real.start, "start")
     if protocol.drawn:
@@ -49,16 +50,61 @@ def training_set(
     return pool
 
 
-def part_of_start(e: Experiment, real: RealData, t: int) -> Pool:
-    """Training set of the arm `fewer`: e.part(t) of the start, its class x group shares kept by
-    largest remainder."""
-    start, counts = real.start.load(), real.counts
-    kept = largest_remainder(counts.ravel(), round(e.part(t) * len(start)))
-    # in one order for all generations, so that a smaller part lies within a larger
-    order = np.random.default_rng(seed_for(e.seed, "fewer")).permutation(len(start))
-    cell = (start.label * counts.shape[1] + start.group)[order]
-    chosen = np.concatenate([order[cell == c][:n] for c, n in enumerate(kept)])
-    return Pool((Member(real.start, "start", index=np.sort(chosen)),))
+def pool_of_path(e: Experiment, real: RealData, t: int) -> Pool:
+    """Training set of level t of a path: the start, a part of it, or it with wrong labels."""
+    start, level = Member(real.start, "start"), e.levels[t]
+    if level == e.levels[0] or e.path == "shorter":  # the fit is shorter, not the training set
+        return Pool((start,))
+    images = real.start.load()
+    order = in_turn(images, real.counts, seed_for(e.seed, e.path))
+    if e.path == "fewer":
+        kept = order[: round(level * len(images))]
+        return Pool((Member(real.start, "start", index=np.sort(kept)),))
+    wrong = order[: round(level * len(images))]
+    told = wrong_labels(images.label, order, real.counts.shape[0], seed_for(e.seed, "wrong label"))
+    label = images.label.copy()
+    label[wrong] = told[wrong]
+    described = {"start": real.start.id, "wrong labels": level, "labels": digest(label.tolist())}
+    noisy = Part(described, lambda: replace(images, label=label))
+    return Pool((Member(noisy, "start"),))
+
+
+def in_turn(images: LabeledImages, counts: np.ndarray, seed: int) -> np.ndarray:
+    """An order of the images of a start of which every beginning has its class x group shares.
+
+    Image j of the n in a cell, in random order, is due at (j + phase) / n. The phases of the cells
+    of a class are spread evenly over [0, 1), and so are those of a group: rounding favours none.
+
+    counts   (n_classes, n_groups) int   images of each cell
+    returns  (N,) int   positions; of the first m, a cell of n has m n / N, within three images
+    source   ours
+    """
+    rng, (n_classes, n_groups) = np.random.default_rng(seed), counts.shape
+    by_class, mixed = rng.permutation(n_classes)[:, None] / n_classes, rng.permutation(n_groups)
+    # the first, second, ... of the groups that a class has
+    place = np.empty_like(counts)
+    place[:, mixed] = (counts[:, mixed] > 0).cumsum(1)
+    phase = (by_class + place / place.max(1, keepdims=True) + rng.random()) % 1
+    cell, due = images.label * n_groups + images.group, np.empty(len(images))
+    for c in np.unique(cell):
+        index = rng.permutation(np.flatnonzero(cell == c))
+        due[index] = (np.arange(len(index)) + phase.flat[c]) / len(index)
+    return np.argsort(due, kind="stable")
+
+
+def wrong_labels(label: np.ndarray, order: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
+    """Another class for every image: of the images of a class, in this order, each n_classes - 1 in
+    succession get all other classes once, at random.
+
+    returns  (N,) int   never the class itself
+    """
+    rng, told = np.random.default_rng(seed), np.empty_like(label)
+    for k in range(n_classes):
+        index = order[label[order] == k]
+        rounds = -(-len(index) // (n_classes - 1))
+        steps = [1 + rng.permutation(n_classes - 1) for _ in range(rounds)]
+        told[index] = (k + np.concatenate([*steps, np.empty(0, int)])[: len(index)]) % n_classes
+    return told
 
 
 def drawn_without_replacement(members: list[Member], counts: np.ndarray, seed: int) -> list[Member]:

@@ -95,6 +95,7 @@ class Outcome:
     cost        seconds by stage, memory, processor, commits, versions
     made_with   versions of registry entries, by kind and name
     caption     what figures must say of the data, beside their name
+    levels      of a path, one per generation; see `Experiment.levels`
     """
 
     experiment: Experiment
@@ -124,6 +125,7 @@ class Outcome:
     cost: dict[str, Any]
     made_with: dict[str, str]
     caption: str = ""
+    levels: tuple[float, ...] = ()
 
     @property
     def record(self) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..experiment import PATHS
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
-from ..inference.excess import OUT_OF_REACH, PATHS
+from ..inference.excess import OUT_OF_REACH
 from ..inference.intervals import over_seeds
 from ..inference.verdicts import AMPLIFIED, BECAUSE, SEEDS_FOR_VERDICT, WORDS, in_words
 from .summary import Stored

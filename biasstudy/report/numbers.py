@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
-from ..inference.excess import PATHS
 from ..inference.intervals import over_seeds
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
 from ..loop.results import Results, batch_values, quality_values

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.places import replacing, write_bytes
-from ..experiment import experiment_from
+from ..experiment import stored_experiment
 from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
@@ -81,7 +81,7 @@ def save_study(
         with_grids = pictures and o.experiment.seed == results.outcomes[0].experiment.seed
         of_outcome = _arrays(o, with_grids) | (_test_arrays(o) if i == 0 else {})
         arrays |= {f"{i}/{name}": value for name, value in of_outcome.items()}
-        told = ("classes", "groups", "design", "paired", "caption")
+        told = ("classes", "groups", "design", "paired", "caption", "levels")
         records.append(
             {
                 **o.record,
@@ -251,8 +251,12 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
     if spurious:
         spurious["confidence"] = confidence_of(spurious["confidence"])
     batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
+    levels = record.get("levels", ())
+    if record["fields"].get("fewer"):  # the parts of before: see `stored_experiment`
+        n = outcome_arrays["pools"].sum((1, 2))
+        levels = (n / n[0]).tolist()
     return Outcome(
-        experiment=experiment_from(record["fields"]),
+        experiment=stored_experiment(record["fields"]),
         numerics=record["numerics"],
         scale=record["scale"],
         classes=tuple(record["classes"]),
@@ -274,6 +278,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         quality=parts("quality"),
         spurious=spurious,
         caption=record.get("caption", ""),
+        levels=tuple(levels),
         grids=[outcome_arrays[f"grid{t}"] for t in range(record["n_grids"])],
         confusion=outcome_arrays.get("confusion"),
         stages=record["stages"],

@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 
 from ..core.registry import DATASETS
-from ..experiment import PROTOCOLS, Experiment
+from ..experiment import PATHS, PROTOCOLS, Experiment
 from ..inference.conjecture import Judgement, judgements
 from ..inference.contrasts import CONTRASTS, all_contrasts, difference
 from ..inference.dynamics import by_level, told_apart
-from ..inference.excess import BEYOND, PATHS, all_excesses, beyond
+from ..inference.excess import BEYOND, all_excesses, beyond
 from ..inference.intervals import Estimate
 from ..inference.pooled import pooled_change
 from ..inference.scales import growth, logit_contrast, relative_contrast

@@ -27,7 +27,7 @@ import pandas as pd
 from ..core.checks import checked
 from ..core.places import runs_folder
 from ..core.store import records
-from ..experiment import Experiment, experiment_from
+from ..experiment import Experiment, stored_experiment
 from ..loop.results import COLUMNS, Outcome, Results
 from .shipped import reference, studies
 
@@ -115,7 +115,7 @@ def _run_in(record: Any) -> tuple[Experiment, Any, str]:
         if name not in record:
             raise ValueError(f"it lacks {name!r}")
         checked(name, record[name], type_)
-    e = experiment_from(record["fields"])
+    e = stored_experiment(record["fields"])
     if e.id != record["experiment"]:
         raise ValueError(f"its fields are those of {e.id}, not of {record['experiment']}")
     if "numerics_fields" not in record:  # of an older store

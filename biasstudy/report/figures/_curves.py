@@ -1,5 +1,6 @@
 """Metrics over generations: curves for every arm, and maps of the accuracy of cells."""
 
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,9 +13,9 @@ from ...inference.contrasts import HEADLINE, headline
 from ...loop.results import Results
 from ...measures.floors import floor_band
 from ._style import (
-    ARM_STYLE,
     BAND,
     LABELS,
+    OVER_GENERATIONS,
     WIDTH,
     by_seed,
     compact,
@@ -68,7 +69,7 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
                 label="if groups did not matter (95 %)",
                 **BAND,
             )
-        for arm, style in ARM_STYLE.items():
+        for arm, style in OVER_GENERATIONS.items():
             lines = by_seed(table[(table.metric == metric) & (table.arm == arm)])
             if not lines.empty:
                 lines_of_seeds(axis, lines, arm, **style)
@@ -84,20 +85,26 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
     return signed(figure, mark_of(results)), table
 
 
-def curve_table(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
+def curve_table(
+    results: Results, metrics: tuple[str, ...], arms: Collection[str] = OVER_GENERATIONS
+) -> pd.DataFrame:
     """Values of scalar metrics by metric, arm, seed and generation; the classifiers of a seed
-    averaged."""
+    averaged.
+
+    arms   default: without those of paths, whose levels are no generations
+    """
     parts: list[Any] = []
     scalar = [m for m in metrics if m != HEADLINE]
     if scalar:
         values = results.table.query(
-            "metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna()"
+            "metric in @scalar and measured_on == 'classifier' and label.isna() and group.isna() "
+            "and arm in @arms"
         )
         parts.append(
             values.groupby(["metric", "arm", "seed", "generation"], as_index=False).value.mean()
         )
     if HEADLINE in metrics:
-        for arm in ARM_STYLE:
+        for arm in arms:
             outcomes = results.of(arm)
             if outcomes:
                 for o, line in zip(outcomes, headline(outcomes), strict=True):

@@ -18,6 +18,7 @@ from ._style import (
     ARM_STYLE,
     GROUP_MARKERS,
     LABELS,
+    OVER_GENERATIONS,
     WIDTH,
     by_seed,
     group_colors,
@@ -90,7 +91,7 @@ def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]
     figure, axes = _panels(parts, 1.9)
     tables = [curve_table(results, (metric,)) for results in parts.values()]
     for axis, table in zip(axes, tables, strict=True):
-        for arm, style in ARM_STYLE.items():
+        for arm, style in OVER_GENERATIONS.items():
             lines = by_seed(table[table.arm == arm])
             if not lines.empty:
                 lines_of_seeds(axis, lines, arm, **style)
@@ -106,7 +107,7 @@ def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]
 
 def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0
-    (open ring) to the last.
+    (open ring) to the last, of a path from level to level.
 
     Down is fairer, right is better. A small dot is one seed in the last generation.
 
@@ -115,7 +116,7 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     figure, axes = _panels(parts, 2.1)
     tables = []
     for axis, results in zip(axes, parts.values(), strict=True):
-        table = curve_table(results, ("accuracy", HEADLINE))
+        table = curve_table(results, ("accuracy", HEADLINE), ARM_STYLE)
         wide = table.pivot(
             index=["arm", "seed", "generation"], columns="metric", values="value"
         ).reset_index()

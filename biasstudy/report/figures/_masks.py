@@ -20,7 +20,16 @@ from ...measures.spurious import (
     relative_foreground_sensitivity,
 )
 from ._pictures import _tile
-from ._style import ARM_STYLE, WIDTH, by_seed, lines_of_seeds, mark_of, signed, use_style
+from ._style import (
+    ARM_STYLE,
+    OVER_GENERATIONS,
+    WIDTH,
+    by_seed,
+    lines_of_seeds,
+    mark_of,
+    signed,
+    use_style,
+)
 
 OUTLINE = "#ff2f92"
 NOISY = {"noise on object": "-", "noise around it": "--"}  # columns and line styles
@@ -140,7 +149,7 @@ def sensitivity(results: Results) -> tuple[Figure, pd.DataFrame]:
         "generation 0",
         {"color": "#999999", "linestyle": "-", "marker": "."},
     )
-    for arm, style in ARM_STYLE.items():
+    for arm, style in OVER_GENERATIONS.items():
         rows = table[(table.arm == arm) & (table.generation == last)]
         if len(rows):
             _lines(left, rows, "sensitivity", f"{arm}, {last}", style)

@@ -16,6 +16,7 @@ from ._style import (
     ARM_STYLE,
     BAND,
     GROUP_MARKERS,
+    OVER_GENERATIONS,
     WIDTH,
     by_seed,
     group_colors,
@@ -38,7 +39,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     start = share_rows[share_rows.measured_on == "start"].assign(generation=-1)
     table = pd.concat([start, share_rows[share_rows.measured_on == "batch"]])
     table = table[["metric", "arm", "seed", "generation", "group", "value", "n"]]
-    arms = [arm for arm in ARM_STYLE if arm != "none" and results.of(arm)]
+    arms = [arm for arm in OVER_GENERATIONS if arm != "none" and results.of(arm)]
     biased = results.outcomes[0].biased
     panels: list[str] = [arm for arm in ("generated", "resample", "real") if arm in arms]
     panels = ["favoured", *panels[:2]] if biased else panels

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...core.places import replacing, write_text
+from ...experiment import PATHS
 from ...inference.contrasts import HEADLINE
 from ...loop.results import Results
 
@@ -24,9 +25,13 @@ ARM_STYLE: dict[str, dict[str, Any]] = {
     "real-filtered": {"color": "#56B4E9", "marker": "v", "linestyle": (0, (4, 1, 1, 1))},
     "real-shares": {"color": "#009E73", "marker": "P", "linestyle": (0, (6, 2))},
     "rebalance": {"color": "#8C6D00", "marker": "X", "linestyle": (0, (3, 1))},
-    "fewer": {"color": "#F0A030", "marker": "p", "linestyle": (0, (2, 2))},
     "real-noise": {"color": "#7B4EA3", "marker": "h", "linestyle": (0, (1, 1.5))},
+    "fewer": {"color": "#F0A030", "marker": "p", "linestyle": (0, (2, 2))},
+    "shorter": {"color": "#A6761D", "marker": "<", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "noisier": {"color": "#666699", "marker": ">", "linestyle": (0, (3, 1, 1, 1))},
 }
+# arms whose results stand over generations; those of a path stand over its levels
+OVER_GENERATIONS = {arm: style for arm, style in ARM_STYLE.items() if arm not in PATHS}
 STYLE = {
     "figure.dpi": 80,
     "savefig.dpi": 200,
