@@ -186,7 +186,8 @@ def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
 
 def decomposition(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """What the difference between generated and real images is made of, a row per variant: see the
-    module `decomposition`.
+    module `decomposition`. Shares, quality and interaction add up to the total; label errors are a
+    bound of their own.
 
     returns  the figure and its table: variant, part, mean, low, high, n
     """
@@ -196,7 +197,10 @@ def decomposition(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         for key, d in decompose(results).items()
     ]
     table = pd.DataFrame(rows, columns=["variant", "part", "mean", "low", "high", "n"])
-    styles = {part: (PALETTE[i], "osD^v"[i], part) for i, part in enumerate(PARTS_OF_R)}
+    says = {"total": "total (R)", "label errors": "label errors: a bound, no part of the sum"}
+    styles = {
+        part: (PALETTE[i], "osD^v"[i], says.get(part, part)) for i, part in enumerate(PARTS_OF_R)
+    }
     figure = _intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
     return signed(figure, _mark(parts)), table
 
