@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from planted import planted_experiment
 
+from biasstudy.bench.planted import experiment_of
 from biasstudy.inference.contrasts import contrast
 from biasstudy.inference.excess import (
     BEYOND,
@@ -64,7 +64,7 @@ def study(rng, nested, generated, extra=0.0, n=6, slopes=None):
             )[:, None]
             found[arm].append(
                 SimpleNamespace(
-                    experiment=planted_experiment(arm, seed),
+                    experiment=experiment_of(arm, seed),
                     numerics="float64",
                     biased=True,
                     paired=False,

@@ -7,10 +7,10 @@ import functools
 import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
-from planted import CLASSES, FAVOURED, GROUPS, planted
 from scipy import stats
 
 from biasstudy import METRICS, Results, run
+from biasstudy.bench.planted import favoured_cells, planted
 from biasstudy.inference.contrasts import contrast, curve, headline, headline_weights, ranked
 from biasstudy.inference.intervals import (
     Estimate,
@@ -32,6 +32,9 @@ from biasstudy.inference.verdicts import (
 )
 from biasstudy.measures.drift import drift_band
 from biasstudy.measures.floors import floor_band
+
+CLASSES, GROUPS = 6, 3
+FAVOURED = favoured_cells(CLASSES, GROUPS)
 
 ARMS = ("generated", "real", "resample", "none")
 

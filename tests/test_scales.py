@@ -3,14 +3,17 @@ coverage."""
 
 import numpy as np
 import pytest
-from planted import CLASSES, FAVOURED, GROUPS, planted
 from scipy.special import expit, logit
 
 from biasstudy import Results
+from biasstudy.bench.planted import favoured_cells, planted
 from biasstudy.inference.contrasts import contrast, difference, headline
 from biasstudy.inference.pooled import pooled_change
 from biasstudy.inference.scales import growth, logit_contrast, relative_contrast
 from biasstudy.inference.verdicts import change, sentence, verdict
+
+CLASSES, GROUPS = 6, 3
+FAVOURED = favoured_cells(CLASSES, GROUPS)
 
 EVEN = np.full((CLASSES, GROUPS), 0.9)
 
@@ -44,7 +47,7 @@ def test_a_uniform_loss_on_the_logit_scale_is_none_with_small_cells(per_cell, be
     base = on_logits(before, 0.3 * (FAVOURED < 0))
     arms = {"generated": on_logits(base, loss), "none": base, "real": base}
     found = [
-        logit_contrast(planted(rng, arms, photographs=per_cell * CLASSES), name)
+        logit_contrast(planted(rng, arms, per_class=per_cell), name)
         for _ in range(studies // 2)
         for name in ("A", "R")
     ]
