@@ -51,10 +51,10 @@ def multi_attribute_amplification(
 def multi_attribute_variance(
     label: np.ndarray, predicted: np.ndarray, group: np.ndarray, *, occurs: np.ndarray | None = None
 ) -> float:
-    """Variance of the shifts from true to predicted shares: are they spread over all groups and
-    classes, or in a few?
+    """Variance of the shifts from true to predicted shares of the classes within each group.
 
-    Var_gk [P(yhat = k | g) - P(y = k | g)], ddof 0; their mean is 0
+    Var_gk [P(yhat = k | g) - P(y = k | g)], ddof 0; their mean is 0. Beside
+    multi-attribute-amplification it says whether the shifts are alike or a few of them large.
 
     returns  float in [0, 1]   nan if there is no image
     source   reported beside Multi_{G -> M} by Zhao, Andrews and Xiang 2023, arXiv 2210.11924
