@@ -254,9 +254,19 @@ def change(
     """A secondary metric of one list of outcomes minus that of another, paired by seed, with the
     two-way interval.
 
-    Simulated, 500 studies for each number (5 classes, 4 groups, 30 photographs a class shown in
-    every group, 6 or 12 seeds; test images of no or much effect; no change, a uniform loss, a loss
-    of one group): COVERAGE
+    The interval is for the change expected with other seeds and other test images, *as many*.
+    Simulated, 500 studies of 6 and of 12 seeds (5 classes, 4 groups, 30 photographs a class shown
+    in every group; no change, a uniform loss, a loss of one group; b/a from 0.1 to 3.7), it covered
+    that change in
+
+        worst-group-accuracy 0.936 to 0.968      equalized-odds-mean 0.936 to 0.982
+        equal-opportunity-mean 0.940 to 0.982    calibration-gap     0.940 to 0.972
+
+    and the other metrics in 0.926 to 0.980. A bootstrap of photographs gave the same standard
+    errors within 4 %. What remains of the bias of a gap, against a test set without end: less than
+    0.004 where nothing changed; where accuracy fell by 7 to 14 points, up to 0.033 of the mean gaps
+    (equal groups: +0.054 for +0.022) and 0.049 of the largest. So a gap that widens is no news
+    before it is compared with its floor.
 
     first, second  outcomes of the same seeds and test images, as of two arms
     metric         a key of SECONDARY
