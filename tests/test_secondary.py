@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from biasstudy import METRICS, reference_parts
-from biasstudy.inference import SECONDARY, holm, secondary, secondary_of_settings
+from biasstudy import METRICS, figures, reference_parts, secondary
+from biasstudy.inference import SECONDARY, holm, secondary_of_settings
 from biasstudy.inference.contrasts import curve
 from biasstudy.inference.secondary import (
     change,
@@ -231,6 +231,19 @@ def test_the_table_holds_changes_slopes_and_intervals_of_stored_results(parts):
         )
         assert row.low < row["mean"] < row.high and row.slope_low < row.slope < row.slope_high
         assert 1 <= row.seeds_with_this_pair <= 6
+
+
+def test_the_figure_shows_every_interval_and_its_floor_as_a_hollow_mark(parts):
+    results = next(iter(parts.values()))
+    figure, table = figures.secondary(results)
+    assert table.equals(secondary(results))
+    axis = figure.axes[0]
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    floors = np.concatenate([line.get_xdata() for line in hollow])
+    assert sorted(floors) == sorted(table.floor)
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(SECONDARY)
+    ends = np.concatenate([bar.get_segments() for bar in axis.collections])[:, :, 0]
+    assert np.allclose(np.sort(ends.ravel()), np.sort(np.concatenate([table.low, table.high])))
 
 
 def test_each_metric_is_a_family_over_settings(parts):
