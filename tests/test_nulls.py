@@ -13,7 +13,7 @@ from scipy import stats
 from biasstudy import GENERATORS, run
 from biasstudy.bench import nulls
 from biasstudy.data.real import real_data
-from biasstudy.inference.secondary import SECONDARY, change
+from biasstudy.inference.secondary import SECONDARY, difference
 from biasstudy.inference.verdicts import change_between, verdict
 from biasstudy.measures.drift import drift_band
 
@@ -59,7 +59,7 @@ def test_secondary_metrics_raise_no_more_alarms_than_promised_either(quick):
             for stream in (0, 1)
         )
         for metric, p in p_values.items():
-            p.append(change(first, second, metric).p)
+            p.append(difference(first, second, metric).p)
     for metric, p in p_values.items():
         assert np.sum(np.array(p) < 0.05) <= stats.binom.ppf(0.999, 20, 0.05), metric
     alarms = np.mean(np.concatenate(list(p_values.values())) < 0.05)

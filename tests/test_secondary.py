@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import tiny
 
 from biasstudy import METRICS, figures, reference_parts, secondary
 from biasstudy.inference import SECONDARY, holm, secondary_of_settings
 from biasstudy.inference.contrasts import curve
 from biasstudy.inference.secondary import (
-    change,
     contributions,
+    difference,
     floor_of_change,
     pair_of,
     pairs,
@@ -28,7 +29,7 @@ def outcome(label, predicted, group, confidence, unit=None, seed=0, arm="none", 
     """predicted, confidence (T + 1, R, N)."""
     paired = unit is not None
     return SimpleNamespace(
-        experiment=SimpleNamespace(seed=seed, arm=arm, fields=dict),
+        experiment=tiny(seed=seed).to_arm(arm),
         numerics="float64",
         design="crossed",
         biased=False,
@@ -140,7 +141,7 @@ def test_coverage_of_new_seeds_and_new_test_images(n, gain):
     studies = [between(studied(rng, n, np.array(gain))) for _ in range(60)]
     inside = []
     for metric in COVERED:
-        found = [change(*arms, metric) for arms in studies]
+        found = [difference(*arms, metric) for arms in studies]
         expected = np.mean([e.mean for e in found])
         inside += [e.low <= expected <= e.high for e in found]
     assert 0.91 <= np.mean(inside) <= 0.99
@@ -151,7 +152,7 @@ def test_the_bias_of_a_gap_cancels_in_its_change_where_accuracy_stays():
     rng = np.random.default_rng(1)
     studies = [between(studied(rng, 6, np.zeros(3), noise=(0, 0))) for _ in range(40)]
     level = np.mean([registered("equal-opportunity-mean", b[0], 0) for _, b in studies])
-    changes = [change(*arms, "equal-opportunity-mean").mean for arms in studies]
+    changes = [difference(*arms, "equal-opportunity-mean").mean for arms in studies]
     assert level > 0.1 and abs(np.mean(changes)) < 3 * np.std(changes) / np.sqrt(40) < 0.03
 
 
@@ -159,13 +160,13 @@ def test_a_uniform_loss_widens_a_gap_as_much_as_its_floor():
     rng = np.random.default_rng(2)
     arms = between(studied(rng, 12, np.full(3, -1.0), photographs=40, noise=(0, 0)))
     for metric in ("accuracy-gap", "equal-opportunity-mean", "equalized-odds-mean"):
-        found, floor = change(*arms, metric), floor_of_change(*arms, metric)
+        found, floor = difference(*arms, metric), floor_of_change(*arms, metric)
         assert floor > 0.005 and found.low < floor < found.high
     none = arms[1]
     assert floor_of_change(none, none, "accuracy-gap") == 0
     planted = between(studied(rng, 12, np.array([0, 0, -1.5]), photographs=40))
     for metric in ("accuracy-gap", "equal-opportunity-mean"):
-        assert change(*planted, metric).low > 2 * floor_of_change(*planted, metric) > 0
+        assert difference(*planted, metric).low > 2 * floor_of_change(*planted, metric) > 0
 
 
 def test_the_floor_of_a_change_is_the_difference_of_the_floors_of_the_levels():
@@ -264,8 +265,8 @@ def test_what_the_design_forbids_stands_there_with_its_reason():
     assert table.refused["equal-opportunity-mean"] == "" and table.n["equal-opportunity-mean"] > 0
     arms = between(results)
     with pytest.raises(ValueError, match="is not defined for a nested design"):
-        change(*arms, "demographic-parity-mean")
+        difference(*arms, "demographic-parity-mean")
     with pytest.raises(ValueError, match="unknown secondary metric 'accuracy'; known: worst-group"):
-        change(*arms, "accuracy")
+        difference(*arms, "accuracy")
     with pytest.raises(ValueError, match="both arms of a contrast out of F; got arms"):
         secondary(results, names=("F",))

@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..measures.floors import shuffled
 from ..measures.metrics import rate, refusal
-from .contrasts import CONTRASTS, _arms, _check_pairs, estimate_of
+from .contrasts import CONTRASTS, arms_of, check_pairs, estimate_of
 from .intervals import Estimate, holm
 
 PERMUTATIONS = 200
@@ -248,7 +248,7 @@ def pair_of(o: Any, metric: str, t: int) -> tuple[str, str]:
 # ---- Of two arms ---------------------------------------------------------------------------------
 
 
-def change(
+def difference(
     first: Sequence[Any], second: Sequence[Any], metric: str, generation: int = -1
 ) -> Estimate:
     """A secondary metric of one list of outcomes minus that of another, paired by seed, with the
@@ -275,7 +275,7 @@ def change(
     generation     which one; the last by default
     returns        Estimate     all nan where the metric is undefined
     raises         ValueError   if the metric is unknown or the design forbids it, with the reason;
-                                if the seeds or the numerics differ
+                                if the outcomes cannot be paired, see `contrasts`
     """
     _check(first, second, metric)
     return _estimate(first, second, metric, {range(len(first[0].predicted))[generation]: 1.0})
@@ -287,7 +287,7 @@ def slope(first: Sequence[Any], second: Sequence[Any], metric: str) -> Estimate:
 
     sum_t (t - T/2) D_s(t) / sum_t (t - T/2)^2;  between two arms D_s(0) is 0
 
-    arguments, raises   as in `change`
+    arguments, raises   as in `difference`
     returns             Estimate   per generation; nan if there is one
     """
     _check(first, second, metric)
@@ -301,7 +301,7 @@ def slope(first: Sequence[Any], second: Sequence[Any], metric: str) -> Estimate:
 def _check(first: Sequence[Any], second: Sequence[Any], metric: str) -> None:
     if metric not in SECONDARY:
         raise ValueError(f"unknown secondary metric {metric!r}; known: {', '.join(SECONDARY)}")
-    _check_pairs(list(first), list(second), "a change needs two lists of outcomes")
+    check_pairs(first, second, "a difference needs two lists of outcomes")
     if reason := refusal(metric, first[0].design, first[0].biased, first[0].paired):
         raise ValueError(reason)
 
@@ -334,7 +334,7 @@ def floor_of_change(
 
     A loss of accuracy alike in all groups widens gaps that much; 0 where nothing changed.
 
-    arguments, raises   as in `change`
+    arguments, raises   as in `difference`
     returns             float   nan where no class has two groups
     """
     _check(first, second, metric)
@@ -391,7 +391,7 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     over generations, and the groups that make it.
 
     names    contrasts, keys of CONTRASTS; those whose arms were not run are left out
-    returns  metric, contrast, mean, low, high, p (see `change`), slope, slope_low, slope_high
+    returns  metric, contrast, mean, low, high, p (see `difference`), slope, slope_low, slope_high
              (`slope`), floor (`floor_of_change`), top, bottom, seeds_with_this_pair (`pairs`, of
              the arm generated in the last generation), n (seeds), refused (why the design forbids
              the metric, else ""; then numbers are nan, n is 0). p is uncorrected, see
@@ -421,8 +421,8 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
                 "refused": reason or "",
             }
             if not reason:
-                arms = _arms(results, name)
-                last, tilt = change(*arms, metric), slope(*arms, metric)
+                arms = arms_of(results, name)
+                last, tilt = difference(*arms, metric), slope(*arms, metric)
                 row |= {
                     "mean": last.mean,
                     "low": last.low,
