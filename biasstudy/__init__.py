@@ -32,6 +32,7 @@ _HOME = {
     "Dataset": "data.images",
     "run": "loop.run",
     "Results": "loop.results",
+    "secondary": "inference.secondary",
     "reference": "report.shipped",
     "reference_parts": "report.shipped",
     "load": "report.tables",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .experiment import ARMS as ARMS
     from .experiment import PROTOCOLS as PROTOCOLS
     from .experiment import Experiment as Experiment
+    from .inference.secondary import secondary as secondary
     from .loop.results import Results as Results
     from .loop.run import run as run
     from .report.shipped import reference as reference

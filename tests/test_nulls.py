@@ -13,6 +13,7 @@ from scipy import stats
 from biasstudy import GENERATORS, run
 from biasstudy.bench import nulls
 from biasstudy.data.real import real_data
+from biasstudy.inference.secondary import SECONDARY, difference
 from biasstudy.inference.verdicts import change_between, verdict
 from biasstudy.measures.drift import drift_band
 
@@ -39,6 +40,30 @@ def test_forty_studies_of_equal_arms_raise_no_more_alarms_than_promised(quick):
     assert nulls.alarms(studies) <= stats.binom.ppf(0.99, 40, 0.05)
     assert stats.kstest(studies.p, "uniform").pvalue > 0.001
     assert studies["mean"].abs().max() > 0.01, "the arms are not simply the same"
+
+
+def test_secondary_metrics_raise_no_more_alarms_than_promised_either(quick):
+    """Twenty of the same studies of equal arms, each metric by its own interval."""
+    real = dataclasses.replace(BASE, n_generations=1).to_arm("real")
+    p_values = {metric: [] for metric in SECONDARY}
+    for study in range(20):
+        first, second = (
+            quick(
+                [
+                    dataclasses.replace(
+                        real, seed=6 * study + s, generator_options={"stream": stream}
+                    )
+                    for s in range(6)
+                ]
+            ).outcomes
+            for stream in (0, 1)
+        )
+        for metric, p in p_values.items():
+            p.append(difference(first, second, metric).p)
+    for metric, p in p_values.items():
+        assert np.sum(np.array(p) < 0.05) <= stats.binom.ppf(0.999, 20, 0.05), metric
+    alarms = np.mean(np.concatenate(list(p_values.values())) < 0.05)
+    assert 0 < alarms < 0.1
 
 
 def test_an_alarm_is_raised_where_there_is_a_difference(quick):

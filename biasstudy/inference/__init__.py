@@ -1,8 +1,8 @@
 """What may be concluded: contrasts between arms, their interval, and a verdict in words.
 
 `contrasts` estimates, `scales` and `excess` ask whether it is more than lost accuracy, `intervals`
-has the uncertainty of plain arrays, `verdicts` the words; `dynamics` and `conjecture` ask where
-bias is going.
+has the uncertainty of plain arrays, `verdicts` the words, `secondary` other metrics than the
+headline; `dynamics` and `conjecture` ask where bias is going.
 """
 
 from .contrasts import CONTRASTS as CONTRASTS
@@ -24,6 +24,8 @@ from .intervals import holm as holm
 from .scales import growth as growth
 from .scales import logit_contrast as logit_contrast
 from .scales import relative_contrast as relative_contrast
+from .secondary import SECONDARY as SECONDARY
+from .secondary import secondary_of_settings as secondary_of_settings
 from .verdicts import QUARTER as QUARTER
 from .verdicts import SEEDS_FOR_VERDICT as SEEDS_FOR_VERDICT
 from .verdicts import Change as Change

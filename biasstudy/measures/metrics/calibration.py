@@ -4,7 +4,7 @@ group?"""
 import numpy as np
 
 from ...core.registry import METRICS
-from . import Value, rate, shape_of, values_of
+from . import Value, gap, rate, shape_of, values_of
 
 BINS = 15
 
@@ -83,3 +83,28 @@ def overconfidence(
         Value(float(overall), len(label)),
         *values_of(rate(np.bincount(group, excess, n_groups), n), n, "group"),
     ]
+
+
+@METRICS.register("calibration-gap", version=1)
+def calibration_gap(
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    confidence: np.ndarray,
+    occurs: np.ndarray | None = None,
+) -> float:
+    """Largest difference of overconfidence between two groups.
+
+    max_g o_g - min_g o_g, o_g mean confidence minus accuracy in group g
+
+    Positive by chance alone: read it beside its floor. (The gap of calibration errors would be
+    larger by chance still, since each of them is positive.)
+
+    confidence  (N,) float   probability given to the predicted class
+    returns     float in [0, 2]   nan if fewer than two groups have images
+    raises      ValueError        if a confidence is not in [0, 1]
+    source      ours
+    """
+    _, *of_groups = overconfidence(label, predicted, group, confidence=confidence, occurs=occurs)
+    return float(gap(np.array([v.value for v in of_groups])))

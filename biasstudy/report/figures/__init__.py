@@ -4,8 +4,8 @@ table it draws.
 Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin
 line is one seed, a thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over
 generations, `_shares` what batches are made of, `_families` several variants of a study side by
-side, `_dynamics` where bias is going, `_masks` what is measured on images with masks, `_summary`
-all stored results.
+side, `_dynamics` where bias is going, `_masks` what is measured on images with masks, `_secondary`
+other metrics than the headline, `_summary` all stored results.
 """
 
 from ._curves import cell_accuracy as cell_accuracy
@@ -31,6 +31,7 @@ from ._masks import sensitivity_table as sensitivity_table
 from ._pictures import counts_table as counts_table
 from ._pictures import data_picture as data_picture
 from ._pictures import samples as samples
+from ._secondary import secondary as secondary
 from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
 from ._style import WIDTH as WIDTH
