@@ -6,6 +6,7 @@ it would be false, the rate is an error and has a promised bound; where it is tr
 power. docs/method.md holds the table.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from ..core.seeds import seed_for
 from ..experiment import PATHS
 from ..inference.excess import BEYOND, all_excesses, beyond
 from ..inference.scales import logit_contrast, relative_contrast
-from ..inference.verdicts import AMPLIFIED, REDUCED, WITHIN, change, corrected, verdict
+from ..inference.verdicts import AMPLIFIED, REDUCED, WITHIN, Verdict, change, corrected, verdict
 from ..loop.results import Results
 from .planted import favoured_cells, planted
 
@@ -29,12 +30,23 @@ FAMILY = 6  # hypotheses that Holm's correction goes over
 UNSTEADY, HARD = 0.01, 0.05  # sd over seeds of a cell's accuracy, and over photographs
 
 
+class Judged:
+    """A simulated study and what is said of it, each judged once."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    @functools.cached_property
+    def verdict(self) -> Verdict:
+        return verdict(change(self.results))
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is asked of the studies of a scenario.
 
     says      what may be said, in words
-    said      study -> whether it is
+    said      Judged (several where a family is asked) -> whether it is
     promised  largest rate of a false one; None where it is true: the rate is the power
     """
 
@@ -122,29 +134,29 @@ def family(of: Callable[..., Results]) -> Callable[..., list[Results]]:
 
 def word(wanted: str, promised: float | None, beside: str = "") -> Asked:
     says = f"{wanted}{beside}"
-    return Asked(says, lambda study: verdict(change(study)).word == wanted, promised)
+    return Asked(says, lambda study: study.verdict.word == wanted, promised)
 
 
 def clause(promised: float | None) -> Asked:
-    return Asked("A above or below 0", lambda study: verdict(change(study)).clause != "", promised)
+    return Asked("A above or below 0", lambda study: study.verdict.clause != "", promised)
 
 
 def interval_off_0(name: str, estimate: Callable[..., Any], promised: float | None) -> Asked:
-    def said(study: Results) -> bool:
-        e = estimate(study, "A")
+    def said(study: Judged) -> bool:
+        e = estimate(study.results, "A")
         return bool(e.low > 0 or e.high < 0)
 
     return Asked(f"{name} not 0", said, promised)
 
 
-def any_changed(studies: list[Results]) -> bool:
-    changes = [change(study) for study in studies]
+def any_changed(studies: list[Judged]) -> bool:
+    changes = [change(study.results) for study in studies]
     words = [verdict(c, p).word for c, p in zip(changes, corrected(changes), strict=True)]
     return AMPLIFIED in words or REDUCED in words
 
 
-def _beyond(study: Results) -> bool:
-    return beyond(all_excesses(study)) == BEYOND
+def _beyond(study: Judged) -> bool:
+    return beyond(all_excesses(study.results)) == BEYOND
 
 
 STEEPER = {"fewer": 0.3, "shorter": 1.0, "noisier": 0.3}
@@ -229,7 +241,8 @@ def error_rates(
             said = np.zeros(len(scenario.asked))
             for _ in range(n_studies):
                 study = scenario.study(rng, n)
-                said += [asked.said(study) for asked in scenario.asked]
+                judged = [Judged(s) for s in study] if isinstance(study, list) else Judged(study)
+                said += [asked.said(judged) for asked in scenario.asked]
             for j, asked in enumerate(scenario.asked):
                 row = rows.setdefault(
                     (i, j),

@@ -18,13 +18,14 @@ Everything here pairs outcomes by seed. It refuses outcomes that differ in more 
 and a seed that stands twice: settings are no seeds.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..core.checks import listed
-from ..experiment import OF_THE_ARM
+from ..experiment import OF_THE_ARM, Experiment
 from ..measures.metrics import contrast_weights
 from .intervals import Estimate, two_way_interval
 
@@ -197,21 +198,16 @@ def arms_of(results: Any, name: str) -> tuple[list[Any], list[Any]]:
 
 def check_one_setting(outcomes: Sequence[Any]) -> None:
     """ValueError unless outcomes differ in their seed alone, and each seed stands once."""
-    settings = [
-        {name: value for name, value in o.experiment.fields().items() if name != "seed"}
-        for o in outcomes
-    ]
-    for setting in settings:
-        differing = [name for name in setting if setting[name] != settings[0][name]]
-        if differing:
-            values = dict.fromkeys(str(s[differing[0]]) for s in settings)
+    for o in outcomes:
+        if differing := _differing(outcomes[0].experiment, o.experiment, ("seed",)):
+            values = dict.fromkeys(str(getattr(x.experiment, differing[0])) for x in outcomes)
             raise ValueError(
                 f"these results are of several settings, {differing[0]} {listed(values)}: settings "
                 "are no seeds; take one variant (reference_parts, Study.split)"
             )
     seeds = [o.experiment.seed for o in outcomes]
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice:
+    if len(set(seeds)) < len(seeds):
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         raise ValueError(
             f"each seed may stand once; got seed{'s' * (len(twice) > 1)} {listed(twice)} more than "
             "once"
@@ -225,14 +221,12 @@ def check_pairs(first: Sequence[Any], second: Sequence[Any], needs: str) -> None
     needs   how the message begins
     """
     _check_seeds(first, second, needs)
-    free = set(OF_THE_ARM) - {"n_generations"}
-    one, other = (o.experiment.fields() for o in (first[0], second[0]))
-    differing = [name for name in one if name not in free and one[name] != other[name]]
-    if differing:
+    one, other = first[0].experiment, second[0].experiment
+    if differing := _differing(one, other, set(OF_THE_ARM) - {"n_generations"}):
         name = differing[0]
         raise ValueError(
             f"{needs} that share generation 0 and the number of generations; {name} is "
-            f"{one[name]!r} in one and {other[name]!r} in the other"
+            f"{getattr(one, name)!r} in one and {getattr(other, name)!r} in the other"
         )
 
 
@@ -247,14 +241,19 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
     for arm, outcomes in arms.items():
         _check_seeds(generated, outcomes, needs)
         e = outcomes[0].experiment
-        derived = generated[0].experiment.to_arm(arm, path_points=e.n_generations).fields()
-        differing = [name for name, value in derived.items() if e.fields()[name] != value]
-        if differing:
+        derived = generated[0].experiment.to_arm(arm, path_points=e.n_generations)
+        if differing := _differing(derived, e):
             name = differing[0]
             raise ValueError(
                 f"the arm {arm} is not that of these generated results: its {name} is "
-                f"{e.fields()[name]!r}, not {derived[name]!r}"
+                f"{getattr(e, name)!r}, not {getattr(derived, name)!r}"
             )
+
+
+def _differing(one: Experiment, other: Experiment, but: Collection[str] = ()) -> list[str]:
+    """Names of the fields in which two experiments differ, some left out."""
+    names = [f.name for f in dataclasses.fields(Experiment) if f.name not in but]
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
