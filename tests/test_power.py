@@ -99,11 +99,11 @@ def test_variances_are_found_again():
 
 def test_its_parts_are_those_of_the_interval():
     drawn = studies(
-        np.random.default_rng(6), 0, 0.05, matrix(0.01, 0.01, 0), matrix(0.01, 0.01, 0), 8, 1
+        np.random.default_rng(6), 0, 0.05, matrix(0.01, 0.01, 0), matrix(0.01, 0.01, 0), 40, 1
     )[:, 0]
     found, interval = spread_of(drawn, STRATUM), two_way_interval(drawn[0], STRATUM)
     assert found.images[0, 0] == pytest.approx(interval.images)
-    assert (found.seeds + found.noise)[0, 0] == pytest.approx(8 * interval.seeds)
+    assert (found.seeds + found.noise)[0, 0] == pytest.approx(40 * interval.seeds)
     per_seed, images = found.at(test_images=4)
     assert images == pytest.approx(found.images / 4)
     assert per_seed == pytest.approx(found.seeds + found.noise / 4)
