@@ -171,6 +171,12 @@ def is_part(study: str, folder: Path | None = None) -> bool:
     return "part of" in _about(folder or REFERENCE, study)
 
 
+def experiments(study: str, folder: Path | None = None) -> list[Experiment]:
+    """The experiments that a stored study holds itself; none if another one holds them."""
+    records = _about(folder or REFERENCE, study).get("outcomes", [])
+    return [experiment_from(record["fields"]) for record in records]
+
+
 def recipe(study: str, folder: Path | None = None) -> str:
     """The command that makes the results of a stored study again."""
     return _about(folder or REFERENCE, study)["command"]
