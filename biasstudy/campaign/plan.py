@@ -20,7 +20,7 @@ from ..experiment import Experiment
 from ..inference.power import Power, Spread, power, spread
 from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT
 from ..loop.results import Outcome, Results
-from ..report.shipped import experiments, reference, studies
+from ..report.shipped import fields_of, reference, studies
 from ..report.tables import finished
 from ..study import Study, read_parameters, study_from
 from .sweep import duration, plan_of
@@ -74,18 +74,15 @@ def nearest(e: Experiment, pilot: str = "") -> Pilot:
     pilot    a study that ships, or a parameter file; then nothing must be alike but the data set
     raises   ValueError, FileNotFoundError   with one sentence if there are none
     """
-    alike = ("dataset",) if pilot else ("dataset", "start", "classifier")
-
-    def wanted(other: Experiment) -> bool:
-        return all(getattr(other, name) == getattr(e, name) for name in alike)
-
+    names = ("dataset",) if pilot else ("dataset", "start", "classifier")
+    alike = {name: getattr(e, name) for name in names}
     found = [
         Pilot(source, results, _differing(e, results.of("generated")[0].experiment))
-        for source, outcomes in _stored(wanted, pilot)
+        for source, outcomes in _stored(alike, pilot)
         for results in _settings(outcomes)
     ]
     if not found:
-        what = ", ".join(f"{name} {getattr(e, name)}" for name in alike)
+        what = ", ".join(f"{name} {value}" for name, value in alike.items())
         raise ValueError(
             f"{pilot or 'nothing that is stored or ships'} has no results with {what}, the arms "
             f"generated and none and {SEEDS_FOR_VARIANCE} seeds to take variances from; run pilot "
@@ -104,20 +101,22 @@ def nearest(e: Experiment, pilot: str = "") -> Pilot:
     return min(found, key=distance)
 
 
-def _stored(wanted: Any, pilot: str) -> Iterator[tuple[str, list[Outcome]]]:
-    """What ships and what is in the store, as far as it is wanted, by its source in words."""
+def _stored(alike: dict[str, Any], pilot: str) -> Iterator[tuple[str, list[Outcome]]]:
+    """What ships and what is in the store and has these fields, by its source in words."""
+
+    def wanted(fields: dict[str, Any]) -> bool:
+        return all(fields[name] == value for name, value in alike.items())
+
     named = [pilot] if pilot in studies() else studies()
     for study in named if pilot in ("", *named) else ():
-        if any(map(wanted, experiments(study))):
-            yield (
-                f"{study}, which ships",
-                [o for o in reference(study).outcomes if wanted(o.experiment)],
-            )
+        if any(map(wanted, fields_of(study))):
+            held = reference(study).outcomes
+            yield f"{study}, which ships", [o for o in held if wanted(o.experiment.fields())]
     if pilot in named:
         return
     ours = _of_file(pilot) if pilot else None
     outcomes = finished(
-        runs_folder(), lambda e: wanted(e) and (ours is None or _setting(e) in ours)
+        runs_folder(), lambda e: wanted(e.fields()) and (ours is None or _setting(e) in ours)
     )
     yield f"{pilot or 'results'} in {runs_folder()}", list(outcomes)
 
@@ -199,9 +198,9 @@ class Question:
         """Of `amplified` and "above 0" where A is `detect` above the margin, of `within` where it
         is 0."""
         e, level = self.pilot.experiment, self.spread.level
-        per_seed, images = self.spread.at(
-            design.n_test / e.n_test, design.classifiers / e.n_classifiers
-        )
+        # where it is not known what more classifiers do, they count as one: no power is promised
+        more = 1.0 if np.isnan(self.spread.refits) else design.classifiers / e.n_classifiers
+        per_seed, images = self.spread.at(design.n_test / e.n_test, more)
         there, still = (
             power(change, level, per_seed, images, design.seeds, self.margin, family)
             for change in (self.bound + detect, 0.0)
@@ -394,7 +393,7 @@ def _told(question: Question, name: str) -> Iterator[str]:
         f"factor of {low:.1f} to {high:.1f}), {math.sqrt(images[0, 0]):.4f} for new test images"
     )
     if np.isnan(found.refits):
-        yield "  one classifier per seed: what more of them would do is not known"
+        yield "  one classifier per seed: what more of them would do is not known, so not counted"
     else:
         yield f"  refits of the classifiers make {found.refits:.0%} of the variance between seeds"
 
@@ -422,9 +421,7 @@ def _sizes(study: Study, questions: list[Question]) -> list[tuple[int, int]]:
             continue  # the data set has not so many
         numbers.append(times * n_test)
     known = not any(np.isnan(question.spread.refits) for question in questions)
-    of_pilot = {question.pilot.experiment.n_classifiers for question in questions}
-    classifiers = sorted({*CLASSIFIERS, own}) if known else sorted(of_pilot)
-    return [(n, k) for k in classifiers for n in numbers]
+    return [(n, k) for k in (sorted({*CLASSIFIERS, own}) if known else [own]) for n in numbers]
 
 
 def _table(planner: Planner, sizes: list[tuple[int, int]], study: Study, within: str) -> str:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ..measures import LEVEL
 from .contrasts import arms_of, headline_weights, right_of, units_of
 from .intervals import degrees
 from .verdicts import QUARTER, SEEDS_FOR_VERDICT
 
-STUDIES = 20_000  # that are drawn: power to within .003
+STUDIES = 5_000  # that are drawn: power to within .006
+ENDLESS = 1e10  # degrees of freedom that make the normal distribution
 A, M = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
@@ -194,7 +195,8 @@ def power(
         se = np.sqrt(seeds + known)
         estimate = (mean @ weights + shift) * (1 if up else -1)
         t = np.divide(estimate, se, out=np.inf * np.sign(estimate), where=se > 0)
-        return stats.t.sf(t, degrees(seeds, known, n))
+        df = np.minimum(degrees(seeds, known, n), ENDLESS)
+        return special.stdtr(df, -t)  # of t's distribution, a tenth of the time of stats.t
 
     share, fixed = (QUARTER, 0.0) if margin is None else (0.0, margin)
     upper, lower = A - share * M, A + share * M

@@ -171,10 +171,10 @@ def is_part(study: str, folder: Path | None = None) -> bool:
     return "part of" in _about(folder or REFERENCE, study)
 
 
-def experiments(study: str, folder: Path | None = None) -> list[Experiment]:
-    """The experiments that a stored study holds itself; none if another one holds them."""
-    records = _about(folder or REFERENCE, study).get("outcomes", [])
-    return [experiment_from(record["fields"]) for record in records]
+def fields_of(study: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """Fields of the experiments that a stored study holds itself, as they were stored; none if
+    another study holds them."""
+    return [record["fields"] for record in _about(folder or REFERENCE, study).get("outcomes", [])]
 
 
 def recipe(study: str, folder: Path | None = None) -> str:
