@@ -1,5 +1,5 @@
-"""Command line: python -m biasstudy fetch | run | sweep | nulls | bench | sampling | notebooks |
-ledger | report | doctor.
+"""Command line: python -m biasstudy fetch | plan | run | sweep | nulls | bench | sampling |
+notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)"
     )
     fetch.set_defaults(call=_fetch)
+    _add_plan(commands)
     _add_run(commands)
     _add_sweep(commands)
     _add_nulls(commands)
@@ -156,6 +157,39 @@ def _keeping() -> argparse.ArgumentParser:
         "--pictures", action="store_true", help="with --save: keep images of the first seed, too"
     )
     return keeping
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        parents=[_changes()],
+        help="before running: how many seeds, test images and classifiers show a change",
+        description="Power of the words `amplified` and `within the margin` for designs of a "
+        "study, and what each costs, from the variances of an earlier study. Nothing is trained, "
+        "but for a short probe where no stored stage tells what the study costs.",
+    )
+    plan.add_argument("file", type=Path, help="parameter file of the study")
+    plan.add_argument(
+        "--detect",
+        type=float,
+        required=True,
+        metavar="CHANGE",
+        help="how far above the margin the true A is, in accuracy, such as 0.01",
+    )
+    plan.add_argument(
+        "--margin",
+        default="",
+        metavar="MARGIN",
+        help="quarter (of M(none)) or a number in accuracy; default: the file's",
+    )
+    plan.add_argument(
+        "--pilot",
+        default="",
+        metavar="STUDY",
+        help="whose variances: a study that ships, or a parameter file whose results are stored, "
+        "of any seeds; default: the nearest setting of all these",
+    )
+    plan.set_defaults(call=_plan)
 
 
 def _add_run(commands: Any) -> None:
@@ -300,6 +334,16 @@ def _fetch(asked: argparse.Namespace) -> int:
     from .data.datasets.fetch import fetch
 
     fetch(asked.name)
+    return 0
+
+
+def _plan(asked: argparse.Namespace) -> int:
+    from .campaign.plan import plan_lines
+    from .study import parse_changes, read_parameters, study_from
+
+    study = study_from({**read_parameters(asked.file), **parse_changes(asked.p)})
+    for line in plan_lines(study, asked.detect, asked.margin, asked.pilot):
+        print(line, flush=True)
     return 0
 
 

@@ -1,12 +1,20 @@
 """A study: experiments that differ in variant, seed and arm, and how to run them."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .core.checks import check_name, checked, parse_yaml, read_yaml, shown
 from .experiment import ALL_ARMS, DRIFTING, FILTERED, PATH_POINTS, Experiment, experiment_from
+
+if TYPE_CHECKING:
+    from .inference.plans import Plan
+
+log = logging.getLogger("biasstudy")
+
+PILOT = 1000  # seeds from here on are for trying out and never count
 
 # parameters of a study that are not fields of an experiment
 SETTINGS: dict[str, Any] = {
@@ -15,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "n_seeds": 1,
     "arms": ["generated", "real", "resample", "none"],
     "path_points": PATH_POINTS,
+    "margin": 0.0,
     "scale": "custom",
     "source": "run",
     "device": "cpu",
@@ -31,6 +40,8 @@ class Study:
     variants     what is compared, by name: the first seed of the generated arm of each; often only
                  one
     path_points  levels after the first of the arms that are paths
+    margin       of every hypothesis, in accuracy; 0: a quarter of M(none) where the start has a
+                 bias, else verdicts.ABSOLUTE
     """
 
     variants: Mapping[str, Experiment]
@@ -42,6 +53,8 @@ class Study:
     # the name that a notebook gives itself: that of its results which ship, whatever `-p name` says
     notebook: str = ""
     path_points: int = PATH_POINTS
+    name: str = SETTINGS["name"]
+    margin: float = SETTINGS["margin"]
 
     @property
     def base(self) -> Experiment:
@@ -60,8 +73,13 @@ class Study:
         return {name: self._experiments(base) for name, base in self.variants.items()}
 
     def _experiments(self, base: Experiment) -> list[Experiment]:
-        seeds = [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
-        return [e.to_arm(arm, self.path_points) for e in seeds for arm in self._arms(base)]
+        return [
+            e.to_arm(arm, self.path_points) for e in self._seeds(base) for arm in self._arms(base)
+        ]
+
+    def _seeds(self, base: Experiment) -> list[Experiment]:
+        """A variant with each seed."""
+        return [replace(base, seed=base.seed + i) for i in range(self.n_seeds)]
 
     def _arms(self, base: Experiment) -> list[str]:
         """At ratio 0 nothing is generated: every arm is `none`. Among several variants only a
@@ -91,9 +109,13 @@ class Study:
         from .report.shipped import reference
 
         if self.source == "run":
-            return run(
-                self.experiments, numerics=Numerics(**self.numerics), scale=self.scale, **keywords
-            )
+            numerics = Numerics(**self.numerics)
+            plan, told = self.freeze(numerics, keywords.get("where"))
+            if told:
+                log.warning("%s", plan)
+            results = run(self.experiments, numerics=numerics, scale=self.scale, **keywords)
+            results.plan = plan
+            return results
         if self.source == "reference":
             raise ValueError(
                 "source 'reference' reads all that ships, which is not one study; give "
@@ -114,7 +136,53 @@ class Study:
                 f"the reference results hold {len(outcomes)} of the {len(wanted)} experiments "
                 f"asked for; they were made at: {'; '.join(settings)}"
             )
-        return Results(outcomes, note=stored.note)
+        asked = stored.plan is not None and stored.plan.asks(self.hypotheses())
+        return Results(outcomes, note=stored.note, plan=stored.plan if asked else None)
+
+    @property
+    def pilot(self) -> bool:
+        """Whether its seeds are for trying out: they never count."""
+        return self.base.seed >= PILOT
+
+    def hypotheses(self) -> list[dict[str, Any]]:
+        """What is asked of each variant that generates images and has the arms for it: does A lie
+        beyond the margin? See `plans.hypothesis_of`."""
+        from .inference.plans import hypothesis_of
+        from .inference.verdicts import ABSOLUTE
+
+        asked = []
+        for name, base in self.variants.items():
+            if {"generated", "none"} <= set(self._arms(base)):
+                generated, none = (
+                    [e.to_arm(arm).id for e in self._seeds(base)] for arm in ("generated", "none")
+                )
+                usual = None if base.bias > 0 else ABSOLUTE
+                asked.append(hypothesis_of(name, generated, none, self.margin or usual))
+        return asked
+
+    def freeze(self, numerics: Any, where: str | Path | None = None) -> "tuple[Plan | None, bool]":
+        """The plan of this study, frozen before its first fit; found again where it was frozen.
+
+        numerics  of the experiments
+        where     folder of the store; default as in loop.run
+        returns   the plan, None for pilot seeds and where nothing is asked; and whether something
+                  is to be told of it: it is new, and changed or late
+        raises    CannotWrite, and what missing data raise
+        """
+        from .inference.plans import content_of, freeze
+        from .loop.run import has_results, open_store
+
+        hypotheses = self.hypotheses()
+        if self.pilot or not hypotheses:
+            return None, False
+        store = open_store(where, numerics)
+        seeds = [e.seed for e in self._seeds(self.base)]
+        content = content_of(self.name, self.scale, numerics.name, seeds, hypotheses)
+        generated = {e.id: e for base in self.variants.values() for e in self._seeds(base)}
+        wanted = [generated[id] for asked in hypotheses for id in asked["experiments"]["generated"]]
+        plan, new = freeze(store, content, lambda: any(has_results(e, store) for e in wanted))
+        store.close()
+        return plan, new and (plan.late or bool(plan.replaced))
 
     def stored(self, name: str) -> Any:
         """What a notebook that only reads sums up (summary.Stored): all that ships with the package
@@ -136,7 +204,9 @@ class Study:
         for name, experiments in self.by_variant().items():
             ids = {e.id for e in experiments}
             parts[name] = Results(
-                [o for o in results.outcomes if o.experiment.id in ids], note=results.note
+                [o for o in results.outcomes if o.experiment.id in ids],
+                note=results.note,
+                plan=results.plan,
             )
         return parts
 
@@ -202,6 +272,11 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         raise ValueError(
             f"n_seeds must be at least 1 and arms not empty; got {s['n_seeds']} and {s['arms']}"
         )
+    if not 0 <= s["margin"] < 1:
+        raise ValueError(
+            "margin must be a change of accuracy in (0, 1), or 0 for a quarter of the contrast "
+            f"M(none); got {shown(s['margin'])}"
+        )
     for name, most in MOST.items():
         if s[name] > most:
             raise ValueError(f"{name} must be at most {most:,}; got {shown(s[name])}")
@@ -213,6 +288,12 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     variants = _variants(
         {name: value for name, value in parameters.items() if name in own}, s["variants"]
     )
+    first = next(iter(variants.values())).seed
+    if first < PILOT < first + s["n_seeds"]:
+        raise ValueError(
+            f"seeds from {PILOT:,} on are pilot seeds, which never count; got {first} to "
+            f"{first + s['n_seeds'] - 1}, some of each"
+        )
     numerics = {name: s[name] for name in ("device", "precision", "threads")}
     if s["source"] == "run":
         from .core.numerics import Numerics
@@ -227,6 +308,8 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         s["source"],
         numerics,
         path_points=s["path_points"],
+        name=s["name"],
+        margin=s["margin"],
     )
 
 

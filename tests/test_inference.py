@@ -15,6 +15,7 @@ from biasstudy.inference.contrasts import contrast, curve, headline, headline_we
 from biasstudy.inference.intervals import (
     Estimate,
     _variance_of_sum,
+    detectable,
     holm,
     two_way,
     two_way_interval,
@@ -157,7 +158,8 @@ def test_an_adjusted_p_below_a_twentieth_is_an_interval_without_0():
 
 def at_margin(mean, se, df):
     """A change whose margin is 0, so that every true change lies on it."""
-    a = Estimate(mean, 0, 0, se, df, 2 * stats.t.sf(abs(mean) / se, df), 0.1, np.zeros(6))
+    p = 2 * stats.t.sf(abs(mean) / se, df)
+    a = Estimate(mean, 0, 0, se, df, p, se**2, 0.0, np.zeros(6))
     return Change(a, a, a, a, False, 0.0)
 
 
@@ -274,6 +276,32 @@ def test_the_smallest_detectable_change_is_the_designs():
     for n, factor in ((6, 1.43), (10, 1.00)):
         d = np.random.default_rng(n).standard_normal(n)
         assert of(d).detectable == pytest.approx(factor * d.std(ddof=1), rel=0.01)
+
+
+@pytest.mark.parametrize("n", [6, 10])
+@pytest.mark.parametrize("ratio", [0, 1, 3])
+def test_a_detectable_change_is_found_with_80_percent_power(ratio, n):
+    """Seeds and test images drawn anew in each of 4,000 studies; var(D_s) is 1 + 1 for new seeds,
+    the images' part of the mean `ratio` times the seeds'."""
+    seeds = 2 / n
+    effect = np.sqrt(ratio * seeds)
+    per_unit = simulated(np.random.default_rng(9), 4000, n, image_effect=effect)
+    mean, se, df = two_way(per_unit, np.repeat(np.arange(10), 10))
+    change = detectable(seeds, ratio * seeds, n)
+    found = np.abs(mean + change) > stats.t.ppf(0.975, df) * se
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_two_parts_of_a_variance_and_what_follows_from_them():
+    per_unit = simulated(np.random.default_rng(3), 1, 8, image_effect=1.5)[0]
+    found = two_way_interval(per_unit, np.repeat(np.arange(10), 10))
+    assert found.seeds == pytest.approx(found.per_seed.var(ddof=1) / 8) and found.images > 0
+    assert found.se**2 == pytest.approx(found.seeds + found.images)
+    assert found.detectable == detectable(found.seeds, found.images, 8)
+    two_sided = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    assert detectable(0, 0.01, 6) == pytest.approx(0.1 * two_sided, rel=1e-3), "no seeds' part"
+    assert detectable(0, 0, 6) == 0 and np.isnan(detectable(0.1, 0, 1))
+    assert np.isnan(of([0.1]).detectable) and np.isnan(of([0.1]).seeds)
 
 
 # ---- Planted effects -----------------------------------------------------------------------------

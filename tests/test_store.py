@@ -305,7 +305,7 @@ def test_a_slot_says_what_is_stored(tmp_path):
 
 def test_only_the_store_knows_where_its_files_are():
     words = ('/ "stages"', "stage.json", "arrays.safetensors")
-    words += ('/ "checkpoints"', '/ "experiments"')
+    words += ('/ "checkpoints"', '/ "experiments"', '/ "plans"', "plan.json")
     for path in (ROOT / "biasstudy").rglob("*.py"):
         if path.name != "store.py":
             assert not [word for word in words if word in path.read_text()], path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_name
-from ..study import read_parameters, study_from
+from ..study import PILOT, read_parameters, study_from
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,14 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     workers  processes, one thread each
     raises   ChildProcessError   if experiments failed in processes
     """
+    from ..core.numerics import Numerics
     from ..inference.verdicts import sentences
     from ..report.shipped import REFERENCE, save_figures, save_study
 
     _import(asked.modules)
     study = study_from({**read_parameters(asked.file), **asked.changes})
     print(study.table().to_string())
+    _freeze(study, Numerics(**study.numerics))
     if workers > 1:
         _in_processes(study, asked, workers)
     results = study.run(keep=asked.keep)
@@ -111,6 +113,20 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     if asked.save:
         save_study(results, REFERENCE, asked.save, asked.command, parts, asked.pictures)
         save_figures(asked.save, REFERENCE)
+
+
+def _freeze(study: Any, numerics: Any) -> Any:
+    """Freeze the plan of a study before anything is run, and say so."""
+    if study.source != "run":
+        return None
+    plan, _ = study.freeze(numerics)
+    if plan:
+        print(plan, flush=True)
+    elif study.pilot:
+        print(f"pilot: seeds from {PILOT:,} on never count; no plan, all is exploratory")
+    else:
+        print("no plan: nothing is asked without the arms generated and none; all is exploratory")
+    return plan
 
 
 def _in_processes(study: Any, asked: Asked, workers: int) -> None:
@@ -163,6 +179,7 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     if dry_run:
         engine.close()
         return True
+    frozen = _freeze(study, numerics)
     try:
         report = run_by(
             engine,
@@ -180,7 +197,8 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     if report.failed:
         return False
     results = Results(
-        [tables.read_outcome(e, numerics, study.scale, runs_folder()) for e in study.experiments]
+        [tables.read_outcome(e, numerics, study.scale, runs_folder()) for e in study.experiments],
+        plan=frozen,
     )
     parts = study.split(results)
     print("\n".join(sentences(parts)))

@@ -219,19 +219,24 @@ class Plan:
     def waiting(self) -> list[Job]:
         return [job for name, job in self.jobs.items() if name not in self.finished]
 
-    def costs(self, numerics: Any, root: Path) -> tuple[Costs, str]:
-        """What stages cost, and where that is from."""
-        recipes = {id: self.pieces[id].recipe for id in self.missing}
+    def costs(self, numerics: Any, root: Path, ids: set[str] | None = None) -> tuple[Costs, str]:
+        """What stages cost, and where that is from.
+
+        ids   which stages; default: those to be computed
+        """
+        ids = self.missing if ids is None else ids
+        recipes = {id: self.pieces[id].recipe for id in ids}
         costs = stored_costs(root, {self.pieces[id].slot.kind for id in recipes})
         unknown = {recipe.family for recipe in recipes.values() if not costs.knows(recipe)}
         if not unknown:
             return costs, "times of stored stages"
+        jobs = [job for job in self.jobs.values() if job.rests_on & ids]
         probed: list[Experiment] = []
-        for job in sorted(self.waiting(), key=lambda job: -len(job.rests_on)):
-            new = {self.pieces[id].recipe.family for id in job.missing} & unknown
+        for job in sorted(jobs, key=lambda job: -len(job.rests_on)):
+            new = {recipes[id].family for id in job.rests_on & ids} & unknown
             unknown -= new
             probed += [job.experiment] if new else []
-        images = [job.experiment.n_batch for job in self.waiting() if job.experiment.n_batch]
+        images = [job.experiment.n_batch for job in jobs if job.experiment.n_batch]
         add_probe(costs, probed, numerics, sum(images) / max(1, len(images)))
         source = f"a probe of {len(probed)} short experiment{'s' * (len(probed) > 1)}"
         return costs, source + (" and times of stored stages" if costs.seconds else "")

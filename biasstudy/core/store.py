@@ -17,6 +17,7 @@ module knows nothing of what stages compute, and no other knows where their file
     stages/<kind>/<id>/       arrays.safetensors: the value;  stage.json: what it is, what it cost,
                               the sha256 of the value; stays when the value of scratch is deleted
     experiments/<name>.json   record of a finished experiment
+    plans/<study>/<hash>/plan.json   what a study asks, older than its results
     checkpoints/<id>/         of a fit under way
     locks/<id>, tmp/          of processes that compute
 """
@@ -44,10 +45,11 @@ from safetensors.numpy import save as save_arrays
 
 from .places import CannotWrite, write_synced, writing
 from .provenance import environment, peak_memory_mb
+from .seeds import digest
 
 log = logging.getLogger("biasstudy")
 Arrays = dict[str, np.ndarray]
-_ARRAYS, _RECORD = "arrays.safetensors", "stage.json"
+_ARRAYS, _RECORD, _PLAN = "arrays.safetensors", "stage.json", "plan.json"
 # what file systems say that have no locks, or let this user have none
 _NO_LOCKS = {
     errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES, errno.EPERM,
@@ -287,10 +289,22 @@ def records(root: Path) -> Iterator[tuple[Path, Any]]:
     """Every record of a finished experiment in a store, by name: its file and what the JSON says,
     which may be anything; of a file that cannot be read, the error."""
     for file in sorted((root / "experiments").glob("*.json")):
-        try:
-            yield file, json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            yield file, error
+        yield file, _json_or_error(file)
+
+
+def recorded(root: Path, experiment: str) -> bool:
+    """Whether an experiment has a record, in any numerics.
+
+    experiment   its id
+    """
+    return any((root / "experiments").glob(f"{experiment}.*json"))
+
+
+def stored_plans(root: Path, study: str) -> Iterator[tuple[Path, Any]]:
+    """Every plan of a study in a store, in no order: its file and what the JSON says; of a file
+    that cannot be read, the error."""
+    for file in (root / "plans" / study).glob(f"*/{_PLAN}"):
+        yield file, _json_or_error(file)
 
 
 # ---- Computing -----------------------------------------------------------------------------------
@@ -460,6 +474,31 @@ class Workshop(Store):
             write_synced(partial, json.dumps(record, indent=1, sort_keys=True).encode())
             os.replace(partial, file)
 
+    def save_plan(self, study: str, name: str, record: dict[str, Any]) -> Any:
+        """Keep the JSON record of a plan, whole or not at all; of two at the same time the first
+        stays.
+
+        name     of the plan: digest of what the record has as `plan`
+        returns  the record that is kept
+        """
+        self.open()
+        folder, partial = self.root / "plans" / study / name, self._partial("plan")
+        with writing("results", self.root):
+            partial.mkdir(parents=True)
+            try:
+                write_synced(partial / _PLAN, json.dumps(record, indent=1, sort_keys=True).encode())
+                _sync_folder(partial)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                kept = _read_json(folder / _PLAN).get("plan")
+                if folder.exists() and digest(kept, len(name)) != name:
+                    self._remove(folder)  # damaged
+                with contextlib.suppress(OSError):  # somebody else was first: theirs stays
+                    os.rename(partial, folder)
+                _sync_folder(folder.parent)
+                return json.loads((folder / _PLAN).read_bytes())
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
 
 def _whole(stage: Stage) -> bool:
     """Whether the value on disk is as it was written."""
@@ -539,6 +578,14 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _json_or_error(file: Path) -> Any:
+    """What a JSON file says, which may be anything, or the error that reading it raised."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def excess(results: Any, path: str, generation: int = -1) -> Excess:
         raise ValueError(f"the arm {path} has one accuracy, {reach:.3f}: there is no path")
     if accuracy < reach:
         nan = float("nan")
-        unknown = Estimate(nan, nan, nan, nan, nan, nan, nan, np.full(len(first), nan))
+        unknown = Estimate(nan, nan, nan, nan, nan, nan, nan, nan, np.full(len(first), nan))
         return Excess(unknown, accuracy, reach)
     after = int(np.searchsorted(-accuracies, -accuracy, side="right"))
     j = max(min(after, len(points) - 1) - 1, 0)

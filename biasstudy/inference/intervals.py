@@ -3,13 +3,17 @@
 numpy and scipy only. What is estimated is in `contrasts`.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from ..measures import LEVEL
+
+POWER = 0.8  # of the smallest change that is called detectable
+QUANTILES = (np.arange(200) + 0.5) / 200  # at which means over a distribution are taken
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,9 @@ class Estimate:
     """A mean over seeds with its interval.
 
     mean, low, high   the mean and its 95 % interval; nan with fewer than two seeds
-    se, df            standard error and its degrees of freedom
+    se, df            standard error, se^2 = seeds + images, and its degrees of freedom
     p                 two-sided p-value of mean 0; nan with fewer than two seeds
-    detectable        smallest change found with 80 % power at this n and spread
+    seeds, images     variance of the mean for new seeds, and for new test images
     per_seed          (n,) the differences themselves
     """
 
@@ -29,7 +33,8 @@ class Estimate:
     se: float
     df: float
     p: float
-    detectable: float
+    seeds: float
+    images: float
     per_seed: np.ndarray
 
     @property
@@ -54,6 +59,12 @@ class Estimate:
             per_seed=self.per_seed + by,
         )
 
+    @functools.cached_property
+    def detectable(self) -> float:
+        """Smallest change found with 80 % power at this n, if the variances are those found here;
+        nan with fewer than two seeds."""
+        return detectable(self.seeds, self.images, self.n)
+
 
 def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over seeds of a linear statistic, its standard error for new seeds and new test images,
@@ -74,15 +85,56 @@ def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.n
     returns   mean, se, df   (...) each; df is inf where var(D) is 0 and n > 3
     source    ours; coverage simulated in the tests
     """
+    mean, seeds, images = two_variances(per_unit, stratum)
+    return mean, np.sqrt(seeds + images), degrees(seeds, images, per_unit.shape[-2])
+
+
+def two_variances(
+    per_unit: np.ndarray, stratum: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds, and the two parts a and b of its variance; arguments as of `two_way`."""
     d = per_unit.sum(-1)
     n = d.shape[-1]
-    seeds = d.var(-1, ddof=1) / n
     common = _variance_of_sum(per_unit.mean(-2), stratum)
     independent = _variance_of_sum(per_unit, stratum).sum(-1) / n**2
     images = n / (n - 1) * np.maximum(0.0, common - independent)
-    ratio = np.divide(images, seeds, out=np.full_like(seeds, np.inf), where=seeds > 0)
+    return d.mean(-1), d.var(-1, ddof=1) / n, images
+
+
+def degrees(seeds: Any, images: Any, n: int) -> np.ndarray:
+    """Degrees of freedom of the interval; see `two_way`.
+
+    seeds, images  (...) float   a and b
+    """
+    seeds, images = np.broadcast_arrays(np.asarray(seeds, float), images)
+    ratio = np.divide(images, seeds, out=np.full(seeds.shape, np.inf), where=seeds > 0)
     shrunk = (n - 3) / (n - 1) * ratio if n > 3 else 0 * seeds
-    return d.mean(-1), np.sqrt(seeds + images), (n - 1) * (1 + shrunk) ** 2
+    return (n - 1) * (1 + shrunk) ** 2
+
+
+def detectable(seeds: float, images: float, n: int) -> float:
+    """Smallest true change of which the 95 % interval excludes 0 with 80 % power.
+
+    P(|D + change| > t(.975, df) sqrt(a^ + b)) = 0.8,   D ~ N(0, a + b),
+    a^ ~ a chi^2(n - 1)/(n - 1),   df that of a^ and b
+
+    seeds, images  float in [0, inf)   a and b of `two_way`, here the true ones: with estimates in
+                                       their place the power is about 0.8, and below it on average
+    n              int >= 1            seeds
+    returns        float               nan with one seed
+    source         noncentral t with b known; power simulated in the tests
+    """
+    se = float(np.sqrt(seeds + images))
+    if n < 2 or not se > 0:
+        return float("nan") if n < 2 or np.isnan(se) else 0.0
+    found = seeds * stats.chi2.ppf(QUANTILES, n - 1) / (n - 1)
+    bound = stats.t.ppf(0.5 + LEVEL / 2, degrees(found, images, n)) * np.sqrt(found + images) / se
+
+    def lacks(change: float) -> float:
+        beyond = stats.norm.sf(bound - change) + stats.norm.cdf(-bound - change)
+        return float(np.mean(beyond)) - POWER
+
+    return se * float(optimize.brentq(lacks, 0, bound.max() + 1))
 
 
 def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
@@ -95,12 +147,12 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
     n = len(d)
     if n < 2:
         nan = float("nan")
-        return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, d)
-    mean, se, df = (float(number) for number in two_way(per_unit, stratum))
+        return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, nan, d)
+    mean, seeds, images = (float(number) for number in two_variances(per_unit, stratum))
+    se, df = float(np.sqrt(seeds + images)), float(degrees(seeds, images, n))
     half = stats.t.ppf(0.5 + LEVEL / 2, df) * se
     p = float(2 * stats.t.sf(abs(mean) / se, df)) if se > 0 else float(mean == 0)
-    detectable = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * d.std(ddof=1) / np.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, se, df, p, float(detectable), d)
+    return Estimate(mean, mean - half, mean + half, se, df, p, seeds, images, d)
 
 
 def over_seeds(d: np.ndarray) -> Estimate:

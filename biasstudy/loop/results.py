@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.registry import FILTERS, METRICS
 from ..experiment import Experiment
+from ..inference.plans import Plan
 from ..measures.metrics import Value, applicable, cells, measure
 from ..measures.quality import NAMES
 from ..measures.shares import favoured_part, told_counts
@@ -335,19 +336,20 @@ class Results:
 
     table     tidy DataFrame over all of them
     counts    how many stages of each kind this call computed and found
+    plan      what was asked before they were run; None: nothing was, so all is exploratory
     """
-
-    plan: Any = None
 
     def __init__(
         self,
         outcomes: list[Outcome],
         counts: dict[tuple[str, str], int] | None = None,
         note: str = "",
+        plan: Plan | None = None,
     ) -> None:
         if not outcomes:
             raise ValueError("there are no results: no experiment was given")
         self.outcomes, self.counts, self.note = outcomes, counts or {}, note
+        self.plan = plan
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.context import Context
 from ..core.numerics import Numerics
 from ..core.places import CannotWrite, runs_folder
-from ..core.store import Store, Workshop, needed_by
+from ..core.store import Store, Workshop, needed_by, recorded
 from ..data.real import RealData, real_data
 from ..experiment import Experiment
 from .gathering import outcome_of
@@ -82,6 +82,17 @@ def run(
                 store.prune(set(needed_by(later)))
     store.close()
     return Results(outcomes, dict(store.counts))
+
+
+def has_results(e: Experiment, store: Store) -> bool:
+    """Whether anything is stored that only this experiment can have: its record in any numerics, or
+    a value that is kept and that its arm `none` does not share."""
+    if recorded(store.root, e.id):
+        return True
+    real = real_data(e)
+    of_none = {stage.id for stage in results_of(generations(e.to_arm("none"), real, store))}
+    own = [stage for stage in results_of(generations(e, real, store)) if stage.id not in of_none]
+    return any(map(store.has, own))
 
 
 def record_name(e: Experiment, numerics: Numerics) -> str:

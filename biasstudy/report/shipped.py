@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.places import replacing, write_bytes
 from ..experiment import stored_experiment
+from ..inference.plans import Plan, plan_from
 from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
@@ -40,10 +41,10 @@ def save_study(
     pictures: bool = False,
     measured: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance) and, to be
-    read without the package, <study>.csv.xz: the rows of the table that are of no single class or
-    group. Where another study in the folder holds all of it, <study>.json.xz alone, which names the
-    other and the experiments.
+    """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance, plan) and,
+    to be read without the package, <study>.csv.xz: the rows of the table that are of no single
+    class or group. Where another study in the folder holds all of it, <study>.json.xz alone, which
+    names the other and the experiments.
 
     command   that makes these results, from a parameter file of the repository
     parts     results of each variant, by its name; default: all are one
@@ -62,6 +63,7 @@ def save_study(
             }
             for name, variant_results in (parts or {"": results}).items()
         ],
+        **({"plan": results.plan.record()} if results.plan else {}),
         **(measured or {}),
     }
     if whole := _holder(results, folder, study, pictures):
@@ -169,6 +171,12 @@ def is_part(study: str, folder: Path | None = None) -> bool:
     return "part of" in _about(folder or REFERENCE, study)
 
 
+def fields_of(study: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """Fields of the experiments that a stored study holds itself, as they were stored; none if
+    another study holds them."""
+    return [record["fields"] for record in _about(folder or REFERENCE, study).get("outcomes", [])]
+
+
 def recipe(study: str, folder: Path | None = None) -> str:
     """The command that makes the results of a stored study again."""
     return _about(folder or REFERENCE, study)["command"]
@@ -177,7 +185,8 @@ def recipe(study: str, folder: Path | None = None) -> str:
 def reference(study: str, folder: Path | None = None) -> Results:
     """Results that ship with the package; FileNotFoundError lists the known ones."""
     folder = folder or REFERENCE
-    return _noted(_outcomes(_about(folder, study), folder))
+    about = _about(folder, study)
+    return _noted(_outcomes(about, folder), plan_from(about["plan"]) if "plan" in about else None)
 
 
 def _outcomes(about: dict[str, Any], folder: Path) -> list[Outcome]:
@@ -191,9 +200,9 @@ def _outcomes(about: dict[str, Any], folder: Path) -> list[Outcome]:
     return [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
 
 
-def _noted(outcomes: list[Outcome]) -> Results:
-    """Stored outcomes with a note of their machine, cost and commit, and of the entries whose
-    versions have changed since."""
+def _noted(outcomes: list[Outcome], plan: Plan | None) -> Results:
+    """Stored outcomes with their plan, and a note of their machine, cost and commit, and of the
+    entries whose versions have changed since."""
     cost = outcomes[0].cost
     older = {
         f"{name} v{version}"
@@ -205,6 +214,7 @@ def _noted(outcomes: list[Outcome]) -> Results:
         outcomes,
         note=f"reference, {cost['processor']}, {seconds(outcomes) / 60:.0f} process minutes, "
         f"commit {cost['commits'][0]}{', made with ' + ', '.join(sorted(older)) if older else ''}",
+        plan=plan,
     )
 
 
@@ -214,7 +224,7 @@ def reference_parts(study: str, folder: Path | None = None) -> dict[str, Results
     stored = reference(study, folder)
     return {
         variant["name"]: Results(
-            [stored.outcomes[i] for i in variant["outcomes"]], note=stored.note
+            [stored.outcomes[i] for i in variant["outcomes"]], note=stored.note, plan=stored.plan
         )
         for variant in _about(folder or REFERENCE, study)["variants"]
     }

@@ -17,7 +17,7 @@ and group:
 
 import logging
 import lzma
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     """
     path = Path(where) if where is not None else runs_folder()
     if path.is_dir():
-        outcomes = list(_finished(path))
+        outcomes = list(finished(path))
         if not outcomes:
             raise FileNotFoundError(f"no finished experiment of this version is in {path}")
         return Results(outcomes).table
@@ -78,13 +78,20 @@ def _read_table(path: Path) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS))
 
 
-def _finished(root: Path) -> Iterator[Outcome]:
-    """What is kept of every finished experiment in a folder."""
+def finished(
+    root: Path, wanted: Callable[[Experiment], bool] = lambda e: True
+) -> Iterator[Outcome]:
+    """What is kept of the finished experiments in a folder; damaged ones are told and left out.
+
+    wanted   which of them; default: all
+    """
     left_out: list[str] = []
     seen: set[tuple[str, str]] = set()
     for file, record in records(root):
         try:
             e, numerics, scale = _run_in(record)
+            if not wanted(e):
+                continue
             if (e.id, numerics.name) in seen:
                 raise ValueError("it is a copy of another record")
             outcome = read_outcome(e, numerics, scale, root)
