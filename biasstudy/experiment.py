@@ -118,6 +118,14 @@ class Experiment:
         most=1000,
     )
     n_real: int = knob(1000, "real images in the start", low=1, most=10**7)
+    draws: str = knob(
+        "shared",
+        "whether the starts of all seeds are drawn from one stock, or no photograph is in two",
+        among=("shared", "disjoint"),
+    )
+    n_draws: int = knob(
+        1, "disjoint draws that the stock is cut into; seeds count them from 0", low=1, most=10_000
+    )
     n_test: int = knob(
         300, "real test images (digits; each is shown in every colour)", low=1, most=10**7
     )
@@ -241,6 +249,13 @@ class Experiment:
             raise ValueError(
                 f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got "
                 f"bias {self.bias}, n_thinned {self.n_thinned}"
+            )
+        if self.draws == "shared" and self.n_draws != 1:
+            raise ValueError(f"n_draws is used by draws 'disjoint' alone; got {self.n_draws}")
+        if self.draws == "disjoint" and self.seed >= self.n_draws:
+            raise ValueError(
+                f"draws 'disjoint' has a start for each seed below n_draws, {self.n_draws}; got "
+                f"seed {self.seed}"
             )
         if self.path != "none":
             self._check_path()

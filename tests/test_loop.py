@@ -126,6 +126,8 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "bias": (0.9, _start),
     "n_thinned": (1, _start),
     "n_real": (200, _start),
+    "draws": ("disjoint", _start),
+    "n_draws": (3, _start),
     "n_test": (40, lambda plan: plan[0].predictions[0].load()["predicted"]),
     "generator": ("resample", lambda plan: plan[0].batch.load().images),
     "generator_steps": (3, lambda plan: plan[0].batch.load().images),
@@ -165,6 +167,7 @@ BASES = {  # what a field needs to have an effect
     "protocol": {"ratio": 1.0},
     "fresh_share": {"protocol": "fresh"},
     "path": {"ratio": 0.0},
+    "n_draws": {"draws": "disjoint", "n_draws": 2, "seed": 1},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}},
     "shortfall": {"filter": "classifier"},
     "filter_options": {

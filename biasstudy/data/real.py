@@ -5,6 +5,7 @@ All parts are disjoint index sets of a `Dataset`, with exact counts by largest r
 before any training.
 """
 
+import bisect
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -77,6 +78,15 @@ def shares_of_start(
     return weights / weights.sum(1, keepdims=True), favoured
 
 
+def counts_of_start(dataset: Dataset, e: Experiment, n_real: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of each cell in a start of n_real, classes balanced; and which cells it favours; both
+    (n_classes, n_groups) int."""
+    shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
+    per_class = largest_remainder(np.ones(dataset.n_classes), n_real)
+    counts = [largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)]
+    return np.stack(counts), favoured
+
+
 def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
     fewest = int(dataset.occurs.sum(1).min())
@@ -118,6 +128,9 @@ class RealData:
                                              of the reserve, then others
     favoured     (n_classes, n_groups) int   see `shares_of_start`
     sizes        images per class: available, in start, in the whole reserve, in instruments
+    draws        "shared": other seeds draw from the same photographs; "disjoint": all lie in a draw
+                 of this seed alone; "disjoint starts, shared reserves": those of the start do,
+                 others may be in the starts of other seeds
     """
 
     dataset: Dataset
@@ -130,6 +143,7 @@ class RealData:
     conditions: Conditions
     favoured: np.ndarray
     sizes: dict[str, int]
+    draws: str
 
 
 SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
@@ -146,7 +160,8 @@ def real_data(experiment: Experiment) -> RealData:
 
     Instruments do not depend on the seed and are balanced over class x group. The rest of each
     class is shuffled by the seed; the start takes the first images, the reserve the next ones, so
-    the start is the same in every arm.
+    the start is the same in every arm. Under draws `disjoint` the rest is shuffled once, whatever
+    the seed, and cut into n_draws equal draws; a seed begins at its own and goes on to the next.
 
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
                           needs
@@ -156,15 +171,15 @@ def real_data(experiment: Experiment) -> RealData:
         raise ValueError(
             f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
         )
-    shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
-    per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
-    counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
+    counts, favoured = counts_of_start(dataset, e, e.n_real)
     of_start = counts.sum(1) if e.condition == "class" else counts.ravel()
     of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
     conditions = Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
     stock = _Stock(e, dataset)
     # the start alone first: told at once, before anything is as long as a batch
     stock.check(counts, np.zeros_like(counts))
+    if e.draws == "disjoint":
+        _check_draw(e, stock, counts)
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
@@ -177,6 +192,8 @@ def real_data(experiment: Experiment) -> RealData:
         "options": e.dataset_entry.resolve(e.dataset_options),
     }
     drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
+    if e.draws == "disjoint":
+        drawn["draws"] = e.n_draws
 
     return RealData(
         dataset=dataset,
@@ -201,6 +218,31 @@ def real_data(experiment: Experiment) -> RealData:
             for purpose in stock.purposes
         },
         sizes=stock.sizes(counts, reserve.total),
+        draws=_draws(e, stock, counts + reserve.total),
+    )
+
+
+def _draws(e: Experiment, stock: "_Stock", used: np.ndarray) -> str:
+    """What seeds have in common, in words: see `RealData.draws`."""
+    if e.draws == "shared":
+        return "shared"
+    # an arm that imitates chooses among all images of the shelf
+    own = e.imitate == "nothing" and stock.in_draw(used)
+    return "disjoint" if own else "disjoint starts, shared reserves"
+
+
+def _check_draw(e: Experiment, stock: "_Stock", counts: np.ndarray) -> None:
+    """ValueError with the largest n_real that fits, if a start is larger than a disjoint draw."""
+    if stock.in_draw(counts):
+        return
+    fitting = bisect.bisect_left(
+        range(e.n_real),
+        True,
+        key=lambda n: not stock.in_draw(counts_of_start(stock.dataset, e, n)[0]),
+    )
+    raise ValueError(
+        f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
+        f"n_real {fitting - 1} fits; lower n_real or n_draws, or use draws 'shared'"
     )
 
 
@@ -279,7 +321,10 @@ class _Reserve:
 class _Stock:
     """Real training images in lanes (one per class where groups are painted, else one per class x
     group): first the instruments, fixed for the data set, then the rest in the order of the
-    seed."""
+    seed.
+
+    draw   lane -> images of a disjoint draw
+    """
 
     def __init__(self, e: Experiment, dataset: Dataset) -> None:
         self.dataset, self.seed = dataset, e.seed
@@ -303,13 +348,27 @@ class _Stock:
                 self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values())
             )
         self.set_aside = {lane: index[: self.n_set_aside] for lane, index in members.items()}
-        rng = np.random.default_rng(seed_for(e.seed, "real", "order"))
-        order = rng.permutation(len(lanes))
+        disjoint = e.draws == "disjoint"
+        drawn_by = (
+            seed_for("draws", dataset.checksum) if disjoint else seed_for(e.seed, "real", "order")
+        )
+        order = np.random.default_rng(drawn_by).permutation(len(lanes))
         free = {
             lane: np.isin(order, index[self.n_set_aside :]) & kept[order]
             for lane, index in members.items()
         }
         self.free = {lane: order[keep] for lane, keep in free.items()}
+        if disjoint:
+            self.draw = {lane: len(index) // e.n_draws for lane, index in self.free.items()}
+            self.free = {
+                lane: np.roll(index, -e.seed * self.draw[lane]) for lane, index in self.free.items()
+            }
+
+    def in_draw(self, counts: np.ndarray) -> bool:
+        """Whether so many images of each cell lie in the draw of the seed; (n_classes, n_groups)
+        int."""
+        lanes = counts.sum(1) if self.dataset.paint else counts.ravel()
+        return all(wanted <= self.draw.get(lane, 0) for lane, wanted in enumerate(lanes))
 
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
         need = counts + reserve

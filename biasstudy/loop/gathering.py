@@ -57,6 +57,7 @@ def outcome_of(
         paired=dataset.paint is not None,
         caption=dataset.caption,
         levels=e.levels,
+        draws=real.draws,
         predicted=np.array([[p["predicted"] for p in row] for row in predictions]),
         confidence=rounded(np.array([[p["confidence"] for p in row] for row in predictions])),
         batches=batches,

@@ -97,6 +97,7 @@ class Outcome:
     made_with   versions of registry entries, by kind and name
     caption     what figures must say of the data, beside their name
     levels      of a path, one per generation; see `Experiment.levels`
+    draws       what the photographs of seeds have in common; see `RealData.draws`
     """
 
     experiment: Experiment
@@ -127,6 +128,7 @@ class Outcome:
     made_with: dict[str, str]
     caption: str = ""
     levels: tuple[float, ...] = ()
+    draws: str = "shared"
 
     @property
     def record(self) -> dict[str, Any]:

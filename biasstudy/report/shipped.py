@@ -83,7 +83,7 @@ def save_study(
         with_grids = pictures and o.experiment.seed == results.outcomes[0].experiment.seed
         of_outcome = _arrays(o, with_grids) | (_test_arrays(o) if i == 0 else {})
         arrays |= {f"{i}/{name}": value for name, value in of_outcome.items()}
-        told = ("classes", "groups", "design", "paired", "caption", "levels")
+        told = ("classes", "groups", "design", "paired", "caption", "levels", "draws")
         records.append(
             {
                 **o.record,
@@ -289,6 +289,7 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         spurious=spurious,
         caption=record.get("caption", ""),
         levels=tuple(levels),
+        draws=record.get("draws", "shared"),
         grids=[outcome_arrays[f"grid{t}"] for t in range(record["n_grids"])],
         confusion=outcome_arrays.get("confusion"),
         stages=record["stages"],
