@@ -9,6 +9,7 @@ it in `loop/`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -511,13 +512,13 @@ class Experiment:
         }
         return digest(changed, 12)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Hash of the fields that differ from their defaults: the experiment's name in tables and
         folders."""
         return self._digest_without(())
 
-    @property
+    @functools.cached_property
     def pair(self) -> str:
         """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair
         share generation 0."""

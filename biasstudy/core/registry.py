@@ -41,7 +41,7 @@ class Entry:
 
     def defaults(self) -> dict[str, Any]:
         """Options with their default values, in the order of the signature."""
-        parameters = inspect.signature(self.target).parameters.values()
+        parameters = _signature(self.target).parameters.values()
         values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         factories = {
             f.name: f.default_factory
@@ -64,6 +64,10 @@ class Entry:
                 f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )
         return known
+
+
+# asked for a hundred times per experiment
+_signature = functools.cache(inspect.signature)
 
 
 class Registry(Mapping[str, Entry]):

@@ -5,6 +5,7 @@ All parts are disjoint index sets of a `Dataset`, with exact counts by largest r
 before any training.
 """
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -166,6 +167,9 @@ def real_data(experiment: Experiment) -> RealData:
     # the start alone first: told at once, before anything is as long as a batch
     stock.check(counts, np.zeros_like(counts))
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
+    bare_stock = stock.bare()
+    bare_reserve = copy.copy(reserve)
+    bare_reserve.stock = bare_stock
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
     _check_path(e, dataset.n_classes)
@@ -186,18 +190,29 @@ def real_data(experiment: Experiment) -> RealData:
         reserve=lambda t: Part(
             {**drawn, "part": "reserve", **reserve.described(t)},
             functools.partial(reserve.images, t),
+            functools.partial(bare_reserve.images, t),
         ),
         shelf=lambda t: Part(
             {**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
             functools.partial(reserve.shelf, t),
+            functools.partial(bare_reserve.shelf, t),
         ),
-        start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
+        start=Part(
+            {**drawn, "part": "start"},
+            functools.partial(stock.take, counts, np.zeros_like(counts)),
+            functools.partial(bare_stock.take, counts, np.zeros_like(counts)),
+        ),
         test=Part(
             {**name, "part": "test", "n_test": e.n_test},
             functools.partial(_test_images, dataset, e.n_test),
+            functools.partial(_test_images, bare_stock.dataset, e.n_test),
         ),
         instruments={
-            purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
+            purpose: Part(
+                {**name, "part": purpose},
+                functools.partial(stock.instruments, purpose),
+                functools.partial(bare_stock.instruments, purpose),
+            )
             for purpose in stock.purposes
         },
         sizes=stock.sizes(counts, reserve.total),
@@ -311,6 +326,13 @@ class _Stock:
         }
         self.free = {lane: order[keep] for lane, keep in free.items()}
 
+    def bare(self) -> "_Stock":
+        """The same images in the same order, without the looks of their groups."""
+        stock = copy.copy(self)
+        if self.dataset.paint is not None:
+            stock.dataset = replace(self.dataset, paint=_as_it_is)
+        return stock
+
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
         need = counts + reserve
         lanes = need.sum(1) if self.dataset.paint else need.ravel()
@@ -418,6 +440,13 @@ def _painted(
     return replace(
         images, images=dataset.paint(images.images, group, images.unit, seed), group=group
     )
+
+
+def _as_it_is(
+    images: np.ndarray, group: np.ndarray, unit: np.ndarray, seed: int | str
+) -> np.ndarray:
+    """The images themselves, in place of `Dataset.paint`."""
+    return images
 
 
 def _in_every_group(dataset: Dataset, images: LabeledImages, seed: int | str) -> LabeledImages:
