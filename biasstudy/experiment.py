@@ -408,6 +408,13 @@ class Experiment:
             if f.metadata.get("in_keys", True)
         }
 
+    def check_side(self, side: int) -> None:
+        """ValueError if a model cannot see images of this side, in pixels."""
+        for role in ("generator", "classifier", "instrument"):
+            model = self._model(role)
+            if hasattr(model, "check_side"):
+                model.check_side(side)
+
     def _model(self, role: str) -> Any:
         return self.entry(role).target(**self.resolved(role))
 

@@ -331,7 +331,7 @@ def test_unknown_conditions_are_refused_and_none_is_fine(name):
         ("vae", {"steps": 0}, "vae: steps must be at least 1; got 0"),
         ("vae", {"beta": -1.0}, "beta at least 0; got 0.002, -1.0"),
         ("diffusion", {"sampling_steps": 0}, "sampling_steps must be at least 1; got 0"),
-        ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1000; got 1001"),
+        ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1,000; got 1001"),
         ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got euler"),
         ("diffusion", {"order": 3}, "order must be 1 or 2; got 3"),
         ("diffusion", {"solver": "ddim"}, "solver ddim has order 1; got order 2"),

@@ -28,6 +28,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -57,6 +58,10 @@ _told_of_locks: set[Path] = set()  # roots of which this process has said that l
 
 class NotStored(ValueError):
     """A value that a store was asked for is not there, or not as it was written."""
+
+
+class NotEnoughMemory(MemoryError):
+    """A stage cannot be computed on this machine: one sentence that says which options to lower."""
 
 
 class Lazy(Protocol):
@@ -351,7 +356,12 @@ class Workshop(Store):
             for name, value in stage.inputs.items()
         }
         started = time.perf_counter()
-        arrays = stage.kind.function(self.context(stage.slot.checkpoints), **inputs)
+        try:
+            arrays = stage.kind.function(self.context(stage.slot.checkpoints), **inputs)
+        except (MemoryError, RuntimeError) as error:
+            if not _memory_is_short(error):
+                raise
+            raise NotEnoughMemory(_what_to_lower(stage)) from error
         seconds = time.perf_counter() - started
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         provenance = {
@@ -459,6 +469,42 @@ class Workshop(Store):
             file.parent.mkdir(exist_ok=True)
             write_synced(partial, json.dumps(record, indent=1, sort_keys=True).encode())
             os.replace(partial, file)
+
+
+# what numpy, torch on the CPU and torch on a GPU say of an array that is too large
+_SHORT = re.compile(r"(?i)out of memory|can't allocate memory|not enough memory|unable to allocate")
+
+
+def _memory_is_short(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _SHORT.search(str(error)) is not None
+
+
+def _what_to_lower(stage: Stage) -> str:
+    """The sentence about a stage for which there is not enough memory: the options of its models
+    that are above their defaults, largest factor first, else those of batches."""
+    sizes = []
+    for entry, options in _models_of(stage):
+        for name, default in entry.defaults().items():
+            value = options.get(name)
+            if type(default) is int and type(value) is int:
+                factor = value / max(1, default)
+                sizes.append((factor, "batch" in name, f"{name} {value} of {entry.name}"))
+    raised = [size for size in sizes if size[0] > 1] or [size for size in sizes if size[1]]
+    names = [text for _, _, text in sorted(raised, key=lambda size: -size[0])]
+    return (
+        f"not enough memory for a {stage.kind.name}; lower {', '.join([*names, 'n_real or ratio'])}"
+    )
+
+
+def _models_of(stage: Stage) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Registry entries among the inputs of a stage, or of who judges in it, with their options."""
+    inputs = stage.inputs
+    if "model" in inputs and "options" in inputs:
+        yield inputs["model"], inputs["options"]
+    judge: Any = inputs.get("by")
+    judge = getattr(judge, "fitted", judge)  # of an extractor, what it sees by
+    if hasattr(judge, "model"):
+        yield judge.model, judge.options
 
 
 def _whole(stage: Stage) -> bool:

@@ -150,13 +150,14 @@ def real_data(experiment: Experiment) -> RealData:
     the start is the same in every arm.
 
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
-                          needs
+                          needs; if a model cannot see images of this size
     """
     e, dataset = experiment, dataset_of(experiment)
     if e.n_real < dataset.n_classes:
         raise ValueError(
             f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
         )
+    e.check_side(dataset.train.images.shape[2])
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), e.n_real)
     counts = np.stack([largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)])
