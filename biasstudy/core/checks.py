@@ -81,7 +81,7 @@ def within(model: str, options: Any, **ranges: tuple[float, float]) -> None:
     highest no machine could compute it, or nothing would be learned."""
     for name, (low, high) in ranges.items():
         value = getattr(options, name)
-        if value < low:
+        if not value >= low:  # also of nan
             raise ValueError(f"{model}: {name} must be at least {low}; got {value}")
         if value > high:
             raise ValueError(f"{model}: {name} must be at most {high:,}; got {shown(value)}")

@@ -325,9 +325,17 @@ _OF_ROW = {  # columns in which rows of one experiment differ
 }
 
 
-def table_of(outcomes: Iterable[Outcome]) -> pd.DataFrame:
-    """The tidy table of outcomes, which are taken one after another and not kept."""
-    return _frame((outcome, outcome.rows()) for outcome in outcomes)
+def table_of(outcomes: Iterable[Outcome], whole: bool = False) -> pd.DataFrame:
+    """The tidy table of outcomes, which are taken one after another and not kept.
+
+    whole   only rows that are of no single class or group
+    """
+    return _frame((o, (row for row in o.rows() if not whole or _is_whole(row))) for o in outcomes)
+
+
+def _is_whole(row: tuple) -> bool:
+    told = dict(zip(_OF_ROW, row, strict=True))
+    return told["label"] is None and told["group"] is None
 
 
 def _frame(told: Iterable[tuple[Outcome, Iterable[tuple]]]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.places import replacing, write_bytes
 from ..experiment import stored_experiment
-from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of
+from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of, table_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
 PICTURES = 6  # of each class that figures show
@@ -69,7 +69,7 @@ def save_study(
         for ending in ("npz", "csv"):  # what an earlier save left; nothing names it now
             (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
         return
-    plain = results.table.query("label.isna() and group.isna()").drop(
+    plain = table_of(results.outcomes, whole=True).drop(
         columns=["numerics", "prior", "label", "group"]
     )
     with replacing(folder / f"{study}.csv.xz") as file:

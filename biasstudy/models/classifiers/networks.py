@@ -56,11 +56,8 @@ class Network:
         within(
             called(self), self, steps=STEPS, batch=BATCH, shift=(0, 512), rate=RATE, decay=WEIGHT
         )
-        if not (self.rate > 0 and self.decay >= 0):
-            raise ValueError(
-                f"{called(self)}: rate must be above 0, decay at least 0; got {self.rate}, "
-                f"{self.decay}"
-            )
+        if self.rate == 0:
+            raise ValueError(f"{called(self)}: rate must be above 0; got {self.rate}")
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         """The network, in parts; the last part is the linear layer that tells classes."""

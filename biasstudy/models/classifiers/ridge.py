@@ -30,7 +30,7 @@ class Ridge:
 
     def __post_init__(self) -> None:
         within("ridge", self, penalty=(0, 10**6))
-        if not self.penalty > 0:
+        if self.penalty == 0:
             raise ValueError(f"ridge: penalty must be above 0; got {self.penalty}")
 
     def fit(

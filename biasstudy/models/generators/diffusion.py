@@ -105,12 +105,10 @@ class Diffusion:
             raise ValueError(f"diffusion: solver ddim has order 1; got order {self.order}")
         if self.channels % 8:
             raise ValueError(f"diffusion: channels must be a multiple of 8; got {self.channels}")
-        if not (
-            self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0
-        ):
+        if not (self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1):
             raise ValueError(
-                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at least 0; "
-                f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}"
+                "diffusion: rate must be above 0, average and drop in [0, 1); got "
+                f"{self.rate}, {self.average}, {self.drop}"
             )
         if self.guidance != 1 and self.drop == 0:
             raise ValueError(

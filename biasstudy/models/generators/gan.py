@@ -64,10 +64,9 @@ class GAN:
             rate=RATE,
             r1=WEIGHT,
         )
-        if not (self.rate > 0 and self.r1 >= 0 and 0 <= self.average < 1):
+        if not (self.rate > 0 and 0 <= self.average < 1):
             raise ValueError(
-                f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, "
-                f"{self.r1}, {self.average}"
+                f"gan: rate must be above 0, average in [0, 1); got {self.rate}, {self.average}"
             )
 
     def fit(

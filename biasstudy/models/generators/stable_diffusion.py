@@ -163,10 +163,9 @@ class StableDiffusion:
                 )
         if self.solver == "ddim" and self.order != 1:
             raise ValueError(f"{NAME}: solver ddim has order 1; got order {self.order}")
-        if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
+        if not (self.rate > 0 and 0 <= self.drop < 1):
             raise ValueError(
-                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; got "
-                f"{self.rate}, {self.drop}, {self.guidance}"
+                f"{NAME}: rate must be above 0, drop in [0, 1); got {self.rate}, {self.drop}"
             )
 
     @property

@@ -61,10 +61,8 @@ class VAE:
             rate=RATE,
             beta=WEIGHT,
         )
-        if not (self.rate > 0 and self.beta >= 0):
-            raise ValueError(
-                f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}"
-            )
+        if self.rate == 0:
+            raise ValueError(f"vae: rate must be above 0; got {self.rate}")
 
     def fit(
         self,
