@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (ValueError, OSError, ImportError) as error:
         return _refuse(error)
-    except MemoryError:
+    except MemoryError as error:
+        from .core.store import NotEnoughMemory
+
+        if isinstance(error, NotEnoughMemory):
+            return _refuse(error)
         return _refuse("not enough memory; lower n_real, ratio, n_test or a batch size")
     except KeyboardInterrupt:
         print("biasstudy: stopped; run the same command again to go on", file=sys.stderr)

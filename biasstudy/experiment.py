@@ -9,6 +9,7 @@ it in `loop/`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -422,6 +423,13 @@ class Experiment:
             if f.metadata.get("in_keys", True)
         }
 
+    def check_side(self, side: int) -> None:
+        """ValueError if a model cannot see images of this side, in pixels."""
+        for role in ("generator", "classifier", "instrument"):
+            model = self._model(role)
+            if hasattr(model, "check_side"):
+                model.check_side(side)
+
     def _model(self, role: str) -> Any:
         return self.entry(role).target(**self.resolved(role))
 
@@ -526,13 +534,13 @@ class Experiment:
         }
         return digest(changed, 12)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Hash of the fields that differ from their defaults: the experiment's name in tables and
         folders."""
         return self._digest_without(())
 
-    @property
+    @functools.cached_property
     def pair(self) -> str:
         """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair
         share generation 0."""

@@ -66,8 +66,9 @@ def test_augmented_images_are_crops_out_of_4_more_pixels_half_of_them_mirrored()
         ("batch", 0, "batch must be at least 1; got 0"),
         ("shift", -1, "shift must be at least 0; got -1"),
         ("rate", 0.0, "rate must be above 0"),
-        ("rate", float("nan"), "rate must be above 0"),
-        ("decay", -0.1, "decay at least 0; got .*-0.1"),
+        ("rate", float("nan"), "rate must be at least 0; got nan"),
+        ("rate", 1e9, "rate must be at most 100; got 1000000000.0"),
+        ("decay", -0.1, "decay must be at least 0; got -0.1"),
     ],
 )
 @pytest.mark.parametrize("name", ["lenet", "small-cnn", *DEEP])

@@ -41,6 +41,27 @@ def test_labeled_images_are_checked_at_birth(changed, sentence):
         images(**changed)
 
 
+@pytest.mark.parametrize("dataset", [*NAMES, "standin-hard"])
+@pytest.mark.parametrize("arm", ["generated", "real"])
+def test_labels_alone_are_those_of_the_images(dataset, arm):
+    """Parts that are asked for labels before and after their images are drawn."""
+    drawn = real_data(tiny(dataset=dataset, start="biased", bias=0.6).to_arm(arm))
+    parts = [drawn.start, drawn.test, *drawn.instruments.values(), drawn.shelf(1)]
+    for part in [*parts, drawn.reserve(1)]:
+        bare, images = part.labels(), part.load()
+        assert part.labels() is images and len(bare) == len(images) > 0
+        for name in ("label", "group", "origin", "unit"):
+            assert np.array_equal(getattr(bare, name), getattr(images, name)), name
+
+
+def test_labels_alone_need_no_paint(monkeypatch):
+    dataset = dataset_of(tiny())
+    unpainted = dataclasses.replace(dataset, paint=lambda *given: pytest.fail("it painted"))
+    monkeypatch.setattr("biasstudy.data.real.dataset_of", lambda e: unpainted)
+    drawn = real_data(tiny())
+    assert len(drawn.start.labels()) == 100 and len(drawn.test.labels()) == 20 * 5
+
+
 @pytest.mark.parametrize("dataset", NAMES)
 def test_parts_are_disjoint_and_counts_exact(dataset):
     e = tiny(

@@ -10,12 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FLOAT64
+from conftest import FLOAT64, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import from_disk
 
-from biasstudy import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, METRICS, Dataset, LabeledImages
+from biasstudy import (
+    CLASSIFIERS,
+    DATASETS,
+    FILTERS,
+    GENERATORS,
+    METRICS,
+    Dataset,
+    LabeledImages,
+    run,
+)
 from biasstudy.core.context import Context
 from biasstudy.core.numerics import Numerics
+from biasstudy.core.store import NotEnoughMemory
+from biasstudy.data.real import real_data
 
 CONTEXT = Context(FLOAT64)
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
@@ -373,3 +386,123 @@ if __name__ == "__main__":
             )
         new[key] = {"version": version, "hash": found}
     FINGERPRINTS.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n")
+
+
+# ---- Options that cannot be ----------------------------------------------------------------------
+
+ROLES = {
+    "generator": (GENERATORS, "generator_options"),
+    "classifier": (CLASSIFIERS, "classifier_options"),
+    "instrument": (CLASSIFIERS, "instrument_options"),
+    "filter": (FILTERS, "filter_options"),
+    "dataset": (DATASETS, "dataset_options"),
+}
+OPTIONS = [
+    (role, name, option, default)
+    for role, (registry, _) in ROLES.items()
+    for name in registry
+    if role != "dataset" or name in OFFLINE
+    for option, default in registry[name].defaults().items()
+    if option not in ("steps", "batch")  # fields of an experiment
+]
+NO_OPTION = st.none() | st.tuples() | st.binary(max_size=3) | st.complex_numbers()
+HUGE_INT = st.integers(10**7, 10**30)
+ABSURD = {  # by the type of the default
+    bool: st.integers() | st.floats() | st.text() | NO_OPTION,
+    int: st.integers(max_value=-1) | HUGE_INT | st.floats() | st.booleans() | st.text() | NO_OPTION,
+    float: st.floats(max_value=-1e-300, exclude_max=True)
+    | st.floats(min_value=1e7)
+    | st.just(float("nan"))
+    | HUGE_INT
+    | st.booleans()
+    | st.text()
+    | NO_OPTION,
+    str: st.integers() | st.floats() | st.lists(st.text()) | st.just("\0") | NO_OPTION,
+    list: st.text()
+    | st.integers()
+    | st.lists(st.none() | st.just(float("nan")) | st.just(["a"]), min_size=1)
+    | NO_OPTION,
+}
+
+
+@pytest.mark.parametrize(("role", "name", "option", "default"), OPTIONS)
+def test_an_absurd_option_is_one_sentence_before_any_training(role, name, option, default):
+    @settings(max_examples=12, deadline=None, database=None, derandomize=True)
+    @given(ABSURD[type(default)])
+    def check(value):
+        fields = {role: name, ROLES[role][1]: {option: value}}
+        with pytest.raises(ValueError) as error:
+            real_data(tiny(**fields))
+        sentence = str(error.value)
+        assert option in sentence and "\n" not in sentence and len(sentence) < 400
+
+    check()
+
+
+@pytest.mark.parametrize("role", list(ROLES))
+@given(st.integers() | st.text() | st.lists(st.integers()) | st.none() | st.floats())
+@settings(max_examples=12, deadline=None, database=None, derandomize=True)
+def test_options_that_are_no_mapping_are_one_sentence(role, value):
+    with pytest.raises(ValueError, match=f"{ROLES[role][1]} must be a mapping of options"):
+        tiny(**{ROLES[role][1]: value})
+
+
+def test_a_patch_that_does_not_fit_the_images_is_told_before_any_training():
+    e = tiny(classifier="vit", classifier_options={"patch": 5})
+    with pytest.raises(ValueError, match="patch must divide the side of the images; got 5 and 28"):
+        real_data(e)
+
+
+LARGEST = {  # networks that an option at its limit makes too large for any machine
+    "vit": ("classifier", {"width": 8192, "depth": 128, "heads": 1}),
+    "gan": ("generator", {"channels": 1024, "latent": 4096}),
+    "vae": ("generator", {"channels": 1024, "latent": 4096}),
+    "diffusion": ("generator", {"channels": 1024, "layers": 32}),
+}
+
+
+@pytest.mark.parametrize("name", list(LARGEST))
+def test_a_network_too_large_for_the_machine_says_what_to_lower(name, tmp_path, monkeypatch):
+    """A machine of 50 MB: the weights are counted before they are filled, and nothing is kept."""
+    monkeypatch.setattr("biasstudy.core.context.device_memory", lambda device: 5e7)
+    role, options = LARGEST[name]
+    e = tiny(**{role: name, f"{role}_options": options, f"{role}_steps": 1})
+    with pytest.raises(NotEnoughMemory) as error:
+        run(e, numerics=FLOAT64, where=tmp_path, progress=False)
+    sentence = str(error.value)
+    first = next(iter(options))
+    assert sentence.startswith(f"not enough memory for a {role}; lower ")
+    assert f"{first} {options[first]} of {name}" in sentence and sentence.endswith(
+        "n_real or ratio"
+    )
+    assert not list((tmp_path / "stages" / role).glob("*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        np._core._exceptions._ArrayMemoryError((10**6, 10**6), np.dtype(float)),
+        MemoryError(),
+    ],
+)
+def test_memory_that_cannot_be_had_is_told_with_the_options_to_lower(error, tmp_path, monkeypatch):
+    def fails(*given, **options):
+        raise error
+
+    monkeypatch.setattr(CLASSIFIERS["lenet"].target, "fit", fails)
+    e = tiny(classifier="lenet", classifier_batch=100)
+    with pytest.raises(NotEnoughMemory, match="a classifier; lower batch 100 of lenet, n_real or"):
+        run(e, numerics=FLOAT64, where=tmp_path, progress=False)
+
+
+def test_another_error_of_a_model_stays_what_it_is(tmp_path, monkeypatch):
+    def fails(*given, **options):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(CLASSIFIERS["ridge"].target, "fit", fails)
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"):
+        run(tiny(), numerics=FLOAT64, where=tmp_path, progress=False)

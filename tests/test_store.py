@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from biasstudy.campaign import engine
 from biasstudy.campaign.farm import run_by
 from biasstudy.core import places, provenance, store
 from biasstudy.core.store import NotStored, Slot, Store, Workshop, kind, prune_all, slots
+from biasstudy.report import tables
 from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +151,32 @@ def test_a_store_has_no_way_to_write_and_says_what_is_missing(tmp_path):
     with pytest.raises(NotStored, match="a plain is missing or of another version"):
         stage.load()
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_table_of_many_experiments_keeps_few_of_them_in_memory(tmp_path, monkeypatch):
+    experiments = [tiny(n_generations=1, ratio=0.0, seed=seed) for seed in range(6)]
+    table = run(experiments, numerics=FLOAT64, where=tmp_path).table
+    read, alive, most = tables.read_outcome, [], 0
+
+    def counted(*given):
+        nonlocal most
+        outcome = read(*given)
+        alive.append(weakref.ref(outcome))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return outcome
+
+    monkeypatch.setattr(tables, "read_outcome", counted)
+    assert same(load(tmp_path), table)
+    assert len(alive) == 6 and most <= 3
+
+
+def test_one_walk_says_what_a_store_takes(finished):
+    (finished / "tmp" / "half").mkdir(parents=True)
+    (finished / "tmp" / "half" / "arrays.safetensors").write_bytes(b"12345")
+    sizes = [len(data) for data in contents(finished).values()]
+    scratch = [slot.size() for slot in slots(finished) if slot.record()["keep"] is False]
+    locks = [path.stat().st_size for path in (finished / "locks").glob("*")]
+    assert prune_all(finished, delete=False) == (sum(sizes), sum(scratch) + 5 + sum(locks))
 
 
 # ---- Stores that are damaged, or still being copied ----------------------------------------------

@@ -19,12 +19,14 @@ def checkup(prune: bool = False) -> Iterator[str]:
         yield f"{name:12} {value}"
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     yield f"{'cuda':12} {cuda}"
-    for name, folder in (("runs", runs_folder()), ("data", data_folder())):
-        size = f"{_bytes(folder) / 1e6:.1f} MB" if folder.is_dir() else "not there"
-        yield f"{name:12} {folder} ({size})"
-    scratch = prune_all(runs_folder(), delete=prune)
+    space = prune_all(runs_folder(), delete=prune)
+    for name, folder, size in (
+        ("runs", runs_folder(), space.total),
+        ("data", data_folder(), _bytes(data_folder())),
+    ):
+        yield f"{name:12} {folder} ({f'{size / 1e6:.1f} MB' if folder.is_dir() else 'not there'})"
     freed = "deleted" if prune else "could be freed with: doctor --prune"
-    yield f"{'scratch':12} {scratch / 1e6:.1f} MB {freed}"
+    yield f"{'scratch':12} {space.scratch / 1e6:.1f} MB {freed}"
 
 
 def _bytes(folder: Path) -> int:

@@ -76,13 +76,20 @@ FLOAT_MAX = float(np.finfo(float).max)
 _POWER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
-def at_least(model: str, options: Any, **lowest: int) -> None:
-    """ValueError with one sentence if an option of a model is below its lowest value."""
-    for name, low in lowest.items():
-        if getattr(options, name) < low:
-            raise ValueError(
-                f"{model}: {name} must be at least {low}; got {getattr(options, name)}"
-            )
+def within(model: str, options: Any, **ranges: tuple[float, float]) -> None:
+    """ValueError with one sentence if an option of a model is outside (lowest, highest); above the
+    highest no machine could compute it, or nothing would be learned."""
+    for name, (low, high) in ranges.items():
+        value = getattr(options, name)
+        if not value >= low:  # also of nan
+            raise ValueError(f"{model}: {name} must be at least {low}; got {value}")
+        if value > high:
+            raise ValueError(f"{model}: {name} must be at most {high:,}; got {shown(value)}")
+
+
+STEPS, BATCH = (1, 10**8), (1, 10**6)  # of every fit
+RATE = (0, 100)  # of an optimiser
+WEIGHT = (0, 10**6)  # of a part of a loss
 
 
 LONGEST_NAME = 100  # files that are named after it have endings, too

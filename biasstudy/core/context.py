@@ -5,6 +5,7 @@ Letters: B batch, N images, C H W channels and pixels.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .numerics import Numerics
 from .recorded import Recorded
@@ -44,21 +46,44 @@ class Context:
         return module
 
     @contextlib.contextmanager
-    def initial(self, *names: Any) -> Iterator[None]:
+    def initial(self, *names: Any, learned: bool = True) -> Iterator[None]:
         """Inside, networks are built in the dtype of these numerics, their weights drawn from the
         stream with this name.
 
         (In float32 the last bits of drawn weights differ between kinds of CPU; float64 training
         must not start there.)
+
+        learned   all their weights will be learned
+        raises    MemoryError   while they are built, where the device cannot hold learned weights:
+                                a system that promises more than it has would end the process later
         """
+        counted = self._counted() if learned else contextlib.nullcontext()
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.numerics.dtype)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_for(*names))
-                yield
+                with counted:
+                    yield
         finally:
             torch.set_default_dtype(before)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Inside, MemoryError as soon as networks have more weights than can be learned here."""
+        most, total = device_memory(self.numerics.device), 0
+
+        def count(module: nn.Module, name: str, weight: Tensor | None) -> None:
+            nonlocal total
+            total += 0 if weight is None else weight.nbytes
+            if LEARNING * total > most:
+                raise MemoryError(f"{LEARNING * total / 1e9:.0f} GB for the weights alone")
+
+        hook = register_module_parameter_registration_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def pixels(self, images: np.ndarray | Tensor) -> Tensor:
         """uint8 images 0..255 as numbers -1..1 on the device, channels last; (B, C, H, W)."""
@@ -100,6 +125,19 @@ class Context:
     def recorded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function itself; on CUDA as `Recorded`."""
         return function if self.numerics.device == "cpu" else Recorded(function)
+
+
+LEARNING = 4  # times their size that learned weights need: gradients and Adam's two moments
+
+
+def device_memory(device: str) -> float:
+    """Bytes that a device has in all; infinite where the system does not say."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return float("inf")
 
 
 def to_uint8(pixels: Tensor) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Exact counts: whole numbers of images in given shares, and the sequence that holds them."""
 
+import functools
+
 import numpy as np
 
 
@@ -27,12 +29,17 @@ def spread(counts: np.ndarray) -> np.ndarray:
     returns  (sum(counts),) int64   so the told label of image i hardly depends on how many images
                                     are asked for
     """
-    counts = np.asarray(counts)
-    n = int(counts.sum())
+    return _spread(tuple(np.asarray(counts).tolist())).copy()
+
+
+@functools.lru_cache(maxsize=32)  # hundreds of experiments ask for the same few
+def _spread(counts: tuple[int, ...]) -> np.ndarray:
+    shares = np.array(counts)
+    n = sum(counts)
     due = np.zeros(len(counts))
-    sequence = np.empty(int(counts.sum()), np.int64)
+    sequence = np.empty(n, np.int64)
     for i in range(n):
-        due += counts / n
+        due += shares / n
         sequence[i] = k = int(np.argmax(due))
         due[k] -= 1
     return sequence

@@ -8,12 +8,13 @@ import functools
 import hashlib
 import importlib
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import checked, listed
+from .checks import checked, listed, shown
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Entry:
 
     def defaults(self) -> dict[str, Any]:
         """Options with their default values, in the order of the signature."""
-        parameters = inspect.signature(self.target).parameters.values()
+        parameters = _signature(self.target).parameters.values()
         values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         factories = {
             f.name: f.default_factory
@@ -53,7 +54,8 @@ class Entry:
         }
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with defaults filled in; ValueError names an unknown key or a wrong type."""
+        """Options with defaults filled in; ValueError names an unknown key, a wrong type, or a
+        number outside the trait `within`, a mapping of names to (lowest, highest)."""
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
@@ -63,7 +65,27 @@ class Entry:
             known[key] = checked(
                 f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )
+            _check_text(f"option {key!r} of {self.noun} {self.name!r}", known[key])
+        for key, (low, high) in self.traits.get("within", {}).items():
+            if not low <= known[key] <= high:
+                raise ValueError(
+                    f"{self.name}: {key} must be in [{low}, {high}]; got {shown(known[key])}"
+                )
         return known
+
+
+def _check_text(name: str, value: Any) -> None:
+    """ValueError unless a text, or every text of a list, can be printed: no file and no word holds
+    the others. A list of an option holds texts and finite numbers alone."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str) and not one.isprintable():
+            raise ValueError(f"{name} must be text that can be printed; got {shown(one)}")
+        if not isinstance(one, str | int) and not (isinstance(one, float) and math.isfinite(one)):
+            raise ValueError(f"{name} must hold texts and finite numbers; got {shown(one)}")
+
+
+# asked for a hundred times per experiment
+_signature = functools.cache(inspect.signature)
 
 
 class Registry(Mapping[str, Entry]):

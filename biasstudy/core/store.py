@@ -29,6 +29,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -36,7 +37,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -59,6 +60,10 @@ _told_of_locks: set[Path] = set()  # roots of which this process has said that l
 
 class NotStored(ValueError):
     """A value that a store was asked for is not there, or not as it was written."""
+
+
+class NotEnoughMemory(MemoryError):
+    """A stage cannot be computed on this machine: one sentence that says which options to lower."""
 
 
 class Lazy(Protocol):
@@ -365,7 +370,12 @@ class Workshop(Store):
             for name, value in stage.inputs.items()
         }
         started = time.perf_counter()
-        arrays = stage.kind.function(self.context(stage.slot.checkpoints), **inputs)
+        try:
+            arrays = stage.kind.function(self.context(stage.slot.checkpoints), **inputs)
+        except (MemoryError, RuntimeError) as error:
+            if not _memory_is_short(error):
+                raise
+            raise NotEnoughMemory(_what_to_lower(stage)) from error
         seconds = time.perf_counter() - started
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         provenance = {
@@ -500,6 +510,42 @@ class Workshop(Store):
                 shutil.rmtree(partial, ignore_errors=True)
 
 
+# what numpy, torch on the CPU and torch on a GPU say of an array that is too large
+_SHORT = re.compile(r"(?i)out of memory|can't allocate memory|not enough memory|unable to allocate")
+
+
+def _memory_is_short(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or _SHORT.search(str(error)) is not None
+
+
+def _what_to_lower(stage: Stage) -> str:
+    """The sentence about a stage for which there is not enough memory: the options of its models
+    that are above their defaults, largest factor first, else those of batches."""
+    sizes = []
+    for entry, options in _models_of(stage):
+        for name, default in entry.defaults().items():
+            value = options.get(name)
+            if type(default) is int and type(value) is int:
+                factor = value / max(1, default)
+                sizes.append((factor, "batch" in name, f"{name} {value} of {entry.name}"))
+    raised = [size for size in sizes if size[0] > 1] or [size for size in sizes if size[1]]
+    names = [text for _, _, text in sorted(raised, key=lambda size: -size[0])]
+    return (
+        f"not enough memory for a {stage.kind.name}; lower {', '.join([*names, 'n_real or ratio'])}"
+    )
+
+
+def _models_of(stage: Stage) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Registry entries among the inputs of a stage, or of who judges in it, with their options."""
+    inputs = stage.inputs
+    if "model" in inputs and "options" in inputs:
+        yield inputs["model"], inputs["options"]
+    judge: Any = inputs.get("by")
+    judge = getattr(judge, "fitted", judge)  # of an extractor, what it sees by
+    if hasattr(judge, "model"):
+        yield judge.model, judge.options
+
+
 def _whole(stage: Stage) -> bool:
     """Whether the value on disk is as it was written."""
     try:
@@ -538,35 +584,55 @@ def _identity(value: Any) -> Any:
     return value.id if hasattr(value, "id") else value
 
 
-def prune_all(root: Path, delete: bool) -> int:
-    """Bytes of a store that can go without losing a result: unfinished writes, checkpoints, values
-    that are told to be scratch. A value of which nothing is told stays: its record may still be
-    being copied.
+class Space(NamedTuple):
+    """Bytes of a store.
 
-    delete   whether to delete them; another process that is computing then only loses time
+    total     of all files in its folders
+    scratch   of those that can go without losing a result
     """
-    paths = [
-        path for name in ("tmp", "checkpoints", "locks") for path in _files(root / name, "**/*")
-    ]
-    paths += [
-        slot.folder / _ARRAYS
-        for slot in slots(root)
-        if slot.filled() and slot.record().get("keep") is False
-    ]
-    freed = 0
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # a process that computes was faster
-            freed += path.stat().st_size
-            if delete:
-                path.unlink()
-    return freed
+
+    total: int
+    scratch: int
+
+
+def prune_all(root: Path, delete: bool) -> Space:
+    """What a store takes, as it is found, in one walk over its files.
+
+    Unfinished writes, checkpoints and values that are told to be scratch can go. A value of which
+    nothing is told stays: its record may still be being copied.
+
+    delete   whether to delete what can go; another process that is computing then only loses time
+    """
+    total = scratch = 0
+    for room in root.glob("*"):
+        for folder, _, names in os.walk(room):
+            for name in names:
+                path = os.path.join(folder, name)  # a tenth of the time of a Path
+                with contextlib.suppress(FileNotFoundError):  # a process that computes was faster
+                    size = os.stat(path).st_size
+                    total += size
+                    if _can_go(room.name, folder, name):
+                        scratch += size
+                        if delete:
+                            os.unlink(path)
+    return Space(total, scratch)
+
+
+def _can_go(room: str, folder: str, name: str) -> bool:
+    """Whether no result is lost with a file of a store.
+
+    room   of the folders in the store, that in which it lies
+    """
+    if room == "stages":
+        return name == _ARRAYS and _read_json(Path(folder) / _RECORD).get("keep") is False
+    return room in ("tmp", "checkpoints", "locks")
 
 
 # ---- Files ---------------------------------------------------------------------------------------
 
 
-def _files(folder: Path, pattern: str = "*") -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.is_file())
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_file())
 
 
 def _sync_folder(path: Path) -> None:

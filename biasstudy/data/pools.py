@@ -17,10 +17,15 @@ ORIGINS = ("start", "reserve", "batch")  # where images of a pool come from
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images drawn from a data set, named by how they were drawn; rendered when first needed."""
+    """Images drawn from a data set, named by how they were drawn; rendered when first needed.
+
+    draw        -> the images
+    draw_bare   -> the same without the looks of their groups, which take time to paint
+    """
 
     derivation: dict[str, Any]
     draw: Callable[[], LabeledImages]
+    draw_bare: Callable[[], LabeledImages]
     inputs: Mapping[str, Any] = field(default_factory=dict)  # it rests on nothing that is stored
 
     @functools.cached_property
@@ -31,8 +36,16 @@ class Part:
     def _value(self) -> LabeledImages:
         return self.draw()
 
+    @functools.cached_property
+    def _bare(self) -> LabeledImages:
+        return self.draw_bare()
+
     def load(self) -> LabeledImages:
         return self._value
+
+    def labels(self) -> LabeledImages:
+        """The images for who asks for labels, groups and units alone: perhaps without looks."""
+        return self._value if "_value" in self.__dict__ else self._bare
 
 
 @dataclass(frozen=True, eq=False)

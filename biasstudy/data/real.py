@@ -6,6 +6,7 @@ before any training.
 """
 
 import bisect
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -164,13 +165,14 @@ def real_data(experiment: Experiment) -> RealData:
     the seed, and cut into n_draws equal draws; a seed begins at its own and goes on to the next.
 
     raises   ValueError   if a class (and group) has too few images, saying how many it has and
-                          needs
+                          needs; if a model cannot see images of this size
     """
     e, dataset = experiment, dataset_of(experiment)
     if e.n_real < dataset.n_classes:
         raise ValueError(
             f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
         )
+    e.check_side(dataset.train.images.shape[2])
     counts, favoured = counts_of_start(dataset, e, e.n_real)
     of_start = counts.sum(1) if e.condition == "class" else counts.ravel()
     of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
@@ -181,6 +183,9 @@ def real_data(experiment: Experiment) -> RealData:
     if e.draws == "disjoint":
         _check_draw(e, stock, counts)
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
+    bare_stock = stock.bare()
+    bare_reserve = copy.copy(reserve)
+    bare_reserve.stock = bare_stock
     stock.check(counts, reserve.total)
     _check_test(dataset, e.n_test)
     _check_path(e, dataset.n_classes)
@@ -203,18 +208,29 @@ def real_data(experiment: Experiment) -> RealData:
         reserve=lambda t: Part(
             {**drawn, "part": "reserve", **reserve.described(t)},
             functools.partial(reserve.images, t),
+            functools.partial(bare_reserve.images, t),
         ),
         shelf=lambda t: Part(
             {**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
             functools.partial(reserve.shelf, t),
+            functools.partial(bare_reserve.shelf, t),
         ),
-        start=Part({**drawn, "part": "start"}, lambda: stock.take(counts, np.zeros_like(counts))),
+        start=Part(
+            {**drawn, "part": "start"},
+            functools.partial(stock.take, counts, np.zeros_like(counts)),
+            functools.partial(bare_stock.take, counts, np.zeros_like(counts)),
+        ),
         test=Part(
             {**name, "part": "test", "n_test": e.n_test},
             functools.partial(_test_images, dataset, e.n_test),
+            functools.partial(_test_images, bare_stock.dataset, e.n_test),
         ),
         instruments={
-            purpose: Part({**name, "part": purpose}, functools.partial(stock.instruments, purpose))
+            purpose: Part(
+                {**name, "part": purpose},
+                functools.partial(stock.instruments, purpose),
+                functools.partial(bare_stock.instruments, purpose),
+            )
             for purpose in stock.purposes
         },
         sizes=stock.sizes(counts, reserve.total),
@@ -370,6 +386,13 @@ class _Stock:
         lanes = counts.sum(1) if self.dataset.paint else counts.ravel()
         return all(wanted <= self.draw.get(lane, 0) for lane, wanted in enumerate(lanes))
 
+    def bare(self) -> "_Stock":
+        """The same images in the same order, without the looks of their groups."""
+        stock = copy.copy(self)
+        if self.dataset.paint is not None:
+            stock.dataset = replace(self.dataset, paint=_as_it_is)
+        return stock
+
     def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
         need = counts + reserve
         lanes = need.sum(1) if self.dataset.paint else need.ravel()
@@ -477,6 +500,13 @@ def _painted(
     return replace(
         images, images=dataset.paint(images.images, group, images.unit, seed), group=group
     )
+
+
+def _as_it_is(
+    images: np.ndarray, group: np.ndarray, unit: np.ndarray, seed: int | str
+) -> np.ndarray:
+    """The images themselves, in place of `Dataset.paint`."""
+    return images
 
 
 def _in_every_group(dataset: Dataset, images: LabeledImages, seed: int | str) -> LabeledImages:

@@ -21,9 +21,9 @@ chance    (N,) float           uniform in [0, 1); that of a candidate depends on
 accepted  (N,) bool
 
 The loop draws candidates until every told condition has its quota, at most 5 times as many, or as
-the trait `tries` says. Every option has a default. The trait `prepare`, a function of options and
-names of classes, returns the options of a filter that has found its files, with what they hold and
-the names written into them.
+the trait `tries` says. Every option has a default; the trait `within` says between which numbers it
+lies. The trait `prepare`, a function of options and names of classes, returns the options of a
+filter that has found its files, with what they hold and the names written into them.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def _recognised(label: np.ndarray, probability: np.ndarray, confidence: float) -
     )
 
 
-@FILTERS.register("classifier", version=1, judge="own")
+@FILTERS.register("classifier", version=1, judge="own", within={"confidence": (0, 1)})
 def classifier(
     images: np.ndarray,
     label: np.ndarray,
@@ -67,7 +67,7 @@ def classifier(
     return _recognised(label, judged, confidence)
 
 
-@FILTERS.register("frozen", version=1, judge="first")
+@FILTERS.register("frozen", version=1, judge="first", within={"confidence": (0, 1)})
 def frozen(
     images: np.ndarray,
     label: np.ndarray,
@@ -83,7 +83,7 @@ def frozen(
     return _recognised(label, judged, confidence)
 
 
-@FILTERS.register("expert", version=1, judge="expert")
+@FILTERS.register("expert", version=1, judge="expert", within={"confidence": (0, 1)})
 def expert(
     images: np.ndarray,
     label: np.ndarray,
@@ -100,7 +100,9 @@ def expert(
     return _recognised(label, judged, confidence)
 
 
-@FILTERS.register("random-cell", version=1, judge="rates", imitates="classifier")
+@FILTERS.register(
+    "random-cell", version=1, judge="rates", imitates="classifier", within={"confidence": (0, 1)}
+)
 def random_cell(
     images: np.ndarray,
     label: np.ndarray,
@@ -134,9 +136,6 @@ def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, A
     """Options of `clip` with its prompts written out and its model named by content; what has done
     its work is cleared."""
     require("clip", "transformers")
-    for name in ("threshold", "share"):
-        if not 0 <= options[name] <= 1:
-            raise ValueError(f"clip: {name} must be in [0, 1]; got {options[name]}")
     if (options["threshold"] > 0) == (options["share"] > 0):
         raise ValueError(
             "clip needs a threshold or a share above 0, the other one 0; got threshold "
@@ -153,7 +152,13 @@ def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, A
     }
 
 
-@FILTERS.register("clip", version=1, judge="clip", prepare=prepare_clip)
+@FILTERS.register(
+    "clip",
+    version=1,
+    judge="clip",
+    prepare=prepare_clip,
+    within={"threshold": (0, 1), "share": (0, 1)},
+)
 def clip(
     images: np.ndarray,
     label: np.ndarray,

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.numerics import Numerics
 from ..core.store import Stage, Store, needed_by
-from ..data.pools import ORIGINS, Pool
+from ..data.pools import ORIGINS, Part, Pool
 from ..data.real import RealData
 from ..experiment import Experiment
 from ..measures.shares import told_counts
@@ -27,7 +27,7 @@ def outcome_of(
     store: Store,
 ) -> Outcome:
     """Everything that is kept of a finished experiment."""
-    test, dataset = real.test.load(), real.dataset
+    test, dataset = real.test.labels(), real.dataset
     predictions = [[stage.load() for stage in now.predictions] for now in plan]
     with_batches = [now for now in plan if now.batch]
     batches = [batch_of(e, real, now) for now in with_batches]
@@ -152,8 +152,9 @@ def membership(pool: Pool, batches: dict[str, Batch]) -> tuple[np.ndarray, ...]:
             label, group = batch["trained"], batch["group"]
             origin = np.full(len(label), ORIGINS.index(member.came_from))
         else:
-            images = member.images.load()
-            label, group = images.label, images.group
+            images = member.images
+            drawn = images.labels() if isinstance(images, Part) else images.load()
+            label, group = drawn.label, drawn.group
             origin = np.full(len(label), ORIGINS.index(member.came_from))
         columns.append([values[member.positions] for values in (label, group, origin)])
     return tuple(np.concatenate(values) for values in zip(*columns, strict=True))

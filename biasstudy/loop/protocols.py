@@ -28,7 +28,7 @@ def training_set(
     protocol = PROTOCOLS[e.protocol]
     start = Member(real.start, "start")
     if protocol.drawn:
-        told = condition_of(real.start.load(), e.condition, real.dataset.n_groups)
+        told = condition_of(real.start.labels(), e.condition, real.dataset.n_groups)
         start = Member(real.start, "start", told)
     members = [start] if protocol.start or not additions else []
     kept = additions if protocol.batches == "all" else additions[-1:]
@@ -55,7 +55,7 @@ def pool_of_path(e: Experiment, real: RealData, t: int) -> Pool:
     start, level = Member(real.start, "start"), e.levels[t]
     if level == e.levels[0] or e.path == "shorter":  # the fit is shorter, not the training set
         return Pool((start,))
-    images = real.start.load()
+    images = real.start.labels()
     order = in_turn(images, real.counts, seed_for(e.seed, e.path))
     if e.path == "fewer":
         kept = order[: round(level * len(images))]
@@ -65,7 +65,11 @@ def pool_of_path(e: Experiment, real: RealData, t: int) -> Pool:
     label = images.label.copy()
     label[wrong] = told[wrong]
     described = {"start": real.start.id, "wrong labels": level, "labels": digest(label.tolist())}
-    noisy = Part(described, lambda: replace(images, label=label))
+    noisy = Part(
+        described,
+        lambda: replace(real.start.load(), label=label),
+        lambda: replace(images, label=label),
+    )
     return Pool((Member(noisy, "start"),))
 
 

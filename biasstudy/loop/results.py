@@ -6,7 +6,7 @@ are in `COLUMNS`; undefined is NaN with n = 0.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.registry import FILTERS, METRICS
 from ..experiment import Experiment
 from ..inference.plans import Plan
-from ..measures.metrics import Value, applicable, cells, measure
+from ..measures.metrics import Value, applicable, cells, measure_all
 from ..measures.quality import NAMES
 from ..measures.shares import favoured_part, told_counts
 from ..measures.spurious import values as spurious_values
@@ -164,9 +164,10 @@ class Outcome:
 
     def measure(self, metric: str) -> pd.DataFrame:
         """Rows of one metric; ValueError with the reason if the design forbids it."""
-        return _frame(self, self._of_predictions([metric]))
+        return _frame([(self, self._of_predictions([metric]))])
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[tuple]:
+        """What the table tells of it, row by row, in the order of `_OF_ROW`."""
         yield from self._of_predictions(applicable(self.design, self.biased, self.paired))
         yield from self._of_masks()
         yield from self._of_batches()
@@ -174,8 +175,11 @@ class Outcome:
     def values(self, metric: str, t: int, r: int) -> list[Value]:
         """Values of one metric of predictions in generation t, of its classifier r; ValueError with
         the reason if the design forbids it."""
-        return measure(
-            metric,
+        return self._values([metric], t, r)[metric]
+
+    def _values(self, metrics: list[str], t: int, r: int) -> dict[str, list[Value]]:
+        return measure_all(
+            metrics,
             self.label,
             self.predicted[t, r],
             self.group,
@@ -192,20 +196,20 @@ class Outcome:
             },
         )
 
-    def _of_predictions(self, metrics: list[str]) -> Iterator[dict[str, Any]]:
+    def _of_predictions(self, metrics: list[str]) -> Iterator[tuple]:
         for t, r in np.ndindex(self.predicted.shape[:2]):
-            for metric in metrics:
-                for value in self.values(metric, t, r):
+            for metric, values in self._values(metrics, t, r).items():
+                for value in values:
                     yield self._row(t, r, "classifier", "test", metric, value)
 
-    def _of_masks(self) -> Iterator[dict[str, Any]]:
+    def _of_masks(self) -> Iterator[tuple]:
         for t, r in np.ndindex(self.predicted.shape[:2] if self.spurious else (0, 0)):
             for metric, value in spurious_values(
                 {name: array[t, r] for name, array in self.spurious.items()}, self.label
             ):
                 yield self._row(t, r, "classifier", "test", metric, value)
 
-    def _of_batches(self) -> Iterator[dict[str, Any]]:
+    def _of_batches(self) -> Iterator[tuple]:
         n_real = int(self.counts.sum())
         for g, n in enumerate(self.counts.sum(0)):
             yield self._row(
@@ -228,18 +232,10 @@ class Outcome:
 
     def _row(
         self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value
-    ) -> dict[str, Any]:
-        return {
-            "replicate": replicate,
-            "generation": t,
-            "measured_on": measured_on,
-            "split": split,
-            "metric": metric,
-            "label": None if v.label is None else self.classes[v.label],
-            "group": None if v.group is None else self.groups[v.group],
-            "value": v.value,
-            "n": v.n,
-        }
+    ) -> tuple:
+        label = None if v.label is None else self.classes[v.label]
+        group = None if v.group is None else self.groups[v.group]
+        return replicate, t, measured_on, split, metric, label, group, v.value, v.n
 
 
 def batch_values(batch: dict[str, np.ndarray], favoured: np.ndarray) -> Iterator[tuple[str, Value]]:
@@ -319,8 +315,58 @@ def _by_class_and_group(
         yield name, _rate(hit[group == g], group=g)
 
 
-def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
-    e, table = outcome.experiment, pd.DataFrame(rows)
+_OF_ROW = {  # columns in which rows of one experiment differ
+    "replicate": np.int64,
+    "generation": np.int64,
+    "measured_on": object,
+    "split": object,
+    "metric": object,
+    "label": object,
+    "group": object,
+    "value": np.float64,
+    "n": np.int64,
+}
+
+
+def table_of(outcomes: Iterable[Outcome], whole: bool = False) -> pd.DataFrame:
+    """The tidy table of outcomes, which are taken one after another and not kept.
+
+    whole   only rows that are of no single class or group
+    """
+    return _frame((o, (row for row in o.rows() if not whole or _is_whole(row))) for o in outcomes)
+
+
+def _is_whole(row: tuple) -> bool:
+    told = dict(zip(_OF_ROW, row, strict=True))
+    return told["label"] is None and told["group"] is None
+
+
+def _frame(told: Iterable[tuple[Outcome, Iterable[tuple]]]) -> pd.DataFrame:
+    """A table of outcomes and their rows, put together column by column, so that little more than
+    the table is ever in memory."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _OF_ROW}
+    of_outcomes: list[dict[str, Any]] = []
+    for outcome, rows in told:
+        by_column = list(zip(*rows, strict=True)) or [()] * len(_OF_ROW)
+        for (name, dtype), column in zip(_OF_ROW.items(), by_column, strict=True):
+            parts[name].append(np.array(column, dtype))
+        of_outcomes.append(_of_outcome(outcome))
+    n_rows = [len(part) for part in parts["n"]]
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name in parts:
+            values = np.concatenate(parts.pop(name))
+        else:
+            once = [of_outcome[name] for of_outcome in of_outcomes]
+            text = isinstance(once[0], str)
+            values = np.repeat(np.array(once, object if text else None), n_rows)
+        columns[name] = pd.Series(values, copy=False)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _of_outcome(outcome: Outcome) -> dict[str, Any]:
+    """The columns in which all rows of one experiment agree."""
+    e = outcome.experiment
     same = {
         "experiment": e.id,
         "pair": e.pair,
@@ -329,8 +375,8 @@ def _frame(outcome: Outcome, rows: Iterator[dict[str, Any]]) -> pd.DataFrame:
         "arm": e.arm,
         "prior": e.prior,
     }
-    same |= {name: getattr(e, name) for name in COLUMNS if hasattr(e, name) and name not in same}
-    return table.assign(**same)[list(COLUMNS)]
+    fields = [name for name in COLUMNS if name not in same and name not in _OF_ROW]
+    return same | {name: getattr(e, name) for name in fields}
 
 
 class Results:
@@ -355,13 +401,13 @@ class Results:
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
-        return pd.concat([_frame(o, o.rows()) for o in self.outcomes], ignore_index=True)
+        return table_of(self.outcomes)
 
     def measure(self, metric: str) -> pd.DataFrame:
         """Rows of one metric; ValueError if it is unknown or the design forbids it, with the
         reason."""
         METRICS[metric]
-        return pd.concat([o.measure(metric) for o in self.outcomes], ignore_index=True)
+        return _frame((o, o._of_predictions([metric])) for o in self.outcomes)
 
     def of(self, arm: str) -> list[Outcome]:
         """Outcomes of one arm, by seed."""

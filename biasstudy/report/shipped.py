@@ -17,7 +17,7 @@ import numpy as np
 from ..core.places import replacing, write_bytes
 from ..experiment import stored_experiment
 from ..inference.plans import Plan, plan_from
-from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of
+from ..loop.results import Outcome, Results, confidence_of, entries_of, steps_of, table_of
 
 REFERENCE = Path(__file__).parents[1] / "reference"  # results that ship with the package
 PICTURES = 6  # of each class that figures show
@@ -71,7 +71,7 @@ def save_study(
         for ending in ("npz", "csv"):  # what an earlier save left; nothing names it now
             (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
         return
-    plain = results.table.query("label.isna() and group.isna()").drop(
+    plain = table_of(results.outcomes, whole=True).drop(
         columns=["numerics", "prior", "label", "group"]
     )
     with replacing(folder / f"{study}.csv.xz") as file:
@@ -196,8 +196,15 @@ def _outcomes(about: dict[str, Any], folder: Path) -> list[Outcome]:
         return [held[id] for id in about["experiments"]]
     packed = (folder / f"{about['study']}.npz.xz").read_bytes()
     with np.load(io.BytesIO(lzma.decompress(packed))) as file:
-        arrays = dict(file)
-    return [_outcome(i, record, arrays) for i, record in enumerate(about["outcomes"])]
+        by_outcome: list[dict[str, np.ndarray]] = [{} for _ in about["outcomes"]]
+        for name in file.files:
+            i, _, of_outcome = name.partition("/")
+            by_outcome[int(i)][of_outcome] = file[name]
+    test = {name: by_outcome[0][name] for name in ("label", "group", "unit")}
+    return [
+        _outcome(record, arrays, test)
+        for record, arrays in zip(about["outcomes"], by_outcome, strict=True)
+    ]
 
 
 def _noted(outcomes: list[Outcome], plan: Plan | None) -> Results:
@@ -235,12 +242,10 @@ def seconds(outcomes: list[Outcome]) -> float:
     return sum({stage: s for o in outcomes for stage, s in o.cost["seconds"].items()}.values())
 
 
-def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Outcome:
-    outcome_arrays = {
-        name.split("/", 1)[1]: value
-        for name, value in arrays.items()
-        if name.split("/", 1)[0] == str(i)
-    }
+def _outcome(
+    record: dict[str, Any], outcome_arrays: dict[str, np.ndarray], test: dict[str, np.ndarray]
+) -> Outcome:
+    """An outcome from what `_arrays` and `_test_arrays` kept."""
 
     def parts(kind: str) -> list[dict[str, np.ndarray]]:
         arrays_by_batch = [
@@ -279,9 +284,9 @@ def _outcome(i: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> O
         origins=outcome_arrays["origins"].astype(np.int64) if "origins" in outcome_arrays else None,
         sizes=record["sizes"],
         paired=record["paired"],
-        label=arrays["0/label"],
-        group=arrays["0/group"],
-        unit=arrays["0/unit"],
+        label=test["label"],
+        group=test["group"],
+        unit=test["unit"],
         predicted=outcome_arrays["predicted"].astype(np.int64),
         confidence=confidence_of(outcome_arrays["confidence"]),
         batches=batches,

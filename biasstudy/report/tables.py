@@ -15,6 +15,7 @@ and group:
     value, n             nan with n = 0 where undefined; n images (of a rate: those it is a rate of)
 """
 
+import itertools
 import logging
 import lzma
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ from ..core.checks import checked
 from ..core.places import runs_folder
 from ..core.store import records
 from ..experiment import Experiment, stored_experiment
-from ..loop.results import COLUMNS, Outcome, Results
+from ..loop.results import COLUMNS, Outcome, table_of
 from .shipped import reference, studies
 
 log = logging.getLogger("biasstudy")
@@ -50,10 +51,10 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     """
     path = Path(where) if where is not None else runs_folder()
     if path.is_dir():
-        outcomes = list(finished(path))
-        if not outcomes:
+        outcomes = finished(path)
+        if (first := next(outcomes, None)) is None:
             raise FileNotFoundError(f"no finished experiment of this version is in {path}")
-        return Results(outcomes).table
+        return table_of(itertools.chain([first], outcomes))
     if path.is_file():
         return _read_table(path)
     if str(where) in studies():

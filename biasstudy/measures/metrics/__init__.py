@@ -83,6 +83,13 @@ def shape_of(
 ) -> tuple[int, int]:
     """(n_classes, n_groups): the shape of `like` where given, else what the data show."""
     label, predicted, group = aligned(label, predicted, group)
+    return _shape(label, predicted, group, like)
+
+
+def _shape(
+    label: np.ndarray, predicted: np.ndarray, group: np.ndarray, like: np.ndarray | None
+) -> tuple[int, int]:
+    """See `shape_of`, of arrays that are aligned."""
     seen = (
         int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1,
         int(group.max(initial=-1)) + 1,
@@ -107,7 +114,7 @@ def cells(
     raises   ValueError   if the lengths differ or a label or group is negative or outside `occurs`
     """
     label, predicted, group = aligned(label, predicted, group)
-    shape = shape_of(label, predicted, group, occurs)
+    shape = _shape(label, predicted, group, occurs)
     at, size = label * shape[1] + group, shape[0] * shape[1]
     n = np.bincount(at, minlength=size).reshape(shape)
     correct = np.bincount(at, np.equal(label, predicted), minlength=size).reshape(shape)
@@ -122,8 +129,8 @@ def confusion(
 
     occurs, raises   as in `cells`
     """
-    n_classes, n_groups = shape_of(label, predicted, group, occurs)
     label, predicted, group = aligned(label, predicted, group)
+    n_classes, n_groups = _shape(label, predicted, group, occurs)
     at = (label * n_groups + group) * n_classes + predicted
     return np.bincount(at, minlength=n_classes * n_groups * n_classes).reshape(
         n_classes, n_groups, n_classes
@@ -182,7 +189,8 @@ def per_class(name: str, *summaries: str, **traits: Any) -> Callable[[Any], Any]
     def add(function: Any) -> Any:
         METRICS.register(name, **traits)(function)
         for how in summaries:
-            METRICS.register(f"{name}-{how}", **traits)(_over_classes(function, name, how))
+            summarised = _over_classes(function, name, how)
+            METRICS.register(f"{name}-{how}", summarises=(name, how), **traits)(summarised)
         return function
 
     return add
@@ -259,30 +267,62 @@ def measure(
     paired: bool = True,
     known: Mapping[str, Any],
 ) -> list[Value]:
-    """Values of one metric, by name.
+    """Values of one metric, by name; see `measure_all`."""
+    return measure_all(
+        [name], label, predicted, group, design=design, biased=biased, paired=paired, known=known
+    )[name]
+
+
+def measure_all(
+    names: Iterable[str],
+    label: np.ndarray,
+    predicted: np.ndarray,
+    group: np.ndarray,
+    *,
+    design: str,
+    biased: bool,
+    paired: bool = True,
+    known: Mapping[str, Any],
+) -> dict[str, list[Value]]:
+    """Values of several metrics of the same predictions, by name.
 
     known    what metrics may ask for by keyword (see above); None where it is not known
-    raises   ValueError   with the reason if the metric is degenerate in this design, or with what
-                          is not known
+    raises   ValueError   with the reason if a metric is degenerate in this design, or with what is
+                          not known
     """
-    if reason := refusal(name, design, biased, paired):
-        raise ValueError(reason)
-    function = METRICS[name].target
+    arrays = aligned(label, predicted, group)
     given = {key: value for key, value in known.items() if value is not None}
-    asked = list(inspect.signature(function).parameters.values())[3:]
+    values: dict[str, list[Value]] = {}
+    for name in names:
+        if reason := refusal(name, design, biased, paired):
+            raise ValueError(reason)
+        whole, how = METRICS[name].traits.get("summarises", (None, ""))
+        if whole in values:  # not once more for each summary
+            values[name] = [Value(summary(how, (v.value for v in values[whole])), len(label))]
+        else:
+            values[name] = _measured(name, arrays, given)
+    return values
+
+
+@functools.cache
+def _asked(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keywords of a metric."""
+    return list(inspect.signature(function).parameters.values())[3:]
+
+
+def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> list[Value]:
+    function = METRICS[name].target
+    asked = _asked(function)
     for p in asked:
         if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given:
             raise ValueError(
                 f"metric {name!r} needs {p.name}, not known here; known: "
                 f"{', '.join(given) or 'nothing'}"
             )
-    result = function(
-        *aligned(label, predicted, group),
-        **{p.name: given[p.name] for p in asked if p.name in given},
-    )
+    result = function(*arrays, **{p.name: given[p.name] for p in asked if p.name in given})
     if isinstance(result, Value):
         return [result]
-    return list(result) if isinstance(result, Iterable) else [Value(float(result), len(label))]
+    return list(result) if isinstance(result, Iterable) else [Value(float(result), len(arrays[0]))]
 
 
 def applicable(design: str, biased: bool, paired: bool = True) -> list[str]:

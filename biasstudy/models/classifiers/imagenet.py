@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import WEIGHT, within
 from ...core.places import data_folder, in_home
 from ...core.registry import CLASSIFIERS
 from .networks import Deep, State, called
@@ -63,7 +63,7 @@ class Torchvision(Deep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(called(self), self, enlarge=0, tuning=0)
+        within(called(self), self, enlarge=(0, 64), tuning=WEIGHT)
         object.__setattr__(self, "pretrained", self.pretrained or bool(self.weights))
         if self.sha256 and not self.weights:
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
 from ...core.context import Context
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for
@@ -53,12 +53,11 @@ class Network:
         return {name: value for name, value in asdict(self).items() if name not in self.recipe}
 
     def __post_init__(self) -> None:
-        at_least(called(self), self, steps=1, batch=1, shift=0)
-        if not (self.rate > 0 and self.decay >= 0):
-            raise ValueError(
-                f"{called(self)}: rate must be above 0, decay at least 0; got {self.rate}, "
-                f"{self.decay}"
-            )
+        within(
+            called(self), self, steps=STEPS, batch=BATCH, shift=(0, 512), rate=RATE, decay=WEIGHT
+        )
+        if self.rate == 0:
+            raise ValueError(f"{called(self)}: rate must be above 0; got {self.rate}")
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         """The network, in parts; the last part is the linear layer that tells classes."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.checks import within
 from ...core.context import Context
 from ...core.registry import CLASSIFIERS
 from ...data.images import LabeledImages
@@ -28,7 +29,8 @@ class Ridge:
     penalty: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.penalty > 0:
+        within("ridge", self, penalty=(0, 10**6))
+        if self.penalty == 0:
             raise ValueError(f"ridge: penalty must be above 0; got {self.penalty}")
 
     def fit(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import within
 from ...core.registry import CLASSIFIERS
 from .networks import Deep
 
@@ -34,17 +34,21 @@ class ViT(Deep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("vit", self, patch=1, width=1, depth=1, heads=1)
+        within("vit", self, patch=(1, 512), width=(1, 8192), depth=(1, 128), heads=(1, 512))
         if self.width % self.heads:
             raise ValueError(
                 f"vit: width must be a multiple of heads; got {self.width} and {self.heads}"
             )
 
-    def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
-        if height % self.patch:
+    def check_side(self, side: int) -> None:
+        """ValueError unless images of this side can be cut into patches."""
+        if side % self.patch:
             raise ValueError(
-                f"vit: patch must divide the side of the images; got {self.patch} and {height}"
+                f"vit: patch must divide the side of the images; got {self.patch} and {side}"
             )
+
+    def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
+        self.check_side(height)
         return nn.Sequential(
             _Patches(channels, height // self.patch, self.patch, self.width),
             *(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.checks import at_least
+from ...core.checks import within
 from ...core.context import Context
 from ...core.noise import uniform_of_images
 from ...core.registry import GENERATORS
@@ -28,7 +28,7 @@ class Reserve:
     stream: int = 0
 
     def __post_init__(self) -> None:
-        at_least("reserve", self, stream=0)
+        within("reserve", self, stream=(0, 10**5))
 
     def fit(
         self,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import BATCH, RATE, STEPS, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, cosine, set_rate, train
 from ...core.noise import CHUNK, generator_for, noise, noise_of_images
@@ -24,6 +24,7 @@ from .colors import Colors
 State = dict[str, Tensor]
 TIMES = 1000  # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for the clean image
 CLEAN = -1
+GUIDANCE = (0, 1000)  # w: at 1000 no pixel is anything but black or white
 
 
 @GENERATORS.register("diffusion", version=3, warm=True)
@@ -80,7 +81,18 @@ class Diffusion:
     sampling_steps: int = 10
 
     def __post_init__(self) -> None:
-        at_least("diffusion", self, steps=1, batch=1, layers=1, patch=1, sampling_steps=1)
+        within(
+            "diffusion",
+            self,
+            steps=STEPS,
+            batch=BATCH,
+            channels=(8, 1024),
+            layers=(1, 32),
+            patch=(1, 64),
+            rate=RATE,
+            guidance=GUIDANCE,
+            sampling_steps=(1, TIMES),
+        )
         for name, among in (
             ("prediction", ("x", "v", "eps")),
             ("solver", ("dpm", "ddim")),
@@ -91,18 +103,12 @@ class Diffusion:
                 raise ValueError(f"diffusion: {name} must be {known}; got {getattr(self, name)}")
         if self.solver == "ddim" and self.order != 1:
             raise ValueError(f"diffusion: solver ddim has order 1; got order {self.order}")
-        if self.channels < 8 or self.channels % 8:
+        if self.channels % 8:
             raise ValueError(f"diffusion: channels must be a multiple of 8; got {self.channels}")
-        if self.sampling_steps > TIMES:
+        if not (self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1):
             raise ValueError(
-                f"diffusion: sampling_steps must be at most {TIMES}; got {self.sampling_steps}"
-            )
-        if not (
-            self.rate > 0 and 0 <= self.average < 1 and 0 <= self.drop < 1 and self.guidance >= 0
-        ):
-            raise ValueError(
-                "diffusion: rate must be above 0, average and drop in [0, 1), guidance at least 0; "
-                f"got {self.rate}, {self.average}, {self.drop}, {self.guidance}"
+                "diffusion: rate must be above 0, average and drop in [0, 1); got "
+                f"{self.rate}, {self.average}, {self.drop}"
             )
         if self.guidance != 1 and self.drop == 0:
             raise ValueError(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, set_rate, train
 from ...core.noise import CHUNK, noise, noise_of_images
@@ -54,11 +54,19 @@ class GAN:
     average: float = 0.99
 
     def __post_init__(self) -> None:
-        at_least("gan", self, steps=1, batch=1, channels=4, latent=1)
-        if not (self.rate > 0 and self.r1 >= 0 and 0 <= self.average < 1):
+        within(
+            "gan",
+            self,
+            steps=STEPS,
+            batch=BATCH,
+            channels=(4, 1024),
+            latent=(1, 4096),
+            rate=RATE,
+            r1=WEIGHT,
+        )
+        if not (self.rate > 0 and 0 <= self.average < 1):
             raise ValueError(
-                f"gan: rate must be above 0, r1 at least 0, average in [0, 1); got {self.rate}, "
-                f"{self.r1}, {self.average}"
+                f"gan: rate must be above 0, average in [0, 1); got {self.rate}, {self.average}"
             )
 
     def fit(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.checks import at_least
+from ...core.checks import within
 from ...core.context import Context
 from ...core.noise import generator_for, noise_of_images
 from ...core.numerics import Numerics
@@ -36,7 +36,7 @@ class Mixture:
     rounds: int = 10
 
     def __post_init__(self) -> None:
-        at_least("mixture", self, clusters=1, rounds=1)
+        within("mixture", self, clusters=(1, 10**5), rounds=(1, 10**5))
 
     def fit(
         self,

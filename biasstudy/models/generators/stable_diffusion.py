@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import BATCH, RATE, STEPS, within
 from ...core.context import Context, scaled, to_uint8
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for, noise, noise_of_images
@@ -39,7 +39,7 @@ from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
 from ..pretrained import identified, located, prompts_for, quietly, require, tokens
-from .diffusion import TIMES, Waves, cleaned, guided, schedule, solve, spaced
+from .diffusion import GUIDANCE, TIMES, Waves, cleaned, guided, schedule, solve, spaced
 
 State = dict[str, Tensor]
 NAME = "stable-diffusion"
@@ -139,16 +139,18 @@ class StableDiffusion:
     vae_tiling: bool = False
 
     def __post_init__(self) -> None:
-        at_least(
+        within(
             NAME,
             self,
-            steps=1,
-            batch=1,
-            size=0,
-            rank=1,
-            sampling_steps=1,
-            sample_batch=1,
-            micro_batch=0,
+            steps=STEPS,
+            batch=BATCH,
+            size=(0, 4096),
+            rank=(1, 1024),
+            rate=RATE,
+            guidance=GUIDANCE,
+            sampling_steps=(1, TIMES),
+            sample_batch=BATCH,
+            micro_batch=(0, 10**6),
         )
         for name, among in (
             ("solver", ("dpm", "ddim")),
@@ -161,14 +163,9 @@ class StableDiffusion:
                 )
         if self.solver == "ddim" and self.order != 1:
             raise ValueError(f"{NAME}: solver ddim has order 1; got order {self.order}")
-        if self.sampling_steps > TIMES:
+        if not (self.rate > 0 and 0 <= self.drop < 1):
             raise ValueError(
-                f"{NAME}: sampling_steps must be at most {TIMES}; got {self.sampling_steps}"
-            )
-        if not (self.rate > 0 and 0 <= self.drop < 1 and self.guidance >= 0):
-            raise ValueError(
-                f"{NAME}: rate must be above 0, drop in [0, 1), guidance at least 0; got "
-                f"{self.rate}, {self.drop}, {self.guidance}"
+                f"{NAME}: rate must be above 0, drop in [0, 1); got {self.rate}, {self.drop}"
             )
 
     @property
@@ -300,7 +297,10 @@ class Parts:
         self.numerics = numerics
         self.frozen = torch.bfloat16 if options.frozen == "bf16" else numerics.dtype
         folder = located(NAME, options.pipeline, options.revision, False, PARTS[:3])
-        with quietly(), context.initial("lora"):  # peft draws weights, which are then replaced
+        with (
+            quietly(),
+            context.initial("lora", learned=False),
+        ):  # peft draws weights, which are then replaced
             pipe: Any = StableDiffusionPipeline.from_pretrained(
                 folder,
                 dtype=numerics.dtype,

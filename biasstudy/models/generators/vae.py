@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import at_least
+from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import CHUNK, noise, noise_of_images
@@ -51,11 +51,18 @@ class VAE:
     beta: float = 12.0
 
     def __post_init__(self) -> None:
-        at_least("vae", self, steps=1, batch=1, channels=4, latent=1)
-        if not (self.rate > 0 and self.beta >= 0):
-            raise ValueError(
-                f"vae: rate must be above 0 and beta at least 0; got {self.rate}, {self.beta}"
-            )
+        within(
+            "vae",
+            self,
+            steps=STEPS,
+            batch=BATCH,
+            channels=(4, 1024),
+            latent=(1, 4096),
+            rate=RATE,
+            beta=WEIGHT,
+        )
+        if self.rate == 0:
+            raise ValueError(f"vae: rate must be above 0; got {self.rate}")
 
     def fit(
         self,
