@@ -266,6 +266,14 @@ def _add_nulls(commands: Any) -> None:
         type=Path,
         help="where tables and figure go; default: BIASSTUDY_STUDY, else study/",
     )
+    nulls.add_argument(
+        "--words", type=int, default=40, help="simulated studies for every word, truth and n"
+    )
+    nulls.add_argument(
+        "--only",
+        choices=("experiments", "words"),
+        help="null experiments through the loop, or simulated studies for the words; default: both",
+    )
     nulls.set_defaults(call=_nulls)
 
 
@@ -404,10 +412,13 @@ def _instrument(asked: argparse.Namespace) -> Path:
 
 
 def _nulls(asked: argparse.Namespace) -> int:
-    from .bench import nulls
+    from .bench import error_rates, nulls
 
     folder = _instrument(asked)
-    print("\n".join(nulls.write_nulls(asked.studies, asked.seeds, asked.drift, folder)))
+    if asked.only != "words":
+        print("\n".join(nulls.write_nulls(asked.studies, asked.seeds, asked.drift, folder)))
+    if asked.only != "experiments":
+        print("\n".join(error_rates.write_error_rates(asked.words, folder)))
     return 0
 
 

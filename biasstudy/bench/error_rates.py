@@ -7,14 +7,19 @@ power. docs/method.md holds the table.
 """
 
 import functools
+import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from ..core.places import write_text
+from ..core.provenance import environment
 from ..core.seeds import seed_for
 from ..experiment import PATHS
 from ..inference.excess import BEYOND, all_excesses, beyond
@@ -254,6 +259,30 @@ def error_rates(
                 )
                 row[f"n = {n}"] = said[j] / n_studies
     return pd.DataFrame(rows.values())
+
+
+def write_error_rates(n_studies: int, folder: Path) -> list[str]:
+    """Simulate all scenarios and write the table as error-rates.csv, with what made it.
+
+    returns  what is printed: the table, what broke its promise, and the file
+    raises   ValueError   with fewer than two studies
+    """
+    if n_studies < 2:
+        raise ValueError(f"words needs at least 2 studies; got {n_studies}")
+    started = time.time()
+    rates = error_rates(n_studies)
+    broken = broken_promises(rates, n_studies)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = rates.assign(studies=n_studies).to_csv(index=False, float_format="%.4g")
+    write_text(folder / "error-rates.csv", text)
+    about = {
+        "command": f"python -m biasstudy nulls --only words --words {n_studies}",
+        "seconds": round(time.time() - started),
+        **environment(),
+    }
+    write_text(folder / "error-rates.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
+    said = "every promise is kept" if broken.empty else f"promises broken:\n{broken.to_string()}"
+    return [rates.round(3).to_string(index=False), said, str(folder / "error-rates.csv")]
 
 
 def broken_promises(rates: pd.DataFrame, n_studies: int) -> pd.DataFrame:

@@ -77,6 +77,14 @@ class Plan:
             f"{', '.join(map(repr, self.family))}"
         )
 
+    def asked_of(self, experiment: str) -> Mapping[str, Any] | None:
+        """The hypothesis about an experiment of the arm generated, by its id; None: nothing is "
+        "asked."""
+        for hypothesis in self.content["hypotheses"]:
+            if experiment in hypothesis["experiments"]["generated"]:
+                return hypothesis
+        return None
+
     def asks(self, hypotheses: Iterable[Mapping[str, Any]]) -> bool:
         """Whether all these are hypotheses of the plan, with the same experiments and margins."""
         return all(hypothesis in self.content["hypotheses"] for hypothesis in hypotheses)

@@ -25,6 +25,7 @@ from ..measures import LEVEL
 from .contrasts import CONTRASTS, all_contrasts, arms_of, check_pairs, combined
 from .excess import all_excesses, beyond
 from .intervals import Estimate, holm
+from .plans import EXPLORATORY
 
 QUARTER = 0.25  # margin of a contrast that is there, as a share of it
 ABSOLUTE = 0.02  # margin where there is none, in accuracy
@@ -36,6 +37,11 @@ WITHIN = "within the margin"
 CANNOT_TELL = "cannot tell"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
 BECAUSE = "because the images are generated"
+DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
+    "shared": "drawn from the same photographs",
+    "disjoint starts, shared reserves": "of starts that no other seed has, reserves shared",
+    "disjoint": "of photographs that no other seed has",
+}
 WORDS = (AMPLIFIED, REDUCED, WITHIN, CANNOT_TELL, TOO_FEW_SEEDS)
 
 
@@ -206,15 +212,38 @@ def because(word: str, r: Estimate | None) -> str:
     return f"not shown to be {BECAUSE}: R is not {side} 0"
 
 
+# ---- What was planned ----------------------------------------------------------------------------
+
+
+def _hypothesis(results: Any) -> Mapping[str, Any] | None:
+    """What the plan of some results asks about their setting; None if it does not, or there is no
+    plan."""
+    if not results.plan:
+        return None
+    return results.plan.asked_of(results.of("generated")[0].experiment.id)
+
+
+def margin_of(results: Any) -> float | None:
+    """Margin of a setting as its plan fixed it, in accuracy; None: a quarter of M(none), or
+    ABSOLUTE where there is no bias to amplify, see `change_between`."""
+    hypothesis = _hypothesis(results)
+    return hypothesis["margin"] if hypothesis else None
+
+
+def status_of(results: Any) -> str:
+    """CONFIRMATORY if a plan that asks about this setting was frozen before its first result, else
+    EXPLORATORY."""
+    return results.plan.status if _hypothesis(results) else EXPLORATORY
+
+
 # ---- Sentences -----------------------------------------------------------------------------------
 
 
-def sentence(results: Any, p: Corrected | None = None, margin: float | None = None) -> str:
-    """The answer of a study in two sentences: the verdict on A and what it rests on; then S, R, F
-    and the excess where those arms were run.
+def sentence(results: Any, p: Corrected | None = None) -> str:
+    """The answer of a study in two sentences: the verdict on A, and whether it was planned; then
+    what it rests on, with S, R, F and the excess where those arms were run.
 
-    p        after Holm's correction over the family; default: this is its only hypothesis
-    margin   see `change_between`
+    p   after Holm's correction over the family; default: this is its only hypothesis
     """
     estimates = all_contrasts(results)
     if "A" not in estimates:
@@ -222,7 +251,7 @@ def sentence(results: Any, p: Corrected | None = None, margin: float | None = No
     first, a = results.of("generated")[0], estimates["A"]
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
-    e, c = first.experiment, change(results, margin)
+    e, c = first.experiment, change(results, margin_of(results))
     judged = verdict(c, p)
     what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     where = f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
@@ -249,8 +278,11 @@ def sentence(results: Any, p: Corrected | None = None, margin: float | None = No
         )
     if excesses and judged.word == AMPLIFIED:
         facts.append(beyond(excesses))
-    n = f"n = {a.n} seed{'s' * (a.n > 1)}"
-    answer = ", ".join(filter(None, [str(judged), reason]))
+    draws = min((o.draws for o in results.outcomes), key=list(DRAWS).index)
+    n = f"n = {a.n} seeds {DRAWS[draws]}" if a.n > 1 else "n = 1 seed"
+    # at smoke scale nothing is planned, and nothing is said that depends on what was run before
+    status = status_of(results) if first.scale != "smoke" and judged.word != TOO_FEW_SEEDS else ""
+    answer = ", ".join(filter(None, [str(judged), reason, status]))
     return f"{where}: {answer}. {'; '.join(facts)}; {n}."
 
 
@@ -265,7 +297,9 @@ def sentences(parts: Mapping[str, Any]) -> list[str]:
     """The answer of each of several results, by name, with Holm's correction over all of them that
     have a verdict."""
     changes = [
-        change(results) if results.of("generated") and results.of("none") else None
+        change(results, margin_of(results))
+        if results.of("generated") and results.of("none")
+        else None
         for results in parts.values()
     ]
     return [

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
@@ -33,6 +34,7 @@ from ..loop.results import Results, batch_values, quality_values
 from ..measures.shares import favoured_part
 from . import ledger
 from .figures import corrected_table
+from .shipped import REFERENCE
 from .summary import Stored, answer
 
 BLOCK = re.compile(r"<!-- (?P<name>\w[\w ]*) -->\n(?:(?!<!--).)*<!-- end -->", re.S)
@@ -413,6 +415,22 @@ def _masks(stored_results: Stored) -> str:
     return _markdown(("setting", "measure", "generation 0", "change against `real`"), lines)
 
 
+def _error_rates(stored_results: Stored) -> str:
+    """How often the words are right and wrong, as `python -m biasstudy nulls` found it."""
+    rates = pd.read_csv(REFERENCE / "instrument" / "error-rates.csv")
+    columns = [name for name in rates if name.startswith("n = ")]
+    lines = [
+        (
+            row["truth"],
+            row["says"],
+            "true" if np.isnan(row["promised"]) else f"at most {row['promised']:g}",
+            *(f"{row[name]:.3f}" for name in columns),
+        )
+        for row in rates.to_dict("records")
+    ]
+    return _markdown(("truth", "what is said", "promised", *columns), lines)
+
+
 BLOCKS: dict[str, Callable[[Stored], str]] = {
     "answer": lambda stored_results: f"**{answer(stored_results)}**",
     "eight": _eight,
@@ -425,6 +443,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "parts": _parts,
     "wrong digits": _wrong_digits,
     "masks": _masks,
+    "error rates": _error_rates,
     "ledger": ledger.markdown,
 }
 

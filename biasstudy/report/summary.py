@@ -34,6 +34,8 @@ from ..inference.verdicts import (
     change,
     corrected,
     has_bias,
+    margin_of,
+    status_of,
     verdict,
 )
 from .shipped import is_part, reference_parts, seconds, studies
@@ -184,7 +186,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     rows, experiments, once = [], [], _once(parts)
     for study, variants in parts.items():
         changes = {
-            name: change(results, margin_of(results, name))
+            name: change(results, margin_of(results))
             for name, results in variants.items()
             if results.of("generated") and results.of("none")
         }
@@ -285,18 +287,6 @@ def _asked(effects: pd.DataFrame) -> pd.DataFrame:
     """Settings on real data that have seeds enough for a verdict."""
     real = [name for name in effects.dataset.unique() if "stands_for" not in DATASETS[name].traits]
     return effects[(effects.n >= SEEDS_FOR_VERDICT) & effects.dataset.isin(real)]
-
-
-def margin_of(results: Any, variant: str) -> float | None:
-    """Margin of a setting as its plan fixed it; None where there is no plan: see
-    `verdicts.change_between`."""
-    return results.plan.margin_of(variant) if results.plan else None
-
-
-def status_of(results: Any) -> str:
-    """Whether what is said of these results is confirmatory (a plan was frozen before the first
-    fit) or exploratory."""
-    return results.plan.status if results.plan else "exploratory"
 
 
 def _apart(table: pd.DataFrame, experiments: list[Experiment]) -> list[str]:
