@@ -300,16 +300,17 @@ def _apart(table: pd.DataFrame, experiments: list[Experiment]) -> list[str]:
 
 
 def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Study and variant of every setting; of equal ones that with most seeds, then most arms, the
-    first of several."""
-    chosen: dict[str, tuple[tuple[int, int], str, str]] = {}
+    """Study and variant of every setting; of equal ones that with most seeds, then most arms
+    over generations, then most paths, the first of several."""
+    chosen: dict[str, tuple[tuple[int, int, int], str, str]] = {}
     for study, variants in parts.items():
         for name, results in variants.items():
             generated = results.of("generated")
             if not generated:
                 continue
             same = _written_out(generated[0].experiment)
-            size = (len(generated), len({o.experiment.arm for o in results.outcomes}))
+            arms = {o.experiment.arm for o in results.outcomes}
+            size = (len(generated), len(arms - set(PATHS)), len(arms))
             if same not in chosen or size > chosen[same][0]:
                 chosen[same] = size, study, name
     return {(study, name) for _, study, name in chosen.values()}
