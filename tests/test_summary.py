@@ -114,7 +114,9 @@ def test_what_cannot_be_amplified_is_counted_apart(shipped):
     asked, table = shipped.effects, shipped.data_sets
     counted = asked[asked.has_bias & ~asked.remedy & (asked.n >= 6)]
     assert table.settings.sum() == len(counted) < len(asked)
-    assert (table[["amplified", "reduced", "within", "cannot_tell"]].sum(axis=1) == table.settings).all()
+    assert (
+        table[["amplified", "reduced", "within", "cannot_tell"]].sum(axis=1) == table.settings
+    ).all()
     assert not asked[asked.has_bias].start.eq("unbiased").any()
     assert not asked[asked.bias == 0].has_bias.any()
     one = table.set_index("dataset").loc["hard-imagenet"]
