@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ...experiment import PROTOCOLS
+from ...experiment import PATHS, PROTOCOLS
 from ...inference.contrasts import CONTRASTS, HEADLINE, PARTS_OF_R, all_contrasts, decompose
 from ...loop.results import Results
 from ._curves import curve_table
@@ -109,7 +109,8 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """Accuracy against signed contrast, a panel per variant: the way of each arm from generation 0
     (open ring) to the last, of a path from level to level.
 
-    Down is fairer, right is better. A small dot is one seed in the last generation.
+    Down is fairer, right is better. A small dot is one seed in the last generation. Paths go on
+    outside: the panels show where the other arms are.
 
     returns  the figure and its table: variant, arm, seed, generation, accuracy, contrast
     """
@@ -154,11 +155,22 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
                 zorder=5,
             )
         axis.axhline(0, color="#999999", linewidth=0.8)
+    ways = pd.concat(tables)
+    of_generations = ways[~ways.arm.isin(PATHS)]
+    axes[0].set_xlim(*_around(of_generations.accuracy))
+    axes[0].set_ylim(*_around(pd.concat([of_generations.contrast, pd.Series([0.0])])))
     figure.supylabel("accuracy contrast (signed)", fontsize=9)
     for axis in axes[-_columns(parts) :]:
         axis.set_xlabel("accuracy")
     _legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
+
+
+def _around(values: pd.Series) -> tuple[float, float]:
+    """Limits of an axis that shows all these values, with a fifth of their span on both sides."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.2 * (high - low) or 0.01
+    return low - room, high + room
 
 
 def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
