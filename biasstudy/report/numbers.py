@@ -29,6 +29,7 @@ from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
 from ..inference.intervals import over_seeds
+from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.shares import favoured_part
@@ -346,6 +347,39 @@ def _excess(stored_results: Stored) -> str:
     return _markdown(header, lines)
 
 
+OTHER_METRICS = {
+    "worst-group-accuracy": "worst group",
+    "worst-cell-accuracy": "worst cell",
+    "equal-opportunity-mean": "equal opportunity",
+    "equalized-odds-mean": "equalised odds",
+    "calibration-gap": "calibration gap",
+}
+
+
+def _other_metrics(stored_results: Stored) -> str:
+    """Other metrics of the amplified settings, with what a loss alike in all groups would do."""
+    effects = stored_results.effects
+    settings = {
+        _setting(stored_results, row.study, row.variant): stored_results.parts[row.study][
+            row.variant
+        ]
+        for row in effects[effects.word == AMPLIFIED].itertuples()
+    }
+    table = secondary_of_settings(settings, ("A",)).set_index(["setting", "metric"])
+    lines = []
+    for setting in settings:
+        cells = [setting]
+        for metric in OTHER_METRICS:
+            row = table.loc[(setting, metric)]
+            p = f"p {row['p_adjusted']:.3f}" if row["p_adjusted"] >= 0.0005 else "p < 0.001"
+            cells.append(
+                f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], floor "
+                f"{row['floor']:+.3f}, {p}"
+            )
+        lines.append(cells)
+    return _markdown(("amplified setting", *OTHER_METRICS.values()), lines)
+
+
 def _over(results: Results, row: dict[str, Any], path: str) -> str:
     """The excess over one path, of a row of effects."""
     if not results.of(path):
@@ -440,6 +474,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "predictions": _predictions,
     "data sets": _together,
     "excess": _excess,
+    "other metrics": _other_metrics,
     "parts": _parts,
     "wrong digits": _wrong_digits,
     "masks": _masks,
