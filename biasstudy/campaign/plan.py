@@ -141,8 +141,10 @@ def _settings(outcomes: Iterable[Outcome]) -> Iterator[Results]:
     held = {(o.experiment.id, o.numerics): o for o in outcomes}
     groups: list[tuple[Any, list[Outcome]]] = []
     for (_, numerics), o in held.items():
+        if o.experiment.arm != "generated":
+            continue
         none = held.get((o.experiment.to_arm("none").id, numerics))
-        if o.experiment.arm != "generated" or none is None:
+        if none is None:
             continue
         key = (numerics, _setting(o.experiment))
         group = next((group for known, group in groups if known == key), None)
