@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from biasstudy.bench.planted import experiment_of
+from biasstudy.bench.planted import experiment_of, planted
+from biasstudy.experiment import PATHS
 from biasstudy.inference.contrasts import contrast
 from biasstudy.inference.excess import (
     BEYOND,
@@ -16,7 +17,7 @@ from biasstudy.inference.excess import (
     beyond,
     excess,
 )
-from biasstudy.inference.verdicts import change, corrected, verdict
+from biasstudy.inference.verdicts import change, corrected, sentence, verdict
 
 CLASSES, GROUPS, IMAGES = 6, 3, 1800
 
@@ -158,3 +159,11 @@ def test_beyond_the_loss_of_accuracy_is_beyond_every_way_to_lose_it():
     low = all_excesses(study(rng, False, 0.5, extra=0.15, slopes=slopes))
     assert beyond(low) == OUT_OF_REACH, "counted, not dropped"
     assert beyond(low | {"shorter": found["shorter"]}) == NOT_BEYOND
+
+
+def test_one_seed_says_that_it_has_no_interval():
+    even = np.full((CLASSES, GROUPS), 0.9)
+    path = np.stack([even, even - 0.2, even - 0.4])
+    arms = {"generated": even - 0.1, "none": even, **dict.fromkeys(PATHS, path)}
+    said = sentence(planted(np.random.default_rng(6), arms, n=1))
+    assert "nan" not in said and "(one seed: no interval)" in said and "n = 1 seed." in said

@@ -29,6 +29,7 @@ from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
 from ..inference.intervals import over_seeds
+from ..inference.scales import relative_contrast
 from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
 from ..loop.results import Results, batch_values, quality_values
@@ -225,9 +226,19 @@ def _accuracy(stored_results: Stored) -> str:
                 f"{generated[:, -1].mean():.3f}",
                 f"{real[:, -1].mean():.3f}",
                 in_words(over_seeds(generated[:, -1] - real[:, -1])),
+                in_words(contrast(results, "A")),
+                in_words(relative_contrast(results, "A")),
             )
         )
-    header = ("setting", "generation 0", "last, `generated`", "last, `real`", "difference")
+    header = (
+        "setting",
+        "generation 0",
+        "last, `generated`",
+        "last, `real`",
+        "difference",
+        "A",
+        "A over accuracy",
+    )
     return _markdown(header, lines)
 
 

@@ -108,6 +108,7 @@ class Stored:
                 f"{len(self.outcomes)} experiments",
                 f"scale {', '.join(scales)}",
                 *standins,
+                " and ".join(sorted(self.effects.status.unique())),
             ]
         )
 
