@@ -266,10 +266,16 @@ def test_attribution_goes_both_ways():
             "down too": (less, less),
         }.items()
     }
-    assert "amplified, because the images are generated." in said["up"]
-    assert "not shown to be because the images are generated: R is not above 0." in said["up too"]
-    assert "reduced, because the images are generated." in said["down"]
-    assert "not shown to be because the images are generated: R is not below 0." in said["down too"]
+    assert "amplified, because the images are generated, exploratory." in said["up"]
+    assert (
+        "not shown to be because the images are generated: R is not above 0, exploratory."
+        in said["up too"]
+    )
+    assert "reduced, because the images are generated, exploratory." in said["down"]
+    assert (
+        "not shown to be because the images are generated: R is not below 0, exploratory."
+        in said["down too"]
+    )
 
 
 def test_the_smallest_detectable_change_is_the_designs():
