@@ -111,7 +111,8 @@ class Study:
         if self.source == "run":
             numerics = Numerics(**self.numerics)
             plan, told = self.freeze(numerics, keywords.get("where"))
-            if told:
+            # small notebooks share a store: what was there first says nothing of a study
+            if told and self.scale != "smoke":
                 log.warning("%s", plan)
             results = run(self.experiments, numerics=numerics, scale=self.scale, **keywords)
             results.plan = plan
