@@ -6,6 +6,7 @@ accuracy, and the change as a share of the contrast that is there without genera
 secondary results: an interval, no word.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,7 @@ def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
     returns  Estimate   in logits
     source   ours; bias and coverage: `python -m biasstudy nulls`, docs/method.md
     """
-    first, second = arms_of(results, name)
-    weights = headline_weights(first)
-    moved = _logits(right_of_seeds(first, generation), weights)
-    moved = moved - _logits(right_of_seeds(second, generation), weights)
-    return estimate_of(first[0], moved)
+    return _difference_of(_logits, results, name, generation)
 
 
 def _logits(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -68,11 +65,7 @@ def relative_contrast(results: Any, name: str, generation: int = -1) -> Estimate
     name     A, S, R or F
     returns  Estimate
     """
-    first, second = arms_of(results, name)
-    weights = headline_weights(first)
-    moved = _relative(right_of_seeds(first, generation), weights)
-    moved = moved - _relative(right_of_seeds(second, generation), weights)
-    return estimate_of(first[0], moved)
+    return _difference_of(_relative, results, name, generation)
 
 
 def _relative(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -82,6 +75,22 @@ def _relative(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
     share = (weights * right).sum(1).mean() / accuracy
     influence = (weights - share / n_images) * right / accuracy
     return influence + share / n_images
+
+
+def _difference_of(
+    contributions: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    results: Any,
+    name: str,
+    generation: int,
+) -> Estimate:
+    """A number of one arm of a contrast minus that of the other.
+
+    contributions  (right, weights), both (n_seeds, N), to the part of each seed and test image
+    """
+    first, second = arms_of(results, name)
+    weights = headline_weights(first)
+    parts = [contributions(right_of_seeds(arm, generation), weights) for arm in (first, second)]
+    return estimate_of(first[0], parts[0] - parts[1])
 
 
 def growth(results: Any, generation: int = -1) -> tuple[float, float, float]:

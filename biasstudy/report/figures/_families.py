@@ -190,7 +190,7 @@ def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         key: (*CONTRAST_STYLE[key], f"{key} = generated - {arms[1]}")
         for key, arms in CONTRASTS.items()
     }
-    figure = _intervals(
+    figure = intervals(
         table, "contrast", styles, "difference of accuracy contrasts in the last generation"
     )
     return signed(figure, _mark(parts)), table
@@ -213,21 +213,26 @@ def decomposition(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     styles = {
         part: (PALETTE[i], "osD^v"[i], says.get(part, part)) for i, part in enumerate(PARTS_OF_R)
     }
-    figure = _intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
+    figure = intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
     return signed(figure, _mark(parts)), table
 
 
-def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], what: str) -> Figure:
-    """Means of `what` with intervals, a row per variant; `styles` (colour, marker, legend) of each
-    value of the column."""
+def intervals(
+    table: pd.DataFrame, column: str, styles: Mapping[str, tuple], what: str, row: str = "variant"
+) -> Figure:
+    """Means of `what` with intervals; where the table has a floor, a hollow mark beside each.
+
+    styles  colour, marker and legend of each value of the column
+    row     column whose values are the rows of the figure
+    """
     use_style()
-    parts = list(dict.fromkeys(table.variant))
+    parts = list(dict.fromkeys(table[row]))
     shown = [key for key in styles if key in set(table[column])]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + max(0.42, 0.15 * len(shown)) * len(parts)))
     for i, key in enumerate(shown):
         rows = table[table[column] == key]
         color, marker, label = styles[key]
-        at = np.array([parts.index(v) for v in rows.variant]) + min(0.18, 0.7 / len(shown)) * (
+        at = np.array([parts.index(v) for v in rows[row]]) + min(0.18, 0.7 / len(shown)) * (
             i - (len(shown) - 1) / 2
         )
         off = np.nan_to_num(np.stack([rows["mean"] - rows.low, rows.high - rows["mean"]]))
@@ -241,6 +246,17 @@ def _intervals(table: pd.DataFrame, column: str, styles: Mapping[str, tuple], wh
             markersize=4,
             label=label,
         )
+        if "floor" in table:
+            axis.plot(
+                rows.floor,
+                at,
+                marker,
+                color=color,
+                markerfacecolor="white",
+                markersize=6,
+                zorder=1,
+                label=f"floor of {key}",
+            )
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
     axis.set_ylim(len(parts) - 0.5, -0.5)
