@@ -583,10 +583,11 @@ def experiment_from(parameters: Mapping[str, Any]) -> Experiment:
 def stored_experiment(recorded: Mapping[str, Any]) -> Experiment:
     """The experiment that a stored record tells of, by its fields.
 
-    Records of before there were three paths have a field `fewer` instead of `path`. Where it is
-    true, the levels were others than those of PATHS: parts (1/8)^(t/T) of the start.
+    Records of before there were three paths have a field `fewer` instead of `path`.
+
+    raises   ValueError   where it is true: the levels of that arm were others than those of PATHS
     """
     now = dict(recorded)
     if now.pop("fewer", False):
-        now["path"] = "fewer"
+        raise ValueError("it is of an older arm `fewer`, with other levels; run it again")
     return experiment_from(now)

@@ -167,7 +167,7 @@ def test_pilot_seeds_never_count(tmp_path, runs, capsys):
 
 def test_a_sweep_freezes_before_it_runs_and_a_dry_run_does_not(tmp_path, runs, capsys, monkeypatch):
     monkeypatch.setattr(commands.Machines, "engine", lambda self, numerics: Here())
-    monkeypatch.setattr(sweep.Plan, "costs", lambda *_: (Costs(), "nothing"))
+    monkeypatch.setattr(sweep.Schedule, "costs", lambda *_: (Costs(), "nothing"))
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(SMALL))
     grid = {"name": "grid", "base": "base.yaml", "grid": {"protocol": ["accumulate", "latest"]}}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(grid))

@@ -173,12 +173,12 @@ def test_a_dry_run_says_what_it_would_cost_and_trains_nothing(tmp_path, runs, ca
 
 def test_shared_stages_are_counted_once(tmp_path, runs):
     grid = sweep.read(written(tmp_path, {"protocol": ["accumulate", "latest"]}))
-    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
-    kinds = [piece.slot.kind for piece in plan.pieces.values()]
+    schedule = sweep.schedule_of(grid.study, runs, Numerics("float64"))
+    kinds = [piece.slot.kind for piece in schedule.pieces.values()]
     # per seed: one classifier at t = 0, two later ones of `none`; t = 1 is the same under both
     # protocols, t = 2 is not
     assert kinds.count("classifier") == 2 * (1 + 2 + 1 + 2) and kinds.count("generator") == 2 * 2
-    assert plan.missing == set(plan.pieces) and not plan.finished
+    assert schedule.missing == set(schedule.pieces) and not schedule.finished
 
 
 def test_costs_grow_with_steps_and_prefer_what_was_stored():
@@ -220,12 +220,12 @@ def test_a_probe_is_about_right(tmp_path, runs):
         "arms": ["none"],
     }
     grid = sweep.read(written(tmp_path, {"ratio": [0.5]}, base))
-    plan = sweep.plan_of(grid.study, runs, Numerics("float64"))
-    costs, source = plan.costs(Numerics("float64"), runs)
+    schedule = sweep.schedule_of(grid.study, runs, Numerics("float64"))
+    costs, source = schedule.costs(Numerics("float64"), runs)
     assert source == "a probe of 1 short experiment" and not list(runs.glob("stages/*/*"))
-    guess = costs.of(plan.pieces[id].recipe for id in plan.missing)
-    report = run_by(Here(), grid.study, plan=plan, costs=costs)
-    assert report.computed == len(plan.pieces)
+    guess = costs.of(schedule.pieces[id].recipe for id in schedule.missing)
+    report = run_by(Here(), grid.study, schedule=schedule, costs=costs)
+    assert report.computed == len(schedule.pieces)
     assert 1 / 5 < guess / report.stage_seconds < 5, "the machine may be busy with other things"
 
 
@@ -275,12 +275,12 @@ def test_running_again_does_what_is_missing(tmp_path, runs):
     )
     victim = next(runs.glob("stages/prediction/*/arrays.safetensors"))
     victim.unlink()
-    plan = sweep.plan_of(study, runs, Numerics("float64"))
-    assert len(plan.waiting()) >= 1, "an experiment with a lost value is not finished"
+    schedule = sweep.schedule_of(study, runs, Numerics("float64"))
+    assert len(schedule.waiting()) >= 1, "an experiment with a lost value is not finished"
 
 
 def piece(id, root=Path("nowhere"), recipe="") -> sweep.Piece:
-    """A stage of a plan whose stages of one recipe cost the same; default: each has its own."""
+    """A stage of a schedule whose stages of one recipe cost the same; default: each has its own."""
     return sweep.Piece(Slot(root, "kind", id), True, Recipe(recipe or id, recipe or id, 0))
 
 
@@ -303,8 +303,8 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
         job(3, 2, {"b0", "b1"}),
     ]
     pieces = {id: piece(id) for j in jobs for id in j.missing}
-    plan = sweep.Plan({j.experiment.id: j for j in jobs}, pieces)
-    farm = Farm(plan, Here(), lambda e: {}, Costs(dict.fromkeys(pieces, 1.0)))
+    schedule = sweep.Schedule({j.experiment.id: j for j in jobs}, pieces)
+    farm = Farm(schedule, Here(), lambda e: {}, Costs(dict.fromkeys(pieces, 1.0)))
     order = []
     for _ in jobs:
         order.append(farm._next())
@@ -320,7 +320,9 @@ def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     pieces = {id: piece(id, tmp_path, id[:3]) for j in jobs for id in j.missing}
     here = Here()
     here.slots = 2
-    farm = Farm(sweep.Plan({j.experiment.id: j for j in jobs}, pieces), here, lambda e: {}, Costs())
+    farm = Farm(
+        sweep.Schedule({j.experiment.id: j for j in jobs}, pieces), here, lambda e: {}, Costs()
+    )
     farm.started = time.perf_counter() - 150
     assert "left" not in farm._line()
 
@@ -352,7 +354,10 @@ def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
     pieces = {id: piece(id) for j in jobs for id in j.missing}
     seconds = {f"fit-{seed}": 60.0 + 0.1 * seed for seed in range(30)}
     farm = Farm(
-        sweep.Plan({j.experiment.id: j for j in jobs}, pieces), Here(), lambda e: {}, Costs(seconds)
+        sweep.Schedule({j.experiment.id: j for j in jobs}, pieces),
+        Here(),
+        lambda e: {},
+        Costs(seconds),
     )
     farm.ahead = math.nextafter(farm.all, 0)
     farm.started = time.perf_counter()
@@ -417,17 +422,17 @@ class Deadly:
         return future
 
 
-def one_job(tmp_path) -> tuple[sweep.Job, sweep.Plan]:
+def one_job(tmp_path) -> tuple[sweep.Job, sweep.Schedule]:
     pieces = {id: piece(id, tmp_path) for id in ("a", "b")}
     e = study_from(BASE).base
     one = sweep.Job(e, frozenset(pieces), frozenset(pieces), tmp_path / "record", set(pieces))
-    return one, sweep.Plan({e.id: one}, pieces)
+    return one, sweep.Schedule({e.id: one}, pieces)
 
 
 def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
-    job, plan = one_job(tmp_path)
+    job, schedule = one_job(tmp_path)
     deadly = Deadly("died")
-    report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
+    report = Farm(schedule, deadly, lambda e: {}, Costs(dict.fromkeys(schedule.pieces, 1.0))).run()
     assert deadly.given == 3 and report.died == 3
     assert report.failed == {
         job.experiment.id: ["Segmentation fault", "so it was 3 times at the same stage"]
@@ -435,10 +440,10 @@ def test_an_experiment_that_always_kills_its_process_is_given_up(tmp_path):
 
 
 def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tmp_path):
-    job, plan = one_job(tmp_path)
+    job, schedule = one_job(tmp_path)
 
     def progress(id, name):
-        slot = plan.pieces[id].slot
+        slot = schedule.pieces[id].slot
         path = {
             "a checkpoint": slot.checkpoints / "checkpoint",
             "the value": slot.folder / "arrays.safetensors",
@@ -456,16 +461,18 @@ def test_an_experiment_whose_process_is_killed_after_progress_is_not_given_up(tm
             lambda: None,
         ],
     )
-    report = Farm(plan, deadly, lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
+    report = Farm(schedule, deadly, lambda e: {}, Costs(dict.fromkeys(schedule.pieces, 1.0))).run()
     assert deadly.given == 1 + 1 + 3 and list(report.failed) == [job.experiment.id]
 
 
 def test_processes_that_cannot_be_started_end_the_sweep(tmp_path):
-    _, plan = one_job(tmp_path)
+    _, schedule = one_job(tmp_path)
     with pytest.raises(
         ChildProcessError, match="no worker process could be started: Segmentation fault"
     ):
-        Farm(plan, Deadly("unborn"), lambda e: {}, Costs(dict.fromkeys(plan.pieces, 1.0))).run()
+        Farm(
+            schedule, Deadly("unborn"), lambda e: {}, Costs(dict.fromkeys(schedule.pieces, 1.0))
+        ).run()
 
 
 # ---- Clusters ------------------------------------------------------------------------------------
@@ -545,9 +552,9 @@ def test_slurm_jobs_are_what_the_file_says(tmp_path):
 def test_a_sweep_for_other_machines_is_planned_without_their_device(tmp_path, runs):
     path = written(tmp_path, {"ratio": [0.5, 1.0]}, {**BASE, "device": "cuda"})
     study = sweep.read(path, elsewhere=True).study
-    plan = sweep.plan_of(study, runs, Numerics.elsewhere(**study.numerics))
-    assert len(plan.jobs) == 6 and all(
-        ".float64-cuda-1.json" in str(job.record) for job in plan.jobs.values()
+    schedule = sweep.schedule_of(study, runs, Numerics.elsewhere(**study.numerics))
+    assert len(schedule.jobs) == 6 and all(
+        ".float64-cuda-1.json" in str(job.record) for job in schedule.jobs.values()
     )
     with pytest.raises(ValueError, match="device is 'auto', but it is other machines that compute"):
         sweep.read(path, {"device": "auto"}, elsewhere=True)

@@ -169,13 +169,13 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     study = grid.study
     numerics = (Numerics.elsewhere if machines.elsewhere else Numerics)(**study.numerics)
     machines.check(numerics.device)
-    plan = sweep.plan_of(study, runs_folder(), numerics, line)
-    costs, source = plan.costs(numerics, runs_folder())
+    schedule = sweep.schedule_of(study, runs_folder(), numerics, line)
+    costs, source = schedule.costs(numerics, runs_folder())
     line.end()
     engine = machines.engine(numerics)
     workers = max(1, engine.slots)
-    print(sweep.run_table(study, plan).to_string())
-    print(sweep.cost_table(grid, plan, costs, source, workers).to_string(), flush=True)
+    print(sweep.run_table(study, schedule).to_string())
+    print(sweep.cost_table(grid, schedule, costs, source, workers).to_string(), flush=True)
     if dry_run:
         engine.close()
         return True
@@ -187,13 +187,13 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
             asked.modules,
             asked.keep,
             numerics=numerics,
-            plan=plan,
+            schedule=schedule,
             costs=costs,
             say=line,
         )
     finally:
         line.end()
-    print(sweep_text(report, plan, workers))
+    print(sweep_text(report, schedule, workers))
     if report.failed:
         return False
     results = Results(
@@ -207,7 +207,7 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
             "wall_seconds": round(report.seconds),
             "workers": workers,
             "stages_computed": report.computed,
-            "stages_each_by_itself": sum(len(job.rests_on) for job in plan.jobs.values()),
+            "stages_each_by_itself": sum(len(job.rests_on) for job in schedule.jobs.values()),
         }
         save_study(
             results,

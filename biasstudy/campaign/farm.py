@@ -1,4 +1,4 @@
-"""Run the experiments of a plan by an engine until all are finished or have failed.
+"""Run the experiments of a schedule by an engine until all are finished or have failed.
 
 Workers get experiments that have no unfinished stage in common where there are any (a lock in the
 store does the rest), and weights and batches are deleted when no unfinished experiment rests on
@@ -17,7 +17,7 @@ from ..experiment import Experiment
 from ..study import Study
 from .cost import Costs, stored_costs
 from .engine import task_of
-from .sweep import Job, Plan, duration, plan_of
+from .sweep import Job, Schedule, duration, schedule_of
 
 UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
@@ -37,10 +37,10 @@ class SweepReport:
     seconds: float = 0.0
 
 
-def sweep_text(report: SweepReport, plan: Plan, workers: int) -> str:
+def sweep_text(report: SweepReport, schedule: Schedule, workers: int) -> str:
     """What became of a sweep, in words; failed experiments with their last lines."""
     if not report.finished and not report.failed:
-        return f"all {len(plan.jobs)} experiments are finished"
+        return f"all {len(schedule.jobs)} experiments are finished"
     n, beside = report.finished, workers * report.seconds - report.stage_seconds
     lines = [
         f"{n} experiments finished in {duration(report.seconds)} with {workers} "
@@ -50,7 +50,7 @@ def sweep_text(report: SweepReport, plan: Plan, workers: int) -> str:
         "replaced"
     ]
     for id, last in report.failed.items():
-        e = plan.jobs[id].experiment
+        e = schedule.jobs[id].experiment
         lines += [
             f"failed: {id} (arm {e.arm}, seed {e.seed}, {e.start} start, {e.generator}, ratio "
             f"{e.ratio}, {e.protocol})"
@@ -62,7 +62,7 @@ def sweep_text(report: SweepReport, plan: Plan, workers: int) -> str:
 
 
 class Farm:
-    """The experiments of a plan, given to an engine until all are finished or have failed.
+    """The experiments of a schedule, given to an engine until all are finished or have failed.
 
     engine  `slots` tasks at a time; submit(task) -> Future, see `engine`
     task    experiment -> task
@@ -73,22 +73,22 @@ class Farm:
 
     def __init__(
         self,
-        plan: Plan,
+        schedule: Schedule,
         engine: Any,
         task: Callable[[Experiment], dict[str, Any]],
         costs: Costs,
         keep: str = "results",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.plan = plan
+        self.schedule = schedule
         self.engine = engine
         self.task = task
         self.costs = costs
         self.keep = keep
         self.say = say
-        self.waiting = {job.experiment.id: job for job in plan.waiting()}
+        self.waiting = {job.experiment.id: job for job in schedule.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
-        self.missing = plan.missing
+        self.missing = schedule.missing
         self.left = set(self.missing)
         self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
         # of each stage to compute, the experiments that need it
@@ -107,14 +107,15 @@ class Farm:
         """Seconds of each stage, and what is left of each experiment and of all, by what is known
         now."""
         self.price = {
-            id: max(self.costs.of([self.plan.pieces[id].recipe]), UNTIMED) for id in self.missing
+            id: max(self.costs.of([self.schedule.pieces[id].recipe]), UNTIMED)
+            for id in self.missing
         }
-        self.cost = dict.fromkeys((job.experiment.id for job in self.plan.waiting()), 0.0)
+        self.cost = dict.fromkeys((job.experiment.id for job in self.schedule.waiting()), 0.0)
         for id in self.left:
             for name in self.users[id]:
                 self.cost[name] += self.price[id]
         self.all, self.ahead = sum(self.price.values()), sum(self.price[id] for id in self.left)
-        self.known = all(self.costs.knows(self.plan.pieces[id].recipe) for id in self.missing)
+        self.known = all(self.costs.knows(self.schedule.pieces[id].recipe) for id in self.missing)
 
     def run(self) -> SweepReport:
         """All of it.
@@ -124,7 +125,7 @@ class Farm:
         """
         self.started = time.perf_counter()
         if self.keep != "all":
-            self._discard(set(self.plan.pieces) - set(self.uses))
+            self._discard(set(self.schedule.pieces) - set(self.uses))
         while self.running or (self.waiting and not self.full):
             while self.waiting and not self.full and len(self.running) < self.engine.slots:
                 job = self._next()
@@ -144,14 +145,14 @@ class Farm:
                         id
                         for job in self.running.values()
                         for id in job.missing & self.left
-                        if self.plan.pieces[id].slot.filled()
+                        if self.schedule.pieces[id].slot.filled()
                     }
                 )
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
         computed = self.missing - self.left
         self.report.computed = len(computed)
-        self.report.stage_seconds = sum(self.plan.pieces[id].slot.seconds() for id in computed)
+        self.report.stage_seconds = sum(self.schedule.pieces[id].slot.seconds() for id in computed)
         if self.full:
             raise CannotWrite(self.full)
         return self.report
@@ -174,7 +175,7 @@ class Farm:
         name, state = job.experiment.id, found["state"]
         self.unborn = self.unborn + 1 if state == "unborn" else 0
         if state == "done" and self._is_finished(job):
-            self.plan.finished.add(name)
+            self.schedule.finished.add(name)
             self.report.finished += 1
             self._computed(job.missing & self.left)
             self.uses.subtract(job.rests_on)
@@ -203,13 +204,13 @@ class Farm:
             for name in self.users[id]:
                 self.cost[name] -= self.price[id]
         new = {
-            self.plan.pieces[id].recipe: id
+            self.schedule.pieces[id].recipe: id
             for id in ids
-            if not self.costs.knows(self.plan.pieces[id].recipe)
+            if not self.costs.knows(self.schedule.pieces[id].recipe)
         }
         if new:
             self.costs.seconds |= {
-                recipe.name: self.plan.pieces[id].slot.seconds() for recipe, id in new.items()
+                recipe.name: self.schedule.pieces[id].slot.seconds() for recipe, id in new.items()
             }
             self._price()
 
@@ -229,19 +230,19 @@ class Farm:
 
     def _mark(self, job: Job) -> Any:
         """Something that changes with every stage and checkpoint of an experiment."""
-        return [self.plan.pieces[id].slot.mark() for id in sorted(job.missing)]
+        return [self.schedule.pieces[id].slot.mark() for id in sorted(job.missing)]
 
     def _is_finished(self, job: Job) -> bool:
         for _ in range(10):  # a shared folder may show new files late
-            if self.plan.is_finished(job):
+            if self.schedule.is_finished(job):
                 return True
             time.sleep(0.5)
         return False
 
     def _discard(self, ids: Iterable[str]) -> None:
         for id in ids:
-            if not self.plan.pieces[id].keep:
-                self.plan.pieces[id].slot.discard()
+            if not self.schedule.pieces[id].keep:
+                self.schedule.pieces[id].slot.discard()
 
     def _line(self) -> str:
         """How far it is. The rate is the workers' number until the longest stage could have ended,
@@ -253,7 +254,7 @@ class Farm:
         forecast = f", about {duration(max(self.ahead, 0.0) / rate)} left"
         forecast += "" if self.known else " and what was never timed"
         return (
-            f"{len(self.plan.finished)} of {len(self.plan.jobs)} done, {len(self.running)} "
+            f"{len(self.schedule.finished)} of {len(self.schedule.jobs)} done, {len(self.running)} "
             f"running, {len(self.report.failed)} "
             f"failed{forecast if self.known or self.left < self.missing else ''}"
         )
@@ -266,7 +267,7 @@ def run_by(
     keep: str = "results",
     *,
     numerics: Any = None,
-    plan: Plan | None = None,
+    schedule: Schedule | None = None,
     costs: Costs | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> SweepReport:
@@ -282,10 +283,12 @@ def run_by(
 
     numerics, where = numerics or Numerics(**study.numerics), runs_folder()
     try:
-        plan = plan or plan_of(study, where, numerics, say)
-        costs = costs or stored_costs(where, {piece.slot.kind for piece in plan.pieces.values()})
+        schedule = schedule or schedule_of(study, where, numerics, say)
+        costs = costs or stored_costs(
+            where, {piece.slot.kind for piece in schedule.pieces.values()}
+        )
         return Farm(
-            plan,
+            schedule,
             engine,
             lambda e: task_of(e, numerics, study.scale, where, modules),
             costs,

@@ -23,7 +23,7 @@ from ..loop.results import Outcome, Results
 from ..report.shipped import fields_of, reference, studies
 from ..report.tables import finished
 from ..study import Study, read_parameters, study_from
-from .sweep import duration, plan_of
+from .sweep import duration, schedule_of
 
 ENOUGH = 0.8  # power that a design should have
 SEEDS = (6, 8, 10, 12, 16, 24)  # of the table
@@ -261,13 +261,17 @@ class Planner:
                 for name, e in self.study.variants.items()
             },
         )
-        plan = plan_of(two, where, numerics)
-        costs, self.priced_from = plan.costs(numerics, where, set(plan.pieces))
+        schedule = schedule_of(two, where, numerics)
+        costs, self.priced_from = schedule.costs(numerics, where, set(schedule.pieces))
         both, one = (
             costs.of(
-                plan.pieces[id].recipe
+                schedule.pieces[id].recipe
                 for id in set().union(
-                    *(job.rests_on for job in plan.jobs.values() if job.experiment.seed in seeds)
+                    *(
+                        job.rests_on
+                        for job in schedule.jobs.values()
+                        if job.experiment.seed in seeds
+                    )
                 )
             )
             for seeds in ((self.study.base.seed, self.study.base.seed + 1), (self.study.base.seed,))

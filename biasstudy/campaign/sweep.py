@@ -164,12 +164,12 @@ def _expanded(
     return Grid(study, written, refused)
 
 
-# ---- The plan ------------------------------------------------------------------------------------
+# ---- The schedule --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One stage of a plan: its place in the store, whether its value is kept, what it costs
+    """One stage of a schedule: its place in the store, whether its value is kept, what it costs
     (`recipe`)."""
 
     slot: Slot
@@ -179,8 +179,8 @@ class Piece:
 
 @dataclass
 class Job:
-    """One experiment of a plan: ids of the stages that it rests on, of those whose values are kept,
-    of those to compute."""
+    """One experiment of a schedule: ids of the stages that it rests on, of those whose values are
+    kept, of those to compute."""
 
     experiment: Experiment
     rests_on: frozenset[str]
@@ -196,7 +196,7 @@ class Job:
 
 
 @dataclass
-class Plan:
+class Schedule:
     """All experiments and their stages; nothing is computed.
 
     largest   bytes that one experiment may fill while it runs
@@ -242,9 +242,9 @@ class Plan:
         return costs, source + (" and times of stored stages" if costs.seconds else "")
 
 
-def plan_of(
+def schedule_of(
     study: Study, where: Path, numerics: Any, say: Callable[[str], None] = lambda text: None
-) -> Plan:
+) -> Schedule:
     """The stages of every experiment of a study.
 
     raises   ValueError, FileNotFoundError, OSError   with one sentence if data are missing or
@@ -255,48 +255,50 @@ def plan_of(
     from ..loop.generations import generations
     from ..loop.run import open_store, record_name, results_of, space_of
 
-    plan, store = Plan({}, {}), open_store(where, numerics)
+    schedule, store = Schedule({}, {}), open_store(where, numerics)
     for i, e in enumerate(study.experiments):
         real = real_data(e)
         results = results_of(generations(e, real, store))
         stages = needed_by(results)
         for id, stage in stages.items():
-            plan.pieces.setdefault(
+            schedule.pieces.setdefault(
                 id, Piece(stage.slot, stage.kind.keep, recipe_of(stage.described))
             )
-        job = plan.jobs[e.id] = Job(
+        job = schedule.jobs[e.id] = Job(
             e,
             frozenset(stages),
             frozenset(stage.id for stage in results),
             record_file(store.root, record_name(e, numerics)),
         )
-        if plan.is_finished(job):
-            plan.finished.add(e.id)
+        if schedule.is_finished(job):
+            schedule.finished.add(e.id)
         else:
             job.missing = set(needed_by(results, lambda stage: not store.has(stage)))
-        plan.largest = max(plan.largest, space_of(e, real))
+        schedule.largest = max(schedule.largest, space_of(e, real))
         store.close()
         if i % 100 == 99:
             say(f"planned {i + 1} experiments")
-    if plan.waiting():  # that nothing can be written is told before anything is computed
+    if schedule.waiting():  # that nothing can be written is told before anything is computed
         store.open()
-    return plan
+    return schedule
 
 
-def cost_table(grid: Grid, plan: Plan, costs: Costs, source: str, workers: int) -> Any:
+def cost_table(grid: Grid, schedule: Schedule, costs: Costs, source: str, workers: int) -> Any:
     """What is to be run and what it will cost, as a small table."""
     import pandas as pd
 
-    jobs, waiting, missing = plan.jobs.values(), plan.waiting(), plan.missing
-    distinct, counted = len(plan.pieces), sum(len(job.rests_on) for job in jobs)
-    recipe = {id: piece.recipe for id, piece in plan.pieces.items()}
+    jobs, waiting, missing = schedule.jobs.values(), schedule.waiting(), schedule.missing
+    distinct, counted = len(schedule.pieces), sum(len(job.rests_on) for job in jobs)
+    recipe = {id: piece.recipe for id, piece in schedule.pieces.items()}
     seconds = costs.of(recipe[id] for id in missing)
     alone = costs.of(recipe[id] for job in waiting for id in job.missing)
-    kept = costs.size(recipe[id] for id in missing if plan.pieces[id].keep) + RECORD * len(waiting)
+    kept = costs.size(recipe[id] for id in missing if schedule.pieces[id].keep) + RECORD * len(
+        waiting
+    )
     rows = {
         "experiments written": f"{grid.written:,}",
         "distinct experiments": f"{len(jobs):,}",
-        "finished already": f"{len(plan.finished):,}",
+        "finished already": f"{len(schedule.finished):,}",
         "to run": f"{len(waiting):,}",
         "their stages, each experiment by itself": f"{counted:,}",
         "distinct stages": f"{distinct:,} ({1 - distinct / counted:.0%} shared)",
@@ -305,7 +307,7 @@ def cost_table(grid: Grid, plan: Plan, costs: Costs, source: str, workers: int) 
         "process time": duration(seconds),
         f"time with {workers} worker{'s' * (workers > 1)}": duration(seconds / workers),
         "disk, kept": f"{kept / 1e6:,.0f} MB",
-        "disk, scratch of a worker": f"at most {plan.largest / 1e6:,.0f} MB",
+        "disk, scratch of a worker": f"at most {schedule.largest / 1e6:,.0f} MB",
         "estimated from": source,
     }
     if grid.refused:
@@ -313,7 +315,7 @@ def cost_table(grid: Grid, plan: Plan, costs: Costs, source: str, workers: int) 
     return pd.DataFrame({"value": rows.values()}, index=pd.Index(rows, name="sweep"))
 
 
-def run_table(study: Study, plan: Plan) -> Any:
+def run_table(study: Study, schedule: Schedule) -> Any:
     """Experiments and those still to run, by variant and arm; what several variants share is in the
     first."""
     import pandas as pd
@@ -323,7 +325,7 @@ def run_table(study: Study, plan: Plan) -> Any:
     for name, experiments in study.by_variant().items():
         new = [e for e in experiments if e.id not in seen]
         seen |= {e.id for e in new}
-        left = [e for e in new if e.id not in plan.finished]
+        left = [e for e in new if e.id not in schedule.finished]
         rows.append({"variant": name or "all", **Counter(e.arm for e in new), "to run": len(left)})
     return pd.DataFrame(rows).set_index("variant").fillna(0).astype(int)
 

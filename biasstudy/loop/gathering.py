@@ -21,21 +21,21 @@ Batch = dict[str, np.ndarray]  # what is known of the images of one batch, see `
 def outcome_of(
     e: Experiment,
     real: RealData,
-    plan: Sequence[Generation],
+    turns: Sequence[Generation],
     numerics: Numerics,
     scale: str,
     store: Store,
 ) -> Outcome:
     """Everything that is kept of a finished experiment."""
     test, dataset = real.test.labels(), real.dataset
-    predictions = [[stage.load() for stage in now.predictions] for now in plan]
-    with_batches = [now for now in plan if now.batch]
+    predictions = [[stage.load() for stage in now.predictions] for now in turns]
+    with_batches = [now for now in turns if now.batch]
     batches = [batch_of(e, real, now) for now in with_batches]
     # a pool holds the batch as it is trained on, relabelled or not
     by_id = {
         now.added[-1].images.id: batch for now, batch in zip(with_batches, batches, strict=True)
     }
-    composed = [composition(now.pool, real, by_id) for now in plan]
+    composed = [composition(now.pool, real, by_id) for now in turns]
     confusion = None
     if not dataset.probe and batches:
         probed = Instruments(e, real, store).probe(real.test).load()["told"]
@@ -61,14 +61,14 @@ def outcome_of(
         predicted=np.array([[p["predicted"] for p in row] for row in predictions]),
         confidence=rounded(np.array([[p["confidence"] for p in row] for row in predictions])),
         batches=batches,
-        quality=[now.quality.load() for now in plan if now.quality],
-        spurious=spurious_of(plan),
+        quality=[now.quality.load() for now in turns if now.quality],
+        spurious=spurious_of(turns),
         pools=np.stack([cells for cells, _ in composed]),
         origins=np.stack([origins for _, origins in composed]),
-        grids=[now.grid.load()["images"] for now in plan if now.grid],
+        grids=[now.grid.load()["images"] for now in turns if now.grid],
         confusion=confusion,
-        stages={f"{now.t}": [stage.id for stage in now.results()] for now in plan},
-        cost=cost_of(list(needed_by(results_of(plan)).values())),
+        stages={f"{now.t}": [stage.id for stage in now.results()] for now in turns},
+        cost=cost_of(list(needed_by(results_of(turns)).values())),
         made_with=entries_of(e),
     )
 
@@ -92,10 +92,10 @@ def cost_of(stages: Sequence[Stage]) -> dict[str, Any]:
     }
 
 
-def spurious_of(plan: Sequence[Generation]) -> dict[str, np.ndarray]:
+def spurious_of(turns: Sequence[Generation]) -> dict[str, np.ndarray]:
     """What `spurious.responses` gave, by generation and classifier; empty where test images have
     no masks."""
-    values = [[stage.load() for stage in now.spurious] for now in plan]
+    values = [[stage.load() for stage in now.spurious] for now in turns]
     names = values[0][0] if values[0] else ()
     stacked = {
         name: np.array([[arrays[name] for arrays in row] for row in values]) for name in names

@@ -70,9 +70,9 @@ class Generation:
         return [stage for stage in of_all if stage is not None]
 
 
-def results_of(plan: Iterable[Generation]) -> list[Stage]:
+def results_of(turns: Iterable[Generation]) -> list[Stage]:
     """The stages of an experiment whose values are kept."""
-    return [stage for now in plan for stage in now.results()]
+    return [stage for now in turns for stage in now.results()]
 
 
 # ---- The loop ------------------------------------------------------------------------------------

@@ -56,29 +56,29 @@ def run(
     drawn = [real_data(e) for e in distinct]
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
-    plans = [list(generations(e, real, store)) for e, real in zip(distinct, drawn, strict=True)]
+    all_turns = [list(generations(e, real, store)) for e, real in zip(distinct, drawn, strict=True)]
     spaces = [
         space_of(e, real)
-        for e, real, plan in zip(distinct, drawn, plans, strict=True)
-        if not all(map(store.has, results_of(plan)))
+        for e, real, turns in zip(distinct, drawn, all_turns, strict=True)
+        if not all(map(store.has, results_of(turns)))
     ]
     if spaces:  # reading what is finished needs no right to write
         store.open(max(spaces))
 
     outcomes = []
-    with bar.over([stage for plan in plans for stage in results_of(plan)]):
-        for i, (e, real, plan) in enumerate(zip(distinct, drawn, plans, strict=True)):
-            for now in plan:
+    with bar.over([stage for turns in all_turns for stage in results_of(turns)]):
+        for i, (e, real, turns) in enumerate(zip(distinct, drawn, all_turns, strict=True)):
+            for now in turns:
                 for stage in now.results():
                     bar.now(
                         f"experiment {i + 1} of {len(distinct)} ({e.arm}), generation {now.t}: "
                         f"{stage.kind.name}"
                     )
                     stage.load()
-            outcomes.append(outcome_of(e, real, plan, numerics, scale, store))
+            outcomes.append(outcome_of(e, real, turns, numerics, scale, store))
             _keep_record(store, outcomes[-1], numerics)
             if keep == "results":
-                later = [stage for plan in plans[i + 1 :] for stage in results_of(plan)]
+                later = [stage for turns in all_turns[i + 1 :] for stage in results_of(turns)]
                 store.prune(set(needed_by(later)))
     store.close()
     return Results(outcomes, dict(store.counts))

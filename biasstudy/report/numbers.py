@@ -507,13 +507,6 @@ def _a_of_seeds(stored_results: Stored, study: str, variant: str, seeds: str) ->
     return in_words(contrast(Results([o for o in outcomes if o.experiment.seed in chosen]), "A"))
 
 
-def _e_range(stored_results: Stored, study: str, start: str) -> str:
-    table = stored_results.effects[
-        (stored_results.effects.study == study) & (stored_results.effects.start == start)
-    ]
-    return f"{table.E_fewer.min():+.3f} to {table.E_fewer.max():+.3f}"
-
-
 def _verdicts(stored_results: Stored, study: str) -> str:
     count = stored_results.effects.verdict[stored_results.effects.study == study].value_counts()
     return ", ".join(f"{word} in {n}" for word, n in count.items())
@@ -549,7 +542,6 @@ def _bounds(stored_results: Stored, study: str, variant: str) -> str:
 VALUES: dict[str, Callable[..., str]] = {
     "A": _a,
     "A of seeds": _a_of_seeds,
-    "E range": _e_range,
     "verdicts": _verdicts,
     "probe": _probe,
     "corrected": _corrected,

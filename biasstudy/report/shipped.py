@@ -266,10 +266,6 @@ def _outcome(
     if spurious:
         spurious["confidence"] = confidence_of(spurious["confidence"])
     batches = [{k: v.astype(np.int64) for k, v in batch.items()} for batch in parts("batch")]
-    levels = record.get("levels", ())
-    if record["fields"].get("fewer"):  # the parts of before: see `stored_experiment`
-        n = outcome_arrays["pools"].sum((1, 2))
-        levels = (n / n[0]).tolist()
     return Outcome(
         experiment=stored_experiment(record["fields"]),
         numerics=record["numerics"],
@@ -293,7 +289,7 @@ def _outcome(
         quality=parts("quality"),
         spurious=spurious,
         caption=record.get("caption", ""),
-        levels=tuple(levels),
+        levels=tuple(record.get("levels", ())),
         draws=record.get("draws", "shared"),
         grids=[outcome_arrays[f"grid{t}"] for t in range(record["n_grids"])],
         confusion=outcome_arrays.get("confusion"),
