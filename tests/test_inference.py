@@ -370,6 +370,18 @@ def test_sentences_correct_for_the_number_of_studies():
     assert bare == "bare: No answer: the arms generated and none are needed."
 
 
+def test_a_part_of_a_family_is_told_no_more_than_the_whole():
+    rng, before = np.random.default_rng(14), 0.9 - 0.1 * (FAVOURED < 0)
+    after = before - 0.1 * (FAVOURED < 0)
+    changes = [change(planted(rng, {"generated": after, "none": before})) for _ in range(4)]
+    whole = corrected(changes)
+    for c, p in zip(changes, whole, strict=True):
+        (alone,) = corrected([c], family=4)
+        assert alone.changed == min(1, 4 * c.p_changed) >= p.changed
+    assert corrected(changes, family=4) == whole, "all are there"
+    assert corrected(changes[:1])[0].changed == changes[0].p_changed
+
+
 def test_a_filtered_study_is_compared_with_filtered_real_images():
     rng, before = np.random.default_rng(9), np.full((CLASSES, GROUPS), 0.9)
     study = planted(

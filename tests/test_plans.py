@@ -57,12 +57,12 @@ def test_a_plan_is_older_than_the_first_stage(runs):
     assert record["made_with"]["torch"] and record["replaced"] == "" and not record["late"]
     plan = results.plan
     assert plan.confirmatory and plan.status == "confirmatory" and plan.hash == record["hash"]
-    assert plan.seeds == (0, 1) and plan.family == ("",) and plan.margin_of("") is None
+    assert plan.seeds == (0, 1) and plan.family == ("",) and plan.asked_of("x") is None
     (asked,) = plan.content["hypotheses"]
     for arm in ("generated", "none"):
         assert asked["experiments"][arm] == [o.experiment.id for o in results.of(arm)]
-    with pytest.raises(ValueError, match=f"plan {plan.hash[:8]} has no hypothesis about 'x'; it"):
-        plan.margin_of("x")
+        same = all(plan.asked_of(id) == asked for id in asked["experiments"]["generated"])
+        assert same and plan.asked_of(asked["experiments"]["none"][0]) is None
 
 
 def test_it_is_there_when_the_first_fit_begins(runs, monkeypatch):
@@ -195,7 +195,7 @@ def test_a_plan_ships_with_the_results(tmp_path, runs):
     assert all(part.plan == results.plan for part in parts.values())
     save_study(results, tmp_path, "asked", "command", parts)
     back = reference("asked", tmp_path)
-    assert back.plan == results.plan and back.plan.margin_of("protocol latest") == 0.03
+    assert back.plan == results.plan and back.plan.content["hypotheses"][1]["margin"] == 0.03
     assert all(p.plan == results.plan for p in reference_parts("asked", tmp_path).values())
     save_study(Results(results.outcomes), tmp_path / "bare", "asked", "command", parts)
     assert reference("asked", tmp_path / "bare").plan is None

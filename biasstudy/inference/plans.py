@@ -64,22 +64,9 @@ class Plan:
         """CONFIRMATORY or EXPLORATORY."""
         return CONFIRMATORY if self.confirmatory else EXPLORATORY
 
-    def margin_of(self, variant: str) -> float | None:
-        """Margin of the hypothesis about a variant, in accuracy; None: a quarter of M(none).
-
-        raises   ValueError   if the plan has no such hypothesis
-        """
-        for hypothesis in self.content["hypotheses"]:
-            if hypothesis["variant"] == variant:
-                return hypothesis["margin"]
-        raise ValueError(
-            f"plan {self.hash[:8]} has no hypothesis about {variant!r}; it has: "
-            f"{', '.join(map(repr, self.family))}"
-        )
-
     def asked_of(self, experiment: str) -> Mapping[str, Any] | None:
-        """The hypothesis about an experiment of the arm generated, by its id; None: nothing is "
-        "asked."""
+        """The hypothesis about an experiment of the arm generated, by its id; None if there is
+        none."""
         for hypothesis in self.content["hypotheses"]:
             if experiment in hypothesis["experiments"]["generated"]:
                 return hypothesis

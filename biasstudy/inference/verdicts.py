@@ -164,12 +164,19 @@ class Corrected:
     within: float
 
 
-def corrected(changes: Sequence[Change | None]) -> list[Corrected]:
+def corrected(changes: Sequence[Change | None], family: int = 0) -> list[Corrected]:
     """p-values after Holm's correction over those changes that have seeds enough for a verdict; nan
-    for the others."""
+    for the others.
+
+    family   hypotheses that were planned together; of those that are not among the changes nothing
+             is taken to be shown, so that a part of a family is told no more than the whole allows
+    """
+    judged = [bool(c and c.a.n >= SEEDS_FOR_VERDICT) for c in changes]
+    absent = [1.0] * (family - sum(judged))
 
     def adjusted(p_of: Any) -> np.ndarray:
-        return holm([p_of(c) if c and c.a.n >= SEEDS_FOR_VERDICT else np.nan for c in changes])
+        known = [p_of(c) if has else np.nan for c, has in zip(changes, judged, strict=True)]
+        return holm([*known, *absent])[: len(known)]
 
     differs = adjusted(lambda c: c.a.p)
     changed = adjusted(lambda c: c.p_changed)
@@ -223,6 +230,11 @@ def _hypothesis(results: Any) -> Mapping[str, Any] | None:
     return results.plan.asked_of(results.of("generated")[0].experiment.id)
 
 
+def family_of(results: Any) -> int:
+    """Hypotheses that share the error rate of these results by plan; 0 where none asks."""
+    return len(results.plan.family) if _hypothesis(results) else 0
+
+
 def margin_of(results: Any) -> float | None:
     """Margin of a setting as its plan fixed it, in accuracy; None: a quarter of M(none), or
     ABSOLUTE where there is no bias to amplify, see `change_between`."""
@@ -236,6 +248,20 @@ def status_of(results: Any) -> str:
     return results.plan.status if _hypothesis(results) else EXPLORATORY
 
 
+def corrected_changes(parts: Mapping[str, Any]) -> dict[str, tuple[Change, Corrected]]:
+    """The change of each of several results that has one, against the margin of its plan, with
+    Holm's correction over all of them and over what else was planned with them.
+
+    parts    name -> Results of one setting
+    returns  name -> change, p-values
+    """
+    asked = {name: r for name, r in parts.items() if r.of("generated") and r.of("none")}
+    changes = {name: change(results, margin_of(results)) for name, results in asked.items()}
+    family = max(map(family_of, asked.values()), default=0)
+    p_values = corrected(list(changes.values()), family)
+    return dict(zip(changes, zip(changes.values(), p_values, strict=True), strict=True))
+
+
 # ---- Sentences -----------------------------------------------------------------------------------
 
 
@@ -243,7 +269,8 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     """The answer of a study in two sentences: the verdict on A, and whether it was planned; then
     what it rests on, with S, R, F and the excess where those arms were run.
 
-    p   after Holm's correction over the family; default: this is its only hypothesis
+    p   after Holm's correction over the family; default: nothing is known of the others in the
+        family of its plan, if it has one
     """
     estimates = all_contrasts(results)
     if "A" not in estimates:
@@ -252,7 +279,7 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
     e, c = first.experiment, change(results, margin_of(results))
-    judged = verdict(c, p)
+    judged = verdict(c, p or corrected([c], family_of(results))[0])
     what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     where = f"{e.dataset}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
     reason = because(judged.word, estimates.get("R"))
@@ -295,14 +322,9 @@ def in_words(e: Estimate) -> str:
 
 def sentences(parts: Mapping[str, Any]) -> list[str]:
     """The answer of each of several results, by name, with Holm's correction over all of them that
-    have a verdict."""
-    changes = [
-        change(results, margin_of(results))
-        if results.of("generated") and results.of("none")
-        else None
-        for results in parts.values()
-    ]
+    have a verdict, see `corrected_changes`."""
+    told = corrected_changes(parts)
     return [
-        (f"{name}: " if name else "") + sentence(results, p)
-        for (name, results), p in zip(parts.items(), corrected(changes), strict=True)
+        (f"{name}: " if name else "") + sentence(results, told[name][1] if name in told else None)
+        for name, results in parts.items()
     ]

@@ -31,10 +31,8 @@ from ..inference.verdicts import (
     SEEDS_FOR_VERDICT,
     WITHIN,
     because,
-    change,
-    corrected,
+    corrected_changes,
     has_bias,
-    margin_of,
     status_of,
     verdict,
 )
@@ -186,13 +184,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """
     rows, experiments, once = [], [], _once(parts)
     for study, variants in parts.items():
-        changes = {
-            name: change(results, margin_of(results))
-            for name, results in variants.items()
-            if results.of("generated") and results.of("none")
-        }
-        p_values = corrected(list(changes.values()))
-        for (name, c), p in zip(changes.items(), p_values, strict=True):
+        for name, (c, p) in corrected_changes(variants).items():
             if (study, name) not in once:
                 continue
             results = variants[name]
