@@ -252,6 +252,8 @@ def test_each_metric_is_a_family_over_settings(parts):
     assert len(table) == len(parts) * len(SECONDARY)
     for _, family in table.groupby("metric"):
         assert np.allclose(family.p_adjusted, holm(family.p.to_numpy()))
+    off_floor = (table["floor"] < table.low) | (table["floor"] > table.high)
+    assert ((table.p < 0.05) == off_floor).all(), "p is of the floor, not of 0"
     assert (table.p_adjusted >= table.p).all() and (table.p_adjusted > table.p).any()
 
 

@@ -391,11 +391,11 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     over generations, and the groups that make it.
 
     names    contrasts, keys of CONTRASTS; those whose arms were not run are left out
-    returns  metric, contrast, mean, low, high, p (see `difference`), slope, slope_low, slope_high
+    returns  metric, contrast, mean, low, high (see `difference`), p (of a change that is its floor,
+             two-sided, uncorrected: see `secondary_of_settings`), slope, slope_low, slope_high
              (`slope`), floor (`floor_of_change`), top, bottom, seeds_with_this_pair (`pairs`, of
              the arm generated in the last generation), n (seeds), refused (why the design forbids
-             the metric, else ""; then numbers are nan, n is 0). p is uncorrected, see
-             `secondary_of_settings`
+             the metric, else ""; then numbers are nan, n is 0)
     raises   ValueError   if none of the contrasts has both arms
     """
     here = [name for name in names if all(map(results.of, CONTRASTS[name]))]
@@ -423,15 +423,16 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
             if not reason:
                 arms = arms_of(results, name)
                 last, tilt = difference(*arms, metric), slope(*arms, metric)
+                floor = floor_of_change(*arms, metric)
                 row |= {
                     "mean": last.mean,
                     "low": last.low,
                     "high": last.high,
-                    "p": last.p,
+                    "p": last.shifted(-floor).p,
                     "slope": tilt.mean,
                     "slope_low": tilt.low,
                     "slope_high": tilt.high,
-                    "floor": floor_of_change(*arms, metric),
+                    "floor": floor,
                     "n": last.n,
                     **made_by.loc[metric, ["top", "bottom", "seeds_with_this_pair"]],
                 }

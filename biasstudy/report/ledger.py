@@ -167,7 +167,8 @@ def _metrics(stored_results: Stored) -> str:
             e = over_seeds(d)
             up, down, n = up + (e.low > 0), down + (e.high < 0), n + 1
         lines.append(f"{metric} up in {up}, down in {down}")
-    return f"95 % intervals over seeds, {n} settings, uncorrected: {'; '.join(lines)}"
+    how = "95 % intervals over seeds, uncorrected, floors not taken off"
+    return f"{how}, {n} settings: {'; '.join(lines)}"
 
 
 def _last(outcomes: list[Any], metric: str) -> np.ndarray:
