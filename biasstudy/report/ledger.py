@@ -168,7 +168,7 @@ def _metrics(stored_results: Stored) -> str:
             up, down, n = up + (e.low > 0), down + (e.high < 0), n + 1
         lines.append(f"{metric} up in {up}, down in {down}")
     how = "95 % intervals over seeds, uncorrected, floors not taken off"
-    return f"{how}, {n} settings: {'; '.join(lines)}"
+    return f"{n} settings, {how}: {'; '.join(lines)}"
 
 
 def _last(outcomes: list[Any], metric: str) -> np.ndarray:
