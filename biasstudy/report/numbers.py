@@ -18,7 +18,7 @@ add a table or a value: write one function here, and its name into BLOCKS or VAL
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,16 +183,20 @@ def _mean(values: Iterable[float]) -> str:
 # ---- Blocks --------------------------------------------------------------------------------------
 
 
-def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
+def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
     """The answers of all settings: of several in one row that with the largest A, and the largest
-    R."""
+    R; confirmatory or exploratory stands in the header where it is the same for all."""
     lines, table = [], stored_results.effects.set_index(["study", "variant"])
+    shown = table.loc[[setting for row in rows for setting in row.settings]]
+    one_status = shown.status.iloc[0] if shown.status.nunique() == 1 else ""
     for row in rows:
         settings = table.loc[list(row.settings)]
         at_most = "at most " if len(settings) > 1 else ""
         a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
         verdicts = dict.fromkeys(
-            setting.verdict + ", because generated" * (setting.because == BECAUSE)
+            setting.verdict
+            + ", because generated" * (setting.because == BECAUSE)
+            + ("" if one_status else f", {setting.status}")
             for setting in settings.itertuples()
         )
         lines.append(
@@ -206,7 +210,8 @@ def _settings(stored_results: Stored, rows: Iterable[Row] = ROWS) -> str:
                 "; ".join(verdicts),
             )
         )
-    header = ("data (start), generator", "setting", "seeds", "M(none)", "A", "R", "verdict")
+    last = f"verdict ({one_status})" if one_status else "verdict"
+    header = ("data (start), generator", "setting", "seeds", "M(none)", "A", "R", last)
     return _markdown(header, lines)
 
 
