@@ -88,8 +88,8 @@ def _across(stored_results: Stored) -> Iterable[str]:
         )
     )
     yield (
-        '<p class="small">Settings with a bias to amplify, by verdict. A: mean over the settings of '
-        "a data set, seed by seed and photograph by photograph, with its 95 % interval.</p>"
+        '<p class="small">Settings with a bias to amplify, by verdict. A: mean over the settings '
+        "of a data set, seed by seed and photograph by photograph, with its 95 % interval.</p>"
     )
     yield _embedded(
         figures.effects(stored_results.effects, stored_results.mark)[0],
@@ -111,8 +111,9 @@ def _across(stored_results: Stored) -> Iterable[str]:
     )
     yield (
         '<p class="small">A: generated minus none. R: generated minus real. T: generations. n: '
-        "seeds. M(none): the contrast with nothing added; a quarter of it is the margin of the "
-        "verdict, or 0.02 where the start has no bias. detectable: smallest change found with 80 % power. "
+        "seeds. M(none): the contrast with nothing added; a quarter of it is the margin of "
+        "the verdict, or 0.02 where the start has no bias. "
+        "detectable: smallest change found with 80 % power. "
         "Verdicts after Holm's correction within a study.</p>"
     )
     # given, not measured
