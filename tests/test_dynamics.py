@@ -38,7 +38,7 @@ LEVELS, CLASSES, GROUPS, IMAGES = (0.0, 0.2, 0.4, 0.6, 0.8), 6, 4, 1200
 TRUTHS = {  # what a generation adds to the share s of the favoured cells, from a share of 1/4 up
     "growth": lambda s: 0.35 * (s - 0.25) * (1.25 - s) + 0.02 * (s > 0.25),
     "drift": lambda s: 0.5 * (0.55 - s),
-    "no change": lambda s: 0 * s,
+    "within a quarter": lambda s: 0 * s,
     "apart": lambda s: 0.6 * (s - 0.55),
 }
 RESTS = {"drift": 0.55}
@@ -166,17 +166,17 @@ def changes(rng, true, sd=0.02, n=6):
         ({0.2: 0.0, 0.4: 0.0, 0.6: 0.0, 0.8: 0.0}, {"drift", "growth"}),
         ({0.2: 0.0, 0.4: 0.05, 0.6: 0.08, 0.8: 0.09}, {"drift", "growth"}),  # on the edge of growth
         ({0.2: 0.09, 0.4: 0.02, 0.6: 0.0, 0.8: 0.0}, {"drift", "growth"}),  # on the edge of drift
-        # on the edge of no change
-        ({0.2: 0.0, 0.4: 0.0, 0.6: 0.0, 0.8: 0.021}, {"no change", "drift"}),
-        ({0.2: -0.05, 0.4: 0.0, 0.6: 0.05, 0.8: 0.09}, {"drift", "growth", "no change"}),
+        # on the edge of a quarter
+        ({0.2: 0.0, 0.4: 0.0, 0.6: 0.0, 0.8: 0.021}, {"within a quarter", "drift"}),
+        ({0.2: -0.05, 0.4: 0.0, 0.6: 0.05, 0.8: 0.09}, {"drift", "growth", "within a quarter"}),
     ],
-    ids=["nothing", "edge of growth", "edge of drift", "edge of no change", "apart"],
+    ids=["nothing", "edge of growth", "edge of drift", "edge of a quarter", "apart"],
 )
 def test_false_claims_stay_below_the_stated_rates(true, false_claims):
     rng, studies = np.random.default_rng(5), 600
     words = [judge(changes(rng, true)).word for _ in range(studies)]
     for claim in false_claims:
-        stated = 0.05 if claim == "no change" else 0.025
+        stated = 0.05 if claim == "within a quarter" else 0.025
         assert words.count(claim) / studies <= stated + 3 * np.sqrt(
             stated * (1 - stated) / studies
         ), claim
@@ -187,7 +187,7 @@ def test_false_claims_stay_below_the_stated_rates(true, false_claims):
     [
         ("drift", {0.2: 0.0, 0.4: 0.05, 0.6: 0.0, 0.8: 0.0}),
         ("growth", {0.2: 0.0, 0.4: 0.0, 0.6: 0.0, 0.8: 0.0}),
-        ("no change", {0.2: 0.02, 0.4: -0.02, 0.6: 0.02, 0.8: -0.02}),
+        ("within a quarter", {0.2: 0.02, 0.4: -0.02, 0.6: 0.02, 0.8: -0.02}),
     ],
 )
 def test_a_true_hypothesis_is_refuted_in_at_most_five_percent(name, true):
@@ -217,7 +217,7 @@ def test_little_evidence_is_no_judgement():
     few = judge(changes(rng, {0.2: 1.0, 0.4: 1.0, 0.8: 1.0}, n=5))
     assert few.word == "cannot tell" and "6 seeds" in few.because
     assert str(Judgement("growth", ("drift",), "n = 6", {})) == "growth (refuted: drift; n = 6)"
-    assert set(HYPOTHESES) == {"drift", "growth", "no change"}
+    assert set(HYPOTHESES) == {"drift", "growth", "within a quarter"}
 
 
 # ---- The map -------------------------------------------------------------------------------------
@@ -371,21 +371,21 @@ def test_a_uniform_draw_keeps_the_mean_share():
 @pytest.mark.parametrize("kind", ["crossed", "nested"])
 def test_convergence_across_starts_is_seen_and_none_is_not_invented(kind):
     rng, found = np.random.default_rng(13), {}
-    for truth in ("no change", "drift", "growth"):
+    for truth in ("within a quarter", "drift", "growth"):
         found[truth] = [
             slopes_across_starts(
                 {float(name.split()[1]): r for name, r in study(truth, kind, rng).items()}
             )
             for _ in range(16)
         ]
-    still = [c["difference"] for c in found["no change"]]
+    still = [c["difference"] for c in found["within a quarter"]]
     assert (
         sum(e.low > 0 or e.high < 0 for e in still) <= 3
         and abs(np.mean([e.mean for e in still])) < 0.05
     )
-    assert np.mean([c["none"].mean for c in found["no change"]]) == pytest.approx(1, abs=0.04), (
-        "noise in M_0 does not bias it"
-    )
+    assert np.mean([c["none"].mean for c in found["within a quarter"]]) == pytest.approx(
+        1, abs=0.04
+    ), "noise in M_0 does not bias it"
     assert np.mean([c["difference"].mean for c in found["drift"]]) == pytest.approx(
         -0.25, abs=0.04
     ), "half of it is real"

@@ -24,7 +24,7 @@ HYPOTHESES = {
     "bias rises and high "
     "assigned bias falls",
     "growth": "bias grows from every assigned level",
-    "no change": "no assigned level changes by more than a quarter of the bias that is there",
+    "within a quarter": "no assigned level changes by more than a quarter of the bias that is there",
 }
 LEVELS_FOR_JUDGEMENT = 3
 
@@ -57,13 +57,14 @@ def judge(changes: Mapping[float, Change]) -> Judgement:
     drift      claimed: the lowest level rises and the highest falls;  refuted: the lowest falls or
                the highest rises
     growth     claimed: every level rises;                             refuted: one falls
-    no change  claimed: every level is within its margin;              refuted: one is beyond it
+    within a quarter  claimed: every level is within its margin, however surely it moves there;
+               refuted: one is beyond it
 
     rises, falls: the 95 % interval is above, below 0; to refute, the interval of level 1 - 0.05/L
     (Bonferroni over L levels). All three refuted: none of the three. None claimed, with fewer than
     three levels or six seeds: cannot tell. A claim asks that *all* its tests agree, so it needs no
-    correction: a false one is made in at most 2.5 % of studies for each part that is false (no
-    change: 5 %); a true hypothesis is refuted in at most 5 %.
+    correction: a false one is made in at most 2.5 % of studies for each part that is false
+    (within a quarter: 5 %); a true hypothesis is refuted in at most 5 %.
 
     changes  bias -> change against its control, with its margin; a level of 0 is left out
     source   Berger 1982, Technometrics 24, 295-300 (intersection-union tests); error rates
@@ -87,7 +88,7 @@ def judge(changes: Mapping[float, Change]) -> Judgement:
     claimed = {
         "growth": len(rises) == len(used),
         "drift": lowest in rises and highest in falls,
-        "no change": len(inside) == len(used),
+        "within a quarter": len(inside) == len(used),
     }
     wide = {level: c.a.interval(1 - (1 - LEVEL) / len(used)) for level, c in used.items()}
     refuted = tuple(
@@ -95,7 +96,7 @@ def judge(changes: Mapping[float, Change]) -> Judgement:
         for name, shown in {
             "drift": wide[lowest][1] < 0 or wide[highest][0] > 0,
             "growth": any(high < 0 for _, high in wide.values()),
-            "no change": bool(outside),
+            "within a quarter": bool(outside),
         }.items()
         if shown
     )

@@ -265,7 +265,7 @@ LEDGER = (
     Claim(
         "a conjecture about the dynamics of bias",
         "; rivals: ".join(
-            [HYPOTHESES["drift"], f"{HYPOTHESES['growth']}; {HYPOTHESES['no change']}"]
+            [HYPOTHESES["drift"], f"{HYPOTHESES['growth']}; {HYPOTHESES['within a quarter']}"]
         ),
         ("conjecture", "colorized_mnist_transfer"),
         _conjecture,
