@@ -21,10 +21,10 @@ from .verdicts import QUARTER, SEEDS_FOR_VERDICT, Change, change
 
 HYPOTHESES = {
     "drift": "bias drifts toward the level of the generator and the filter, so that low assigned "
-    "bias rises and high "
-    "assigned bias falls",
+    "bias rises and high assigned bias falls",
     "growth": "bias grows from every assigned level",
-    "within a quarter": "no assigned level changes by more than a quarter of the bias that is there",
+    "within a quarter": "no assigned level changes by more than a quarter of the bias "
+    "that is there",
 }
 LEVELS_FOR_JUDGEMENT = 3
 
