@@ -300,6 +300,18 @@ def _add_bench(commands: Any) -> None:
         action="store_true",
         help="instead: cost by images, generations and stored results",
     )
+    what.add_argument(
+        "--generators",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="instead: fitness of every generator against core seconds, on digits, cifar20 or "
+        "hard-imagenet; table, figure and pictures are written",
+    )
+    bench.add_argument(
+        "--models", nargs="+", default=[], metavar="NAME", help="with --generators: these alone"
+    )
+    bench.add_argument("--folder", type=Path, help="with --generators; default: study/instrument")
     bench.add_argument(
         "--quick", action="store_true", help="a few steps of everything, to see that it runs"
     )
@@ -423,7 +435,7 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
-    from .bench import peers, scaling
+    from .bench import generators, peers, scaling
     from .bench.bench import bench
     from .bench.words import models_table
     from .core.numerics import Numerics
@@ -431,6 +443,12 @@ def _bench(asked: argparse.Namespace) -> int:
     numerics = Numerics(asked.precision, asked.device, asked.threads)
     if asked.peer:
         print("\n".join(peers.peer_sentences(peers.bench_peer(numerics, asked.quick, asked.json))))
+    elif asked.generators:
+        folder = _instrument(asked)
+        table = generators.write(
+            asked.generators, asked.models, folder, numerics, lambda text: print(text, flush=True)
+        )
+        print(f"{int(table.fit.sum())} of {len(table)} are fit; written to {folder}")
     elif asked.scaling:
         print(
             "\n".join(scaling.scaling_sentences(scaling.scaling(numerics, asked.quick, asked.json)))

@@ -256,7 +256,7 @@ def test_precision_needs_more_than_k_images():
 
 
 def nearest(train, fake, held_out):
-    return q._closer(q._to_nearest(train, fake), q._to_nearest(train, held_out))
+    return q.closer(q.to_nearest(train, fake), q.to_nearest(train, held_out))
 
 
 def test_a_copying_generator_is_found_and_a_perfect_one_is_not():
@@ -279,11 +279,11 @@ def test_a_copying_generator_is_found_and_a_perfect_one_is_not():
 def test_nearest_distances_are_those_of_a_loop():
     train, images = real_data(300, 1), real_data(140, 2)
     expected = [min(np.linalg.norm(z - t) for t in train) for z in images]
-    assert q._to_nearest(train, images) == pytest.approx(expected, rel=1e-9)
-    assert q._to_nearest(train + 1e5, images + 1e5) == pytest.approx(expected, rel=1e-6, abs=1e-4)
+    assert q.to_nearest(train, images) == pytest.approx(expected, rel=1e-9)
+    assert q.to_nearest(train + 1e5, images + 1e5) == pytest.approx(expected, rel=1e-6, abs=1e-4)
     far = nearest(train, images, real_data(200, 3))
     assert far.ratio == pytest.approx(
-        np.median(expected) / np.median(q._to_nearest(train, real_data(200, 3)))
+        np.median(expected) / np.median(q.to_nearest(train, real_data(200, 3)))
     )
 
 

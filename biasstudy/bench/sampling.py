@@ -22,7 +22,7 @@ from ..data.images import LabeledImages
 from ..data.real import real_data
 from ..experiment import Experiment
 from ..loop.generations import generations
-from ..loop.instruments import Extractor, Instruments, scale_of_features
+from ..loop.instruments import Instruments
 from ..loop.run import open_store
 from ..loop.stages import tensors
 from ..measures.quality import kid
@@ -58,9 +58,9 @@ def quality_of_steps(
     numerics.apply()
     real, store = real_data(e), open_store(where, numerics)
     instruments, context = Instruments(e, real, store), Context(numerics)
-    raw = Extractor(instruments.fitted("extractor"))
-    scale = store.stage(scale_of_features, by=raw, images=real.instruments["extractor"])
-    features = Extractor(raw.fitted, scale).load()
+    extractor = instruments.extractor
+    assert extractor, "the instrument of a diffusion study has features"
+    features = extractor.load()
     batch = next(generations(e, real, store)).batch
     assert batch
     state, told = tensors(batch.inputs["state"].load()), real.conditions.of_batch[:n]

@@ -151,9 +151,9 @@ SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
 
 SHELF = 2  # times a batch: more painted images to choose from; each takes time to paint
 
-# what each share of the instruments is for; the model that filters never measures
-_PURPOSES = {"oracle": 0.6, "expert": 0.2, "extractor": 0.2}
-_PURPOSES_WITH_PROBE = {"oracle": 0.3, "probe": 0.4, "expert": 0.15, "extractor": 0.15}
+# What each share of the instruments is for. The model that filters never measures, and nothing is
+# fitted to images with which batches are compared.
+_PURPOSES = {"measuring": 0.6, "expert": 0.15, "comparison": 0.25}
 
 
 def real_data(experiment: Experiment) -> RealData:
@@ -231,7 +231,7 @@ def real_data(experiment: Experiment) -> RealData:
                 functools.partial(stock.instruments, purpose),
                 functools.partial(bare_stock.instruments, purpose),
             )
-            for purpose in stock.purposes
+            for purpose in _PURPOSES
         },
         sizes=stock.sizes(counts, reserve.total),
         draws=_draws(e, stock, counts + reserve.total),
@@ -344,7 +344,6 @@ class _Stock:
 
     def __init__(self, e: Experiment, dataset: Dataset) -> None:
         self.dataset, self.seed = dataset, e.seed
-        self.purposes = _PURPOSES if dataset.probe else _PURPOSES_WITH_PROBE
         lanes = (
             dataset.train.label
             if dataset.paint
@@ -465,8 +464,8 @@ class _Stock:
     def instruments(self, purpose: str) -> LabeledImages:
         """The instruments of one purpose; where groups are painted, every photograph in every
         group."""
-        edges = np.cumsum([0.0, *self.purposes.values()])
-        position = list(self.purposes).index(purpose)
+        edges = np.cumsum([0.0, *_PURPOSES.values()])
+        position = list(_PURPOSES).index(purpose)
         low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position : position + 2])
         chosen = self.dataset.train[
             np.concatenate([index[low:high] for index in self.set_aside.values()])

@@ -24,6 +24,7 @@ from scipy import stats
 from ..measures import LEVEL
 from .contrasts import CONTRASTS, all_contrasts, arms_of, check_pairs, combined
 from .excess import all_excesses, beyond
+from .gate import gate
 from .intervals import Estimate, holm
 from .plans import EXPLORATORY
 
@@ -266,8 +267,9 @@ def corrected_changes(parts: Mapping[str, Any]) -> dict[str, tuple[Change, Corre
 
 
 def sentence(results: Any, p: Corrected | None = None) -> str:
-    """The answer of a study in two sentences: the verdict on A, and whether it was planned; then
-    what it rests on, with S, R, F and the excess where those arms were run.
+    """The answer of a study in two sentences: the verdict on A, whether it was planned, and whether
+    the generators deserve one; then what it rests on, with S, R, F and the excess where those arms
+    were run.
 
     p   after Holm's correction over the family; default: nothing is known of the others in the
         family of its plan, if it has one
@@ -309,7 +311,9 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     n = f"n = {a.n} seeds {DRAWS[draws]}" if a.n > 1 else "n = 1 seed"
     # at smoke scale nothing is planned, and nothing is said that depends on what was run before
     status = status_of(results) if first.scale != "smoke" and judged.word != TOO_FEW_SEEDS else ""
-    answer = ", ".join(filter(None, [str(judged), reason, status]))
+    judged_gate = gate(results)
+    fitness = str(judged_gate) if judged_gate else ""
+    answer = ", ".join(filter(None, [str(judged), reason, status, fitness]))
     return f"{where}: {answer}. {'; '.join(facts)}; {n}."
 
 

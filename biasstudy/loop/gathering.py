@@ -62,6 +62,7 @@ def outcome_of(
         confidence=rounded(np.array([[p["confidence"] for p in row] for row in predictions])),
         batches=batches,
         quality=[now.quality.load() for now in turns if now.quality],
+        fitness=[now.fitness.load() for now in turns if now.fitness],
         spurious=spurious_of(turns),
         pools=np.stack([cells for cells, _ in composed]),
         origins=np.stack([origins for _, origins in composed]),

@@ -58,6 +58,7 @@ class Generation:
     oracle: Stage | None = None  # class that each image of the batch shows
     probed: Stage | None = None  # group that each image of the batch shows
     quality: Stage | None = None  # none where the instrument has no features
+    fitness: Stage | None = None  # of generated images; none of images that a control adds
     seen: Stage | None = None  # classes by which a batch is relabelled
     grid: Stage | None = None  # a sample to look at
     added: tuple[Member, ...] = ()  # what enters later pools
@@ -65,8 +66,9 @@ class Generation:
     def results(self) -> list[Stage]:
         """Stages whose values are kept for good."""
         drawn = [member.index for member in self.pool.members if isinstance(member.index, Stage)]
-        of_batch = (self.decisions, self.candidate_groups, self.oracle, self.probed, self.quality)
-        of_all = (*drawn, *self.predictions, *self.spurious, *of_batch, self.seen, self.grid)
+        of_batch = (self.oracle, self.probed, self.quality, self.fitness, self.seen, self.grid)
+        of_filter = (self.decisions, self.candidate_groups)
+        of_all = (*drawn, *self.predictions, *self.spurious, *of_filter, *of_batch)
         return [stage for stage in of_all if stage is not None]
 
 
@@ -190,7 +192,7 @@ def judged(instruments: Instruments, now: Generation) -> Generation:
     fresh real images in front where the protocol asks for them, then the batch."""
     e, real, store = instruments.e, instruments.real, instruments.store
     assert now.batch is not None, "it was made in `with_batch`"
-    probed = instruments.probe(now.batch)
+    oracle, probed = instruments.oracle(now.batch), instruments.probe(now.batch)
     seen, trained = None, now.batch
     if e.labels == "classifier":
         seen = store.stage(tell, by=now.classifiers[0], images=now.batch)
@@ -202,9 +204,10 @@ def judged(instruments: Instruments, now: Generation) -> Generation:
         added.insert(0, fresh)
     return replace(
         now,
-        oracle=instruments.oracle(now.batch),
+        oracle=oracle,
         probed=probed,
         quality=instruments.quality(now.batch, probed, now.pool),
+        fitness=instruments.fitness(now.batch, oracle, probed) if e.arm == "generated" else None,
         seen=seen,
         added=tuple(added),
     )

@@ -1,13 +1,15 @@
 """Instruments: what tells the group and the class of an image. They measure; what they say decides
 about a pool only through the filters `expert` and `random-cell`.
 
-The *probe* tells groups: exactly from the pixels where nature allows (`Dataset.probe`), else by a
-classifier fitted to instruments, whose confusion with the true groups on test images is kept beside
-every share. The *oracle* tells classes, to see whether a generated image shows what it was told;
-the *extractor* gives the features in which quality is measured. All are fitted once per data set,
-whatever the seed, on disjoint instruments. The *expert* filters, and measures nothing.
+One *measuring network*, fitted once per data set to most of the instruments, tells the cell of an
+image: its class and, where the pixels do not show it exactly (`Dataset.probe`), its group. As
+*oracle* it tells classes, to see whether a generated image shows what it was told; as *probe* it
+tells groups, and its confusion with the true groups on test images is kept beside every share; its
+features say how far generated images are from real ones. Batches are compared with other
+instruments, to which nothing is fitted. The *expert* filters, and measures nothing.
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,21 @@ from ..core.store import Lazy, Stage, Store, kind
 from ..data.images import LabeledImages
 from ..data.real import RealData
 from ..experiment import Experiment
+from ..measures.fitness import Seen, Unseen, fitness
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
-from .judges import ExactJudge, Extractor, FittedJudge, Judge, choices
+from .judges import ExactJudge, Extractor, FittedJudge, Judge, PartJudge, choices
+
+log = logging.getLogger("biasstudy")
+
+RELIABLE = 2 / 3  # an instrument that is right less often than this is told
+TELLS = {
+    "oracle": "the oracle is right on %.2f of real images (%s, %s): what it says of generated ones "
+    "tells little",
+    "probe": "the probe is right on %.2f of real images (%s, %s): shares of groups are rough, also "
+    "after correction",
+}
+_told: set[tuple[str, float]] = set()  # in this process: said once
 
 
 @kind("instrument", keep=True)
@@ -31,13 +45,13 @@ def fit_instrument(
     model: Any,
     options: dict,
     images: LabeledImages,
-    tells: str,
-    n: int,
+    answers: list[list[int]],
     seed: int,
 ) -> dict:
-    """A fixed classifier of `tells` ("label" or "group"), fitted to instruments."""
-    target = LabeledImages(images.images, getattr(images, tells), images.group)
-    state = model.target(**options).fit(target, n, seed=seed, context=context)
+    """A fixed classifier, fitted to instruments: it gives answers[class][group] to an image."""
+    table = np.array(answers)
+    target = LabeledImages(images.images, table[images.label, images.group], images.group)
+    state = model.target(**options).fit(target, int(table.max()) + 1, seed=seed, context=context)
     return {name: value.numpy() for name, value in state.items()}
 
 
@@ -88,6 +102,41 @@ def measure_quality(
     }
 
 
+@kind("fitness", keep=True)
+def measure_fitness(
+    context: Context,
+    *,
+    batch: LabeledImages,
+    start: LabeledImages,
+    unseen: LabeledImages,
+    oracle: dict,
+    oracle_of_start: dict,
+    probed: dict,
+    probed_of_start: dict,
+    features: np.ndarray | None,
+    features_of_start: np.ndarray | None,
+    features_of_unseen: np.ndarray | None,
+    counts: list,
+) -> dict:
+    """The values of `fitness` and their n, in the order of CRITERIA."""
+    values = fitness(
+        Seen(batch.images, batch.label, oracle["told"], probed["told"], features),
+        Seen(
+            start.images,
+            start.label,
+            oracle_of_start["told"],
+            probed_of_start["told"],
+            features_of_start,
+        ),
+        Unseen(unseen.images, unseen.label, unseen.group, unseen.unit, features_of_unseen),
+        np.array(counts),
+    )
+    return {
+        "value": np.array([v.value for v in values.values()]),
+        "n": np.array([v.n for v in values.values()]),
+    }
+
+
 @kind("acceptance", keep=True)
 def measure_acceptance(context: Context, *, decided: dict, groups: dict, shape: list[int]) -> dict:
     """How often a filter accepted images of each class and probed group; (n_classes, n_groups +
@@ -105,21 +154,38 @@ class Instruments:
         self.model, self.options = CLASSIFIERS[e.instrument], e.prepared("instrument")
 
     def fitted(self, purpose: str) -> FittedJudge:
-        """The classifier of groups ("probe") or of classes ("oracle", "expert", "extractor") fitted
-        to its instruments."""
-        tells, n = "label", self.dataset.n_classes
-        if purpose == "probe":
-            tells, n = "group", self.dataset.n_groups
+        """The classifier that is fitted to the instruments of a purpose: "expert" tells classes,
+        "measuring" what `answers` says."""
+        of_classes = np.repeat(np.arange(self.dataset.n_classes)[:, None], self.dataset.n_groups, 1)
+        answers = of_classes if purpose == "expert" else self.answers
         state = self.store.stage(
             fit_instrument,
             model=self.model,
             options=self.options,
-            tells=tells,
-            n=n,
             images=self.real.instruments[purpose],
+            answers=answers.tolist(),
             seed=seed_for("instrument", purpose),
         )
         return FittedJudge(self.model, self.options, state)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """What the measuring network answers to each class and group: the class where the pixels
+        show the group exactly, else the cell, those that occur counted; (n_classes, n_groups) int,
+        -1 where the group does not occur."""
+        occurs = self.dataset.occurs
+        if self.dataset.probe:
+            return np.where(occurs, np.arange(len(occurs))[:, None], -1)
+        return np.where(occurs, np.cumsum(occurs).reshape(occurs.shape) - 1, -1)
+
+    def teller(self, of: str) -> Judge:
+        """The measuring network as a judge of what is asked, "label" or "group"."""
+        axis = ("label", "group").index(of)
+        fitted, answers = self.fitted("measuring"), self.answers
+        cells = np.argwhere(answers >= 0)
+        position = np.zeros(answers.max() + 1, np.int64)
+        position[answers[tuple(cells.T)]] = cells[:, axis]
+        return PartJudge(fitted, tuple(position.tolist()))
 
     @property
     def prober(self) -> Judge:
@@ -127,11 +193,11 @@ class Instruments:
         if self.dataset.probe:
             options = self.e.dataset_entry.resolve(self.e.dataset_options)
             return ExactJudge(self.e.dataset_entry, options, self.dataset.probe)
-        return self.fitted("probe")
+        return self.teller("group")
 
     def oracle(self, images: Lazy) -> Stage:
         """Class of each image, as a classifier of real instruments sees it."""
-        return self.store.stage(tell, by=self.fitted("oracle"), images=images)
+        return self.store.stage(tell, by=self.teller("label"), images=images)
 
     def probe(self, images: Lazy) -> Stage:
         """Group of each image."""
@@ -142,15 +208,34 @@ class Instruments:
         """What the probe says of test images, whose groups are known; None if it does not err."""
         return None if self.dataset.probe else self.probe(self.real.test)
 
-    def quality(self, batch: Stage, probed: Stage, pool: Lazy) -> Stage | None:
-        """Quality of a batch against real test images, and against the pool for copies; None if the
+    def warn(self) -> None:
+        """Say so if an instrument is often wrong on real images to which it was not fitted."""
+        unseen = self.real.instruments["comparison"]
+        known = unseen.load()
+        for who, by, truth in (
+            ("oracle", self.oracle(unseen), known.label),
+            ("probe", self.probe(unseen), known.group),
+        ):
+            accuracy = float(np.mean(by.load()["told"] == truth))
+            if accuracy < RELIABLE and (who, accuracy) not in _told:
+                _told.add((who, accuracy))
+                log.warning(TELLS[who], accuracy, self.e.instrument, self.e.dataset)
+
+    @property
+    def extractor(self) -> Extractor | None:
+        """Features of the measuring network, of mean square about 1 on real images; None if the
         instrument is a model without features."""
         if not self.model.traits.get("features"):
             return None
-        raw = Extractor(self.fitted("extractor"))
-        of_extractor = self.real.instruments["extractor"]
-        scale = self.store.stage(scale_of_features, by=raw, images=of_extractor)
-        by = Extractor(raw.fitted, scale)
+        raw = Extractor(self.fitted("measuring"))
+        unseen = self.real.instruments["comparison"]
+        return Extractor(raw.fitted, self.store.stage(scale_of_features, by=raw, images=unseen))
+
+    def quality(self, batch: Stage, probed: Stage, pool: Lazy) -> Stage | None:
+        """Quality of a batch against real test images, and against the pool for copies; None if the
+        instrument is a model without features."""
+        if not (by := self.extractor):
+            return None
         real, fake, train = (
             self.store.stage(features_of, by=by, images=images)
             for images in (self.real.test, batch, pool)
@@ -163,5 +248,28 @@ class Instruments:
             batch=batch,
             probed=probed,
             train=train,
+            counts=self.real.counts.tolist(),
+        )
+
+    def fitness(self, batch: Stage, oracle: Stage, probed: Stage) -> Stage:
+        """Whether a batch of generated images deserves a verdict, beside real images of the
+        start."""
+        start, unseen, by = self.real.start, self.real.instruments["comparison"], self.extractor
+        features, of_start, of_unseen = (
+            self.store.stage(features_of, by=by, images=images) if by else None
+            for images in (batch, start, unseen)
+        )
+        return self.store.stage(
+            measure_fitness,
+            batch=batch,
+            start=start,
+            unseen=unseen,
+            oracle=oracle,
+            oracle_of_start=self.oracle(start),
+            probed=probed,
+            probed_of_start=self.probe(start),
+            features=features,
+            features_of_start=of_start,
+            features_of_unseen=of_unseen,
             counts=self.real.counts.tolist(),
         )

@@ -47,6 +47,30 @@ class FittedJudge:
 
 
 @dataclass(frozen=True, eq=False)
+class PartJudge:
+    """A part of what a fitted classifier tells, its class or its group: says the probability of
+    each, (N, n) float, that of the answers that have it together.
+
+    part   class or group of each answer of the classifier
+    """
+
+    fitted: FittedJudge
+    part: tuple[int, ...]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"fitted": self.fitted}
+
+    @property
+    def id(self) -> str:
+        return digest(["part", self.fitted.id, list(self.part)])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        by, part = self.fitted.load(), np.eye(max(self.part) + 1)[list(self.part)]
+        return lambda context, images, *_: by(context, images) @ part
+
+
+@dataclass(frozen=True, eq=False)
 class ExactJudge:
     """The exact probe of a data set: says groups, (N,) int, UNKNOWN where unclear."""
 

@@ -6,7 +6,7 @@ are in `COLUMNS`; undefined is NaN with n = 0.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.registry import FILTERS, METRICS
 from ..experiment import Experiment
 from ..inference.plans import Plan
+from ..measures.fitness import CRITERIA
 from ..measures.metrics import Value, applicable, cells, measure_all
 from ..measures.quality import NAMES
 from ..measures.shares import favoured_part, told_counts
@@ -85,6 +86,9 @@ class Outcome:
     quality     per generation                  metric (position in quality.NAMES), value, n, where
                                                 (label, group); empty if the instrument has no
                                                 features
+    fitness     per generation                  value and n in the order of fitness.CRITERIA; empty
+                                                where nothing is generated, and in results stored
+                                                without
     spurious    (T + 1, R, N, ...)              see `spurious.responses`; empty without masks
     pools       (T + 1, n_classes, n_groups + 1) int   training label x group; the last: unclear
     origins     (T + 1, 3) int                  images of each pool by `pools.ORIGINS`; None in
@@ -129,6 +133,7 @@ class Outcome:
     caption: str = ""
     levels: tuple[float, ...] = ()
     draws: str = "shared"
+    fitness: Sequence[dict[str, np.ndarray]] = ()
 
     @property
     def record(self) -> dict[str, Any]:
@@ -226,6 +231,11 @@ class Outcome:
                     self._row(t, 0, "batch", "generated", name, v)
                     for name, v in quality_values(self.quality[t])
                 )
+            if self.fitness:
+                told = self.fitness[t]
+                for name, value, n in zip(CRITERIA, told["value"], told["n"], strict=True):
+                    measured = Value(float(value), int(n))
+                    yield self._row(t, 0, "batch", "generated", f"fitness-{name}", measured)
             if "accepted" in batch:
                 for metric, value in candidate_values(batch, self.favoured.shape, self.experiment):
                     yield self._row(t, 0, "candidates", "generated", metric, value)

@@ -18,6 +18,7 @@ from ..data.real import RealData, real_data
 from ..experiment import Experiment
 from .gathering import outcome_of
 from .generations import generations, results_of, tries_of
+from .instruments import Instruments
 from .progress import Progress
 from .results import Outcome, Results
 
@@ -65,9 +66,11 @@ def run(
     if spaces:  # reading what is finished needs no right to write
         store.open(max(spaces))
 
-    outcomes = []
+    outcomes: list[Outcome] = []
     with bar.over([stage for turns in all_turns for stage in results_of(turns)]):
         for i, (e, real, turns) in enumerate(zip(distinct, drawn, all_turns, strict=True)):
+            if e.n_batch and not all(map(store.has, results_of(turns))):
+                Instruments(e, real, store).warn()
             for now in turns:
                 for stage in now.results():
                     bar.now(

@@ -210,7 +210,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> Precisio
     n = min(len(x), len(y))
     if n <= k:
         return PrecisionRecall(*[float("nan")] * 4)
-    x, y = (z[np.sort(_shuffled(len(z))[:n])] for z in (x, y))
+    x, y = (first_of(z, n) for z in (x, y))
     x, y = x - x.mean(0), y - x.mean(0)
     slack = TIE * float((x * x).sum(1).mean() + (y * y).sum(1).mean())
     reach_x, reach_y = _reach(x, k) + slack, _reach(y, k) + slack
@@ -247,6 +247,11 @@ def _shuffled(n: int) -> np.ndarray:
     return np.random.default_rng(seed_for("quality", "order")).permutation(n)
 
 
+def first_of(rows: np.ndarray, n: int) -> np.ndarray:
+    """At most n rows, the first in one fixed shuffle, in their own order."""
+    return rows[np.sort(_shuffled(len(rows))[:n])]
+
+
 # ---- Copies --------------------------------------------------------------------------------------
 
 
@@ -272,7 +277,7 @@ class Nearest(NamedTuple):
     ratio: float
 
 
-def _to_nearest(train: np.ndarray, images: np.ndarray) -> np.ndarray:
+def to_nearest(train: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Distance of each image to its nearest training image, exactly 0 for a copy; (N,), nan without
     training images."""
     if not len(train):
@@ -285,7 +290,7 @@ def _to_nearest(train: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(squared <= TIE * (train * train).sum(1).mean(), 0, squared))
 
 
-def _closer(fake: np.ndarray, held_out: np.ndarray) -> Nearest:
+def closer(fake: np.ndarray, held_out: np.ndarray) -> Nearest:
     """The check, from distances."""
     if not len(fake) or not len(held_out) or np.isnan(held_out).any():
         return Nearest(float("nan"), float("nan"))
@@ -417,8 +422,8 @@ def quality(
                 f"{len(sample.features)}, {len(sample.label)} and {len(sample.group)}"
             )
     counts, told, seen = np.asarray(counts), np.asarray(fake.label), np.asarray(fake.group)
-    real_distance = _to_nearest(train, real_features)
-    fake_distance = _to_nearest(train, fake_features)
+    real_distance = to_nearest(train, real_features)
+    fake_distance = to_nearest(train, fake_features)
 
     rows: list[tuple[str, Value]] = []
     every_class, every_group = np.arange(counts.shape[0]), np.arange(counts.shape[1])
@@ -453,7 +458,7 @@ def _all_of(
     real: np.ndarray, fake: np.ndarray, real_distance: np.ndarray, fake_distance: np.ndarray
 ) -> dict[str, float]:
     """Every measure of one set of generated images against one of real ones, by name."""
-    distance, close = kid(real, fake), _closer(fake_distance, real_distance)
+    distance, close = kid(real, fake), closer(fake_distance, real_distance)
     return {
         "kid": distance.value,
         "kid-se": distance.se,

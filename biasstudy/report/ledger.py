@@ -17,6 +17,7 @@ from ..experiment import PATHS
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
 from ..inference.excess import OUT_OF_REACH
+from ..inference.gate import FIT, NO_FIT
 from ..inference.intervals import over_seeds
 from ..inference.verdicts import AMPLIFIED, BECAUSE, SEEDS_FOR_VERDICT, WORDS, in_words
 from .summary import Stored
@@ -43,15 +44,17 @@ class Claim:
 
 
 def _tally(table: pd.DataFrame) -> str:
-    """Settings with a bias to amplify by verdict, and the largest |A| among them with its interval;
-    the others and remedies apart."""
+    """Settings with a bias to amplify by verdict, fit generators and others apart, and the largest
+    |A| among them with its interval; unbiased starts and remedies apart."""
     table = table[table.n >= SEEDS_FOR_VERDICT]
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
     biased = table[table.has_bias & ~table.remedy]
-    parts = []
+    fit, others = biased[biased.fit == FIT], biased[biased.fit != FIT]
+    parts = [] if len(fit) or biased.empty else [f"{NO_FIT} among the biased starts"]
     for says, settings in (
-        ("with a biased start", biased),
+        ("with a biased start and a fit generator", fit),
+        ("with a biased start and an unfit generator", others),
         ("from an unbiased start", table[~table.has_bias & ~table.remedy]),
         ("with a remedy", table[table.remedy]),
     ):
@@ -80,7 +83,7 @@ def _amplifies(stored_results: Stored) -> str:
     up = table[table.word == AMPLIFIED]
     generated = up.because == BECAUSE
     together = [
-        f"{row.dataset}: {row.verdict} on average over {row.settings} settings, A = {row.A:+.3f} "
+        f"{row.dataset}, {row.verdict}: on average over {row.settings} settings A = {row.A:+.3f} "
         f"[{row.A_low:+.3f}, {row.A_high:+.3f}], M(none) = {row.M_none:.3f}"
         for row in stored_results.data_sets.itertuples()
     ]

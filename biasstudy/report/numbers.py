@@ -28,11 +28,13 @@ import pandas as pd
 from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
+from ..inference.gate import FIT, UNFIT
 from ..inference.intervals import over_seeds
 from ..inference.scales import relative_contrast
 from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
 from ..loop.results import Results, batch_values, quality_values
+from ..measures.fitness import CRITERIA
 from ..measures.shares import favoured_part
 from . import ledger
 from .figures import corrected_table
@@ -207,12 +209,22 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
                 f"{a.M_none:.3f}",
                 f"{at_most}{a.A:+.3f} [{a.A_low:+.3f}, {a.A_high:+.3f}]",
                 f"{at_most}{r.R:+.3f} [{r.R_low:+.3f}, {r.R_high:+.3f}]",
+                _fitness(settings),
                 "; ".join(verdicts),
             )
         )
     last = f"verdict ({one_status})" if one_status else "verdict"
-    header = ("data (start), generator", "setting", "seeds", "M(none)", "A", "R", last)
+    header = ("data (start), generator", "setting", "seeds", "M(none)", "A", "R", "fit", last)
     return _markdown(header, lines)
+
+
+def _fitness(settings: Any) -> str:
+    """Whether the generators of some settings are fit, in a word, and what they miss."""
+    words = dict.fromkeys(
+        "yes" if row.fit == FIT else f"no: {row.missed}" if row.fit == UNFIT else "not measured"
+        for row in settings.itertuples()
+    )
+    return "; ".join(words)
 
 
 def _eight(stored_results: Stored) -> str:
@@ -316,6 +328,7 @@ def _together(stored_results: Stored) -> str:
     lines = [
         (
             DATA[row.dataset],
+            row.fit,
             str(row.settings),
             *(str(n) for n in (row.amplified, row.within, row.reduced, row.cannot_tell)),
             f"{row.M_none:.3f}",
@@ -326,6 +339,7 @@ def _together(stored_results: Stored) -> str:
     ]
     header = (
         "data",
+        "generators",
         "settings",
         "amplified",
         "within a quarter",
@@ -481,6 +495,15 @@ def _error_rates(stored_results: Stored) -> str:
     return _markdown(("truth", "what is said", "promised", *columns), lines)
 
 
+def _criteria(stored_results: Stored) -> str:
+    """What the gate asks of generated images."""
+    lines = [
+        (name, c.says, f"at {'most' if c.most else 'least'} {c.bound:g}", c.why)
+        for name, c in CRITERIA.items()
+    ]
+    return _markdown(("criterion", "what is measured", "bound", "reason"), lines)
+
+
 BLOCKS: dict[str, Callable[[Stored], str]] = {
     "answer": lambda stored_results: f"**{answer(stored_results)}**",
     "eight": _eight,
@@ -495,6 +518,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "wrong digits": _wrong_digits,
     "masks": _masks,
     "error rates": _error_rates,
+    "criteria": _criteria,
     "ledger": ledger.markdown,
 }
 

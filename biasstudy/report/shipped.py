@@ -118,6 +118,8 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
         arrays |= {f"batch{t}/{name}": value.astype(np.int16) for name, value in batch.items()}
     for t, quality in enumerate(o.quality):
         arrays |= {f"quality{t}/{name}": value for name, value in quality.items()}
+    for t, fitness in enumerate(o.fitness):
+        arrays |= {f"fitness{t}/{name}": value for name, value in fitness.items()}
     for name, value in o.spurious.items():
         arrays[f"spurious/{name}"] = steps_of(value) if name == "confidence" else value
     for t, grid in enumerate(o.grids if with_grids else ()):
@@ -287,6 +289,7 @@ def _outcome(
         confidence=confidence_of(outcome_arrays["confidence"]),
         batches=batches,
         quality=parts("quality"),
+        fitness=parts("fitness"),
         spurious=spurious,
         caption=record.get("caption", ""),
         levels=tuple(record.get("levels", ())),

@@ -20,6 +20,7 @@ from ..inference.conjecture import Judgement, judgements
 from ..inference.contrasts import CONTRASTS, all_contrasts, difference
 from ..inference.dynamics import by_level, told_apart
 from ..inference.excess import BEYOND, all_excesses, beyond
+from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN, gate
 from ..inference.intervals import Estimate
 from ..inference.pooled import pooled_change
 from ..inference.scales import growth, logit_contrast, relative_contrast
@@ -171,7 +172,9 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
               status     confirmatory or exploratory: whether a plan was frozen before the first fit
               has_bias   there is a bias at the start to amplify
               remedy     the protocol is one that is meant to help
-              word, verdict, because   of the change, see `verdicts`
+              fit, missed, fitness     whether the generators deserve a verdict, see `gate`: a word,
+                               criteria that generation 0 misses, what a sentence says of it
+      word, verdict, because   of the change, see `verdicts`
               M_none, margin           contrast without generated images, and its margin
               detectable               smallest change of A found with 80 % power
               differs, changed, within   p-values after Holm's correction, see `verdicts.Corrected`
@@ -189,7 +192,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 continue
             results = variants[name]
             e = results.of("generated")[0].experiment
-            contrasts, judged = all_contrasts(results), verdict(c, p)
+            contrasts, judged, fitness = all_contrasts(results), verdict(c, p), gate(results)
             row = {
                 "study": study,
                 "variant": name,
@@ -199,6 +202,9 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "status": status_of(results),
                 "has_bias": has_bias(results.of("generated")[0]),
                 "remedy": PROTOCOLS[e.protocol].balanced,
+                "fit": fitness.word if fitness else UNKNOWN,
+                "missed": ", ".join(fitness.missed) if fitness else "",
+                "fitness": str(fitness or UNKNOWN),
                 "word": judged.word,
                 "verdict": str(judged),
                 "because": because(judged.word, contrasts.get("R")),
@@ -237,24 +243,33 @@ def _columns(key: str, e: Estimate | None) -> dict[str, float]:
 
 def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
     """What the settings of each data set say together: those on real data that have a bias to
-    amplify and seeds enough for a verdict; remedies apart.
+    amplify and seeds enough for a verdict; remedies apart. Fit generators and others never count
+    together.
 
-    returns  a row for each data set: dataset, settings, n (seeds that all settings have),
+    returns  a row for each data set with fit generators, and one without: dataset, fit (FIT, or
+             NO_FIT where a data set has no other row), settings, n (seeds that all settings have),
              amplified, reduced, within, cannot_tell (settings by word), generated (amplified
              because the images are generated), beyond (amplified beyond the loss of accuracy), A,
-             A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean)
+             A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean; where
+             nothing is fit: NO_FIT)
     """
     rows = []
     asked = _asked(stored_results.effects)
-    for dataset, settings in asked[asked.has_bias & ~asked.remedy].groupby("dataset", sort=False):
+    asked = asked[asked.has_bias & ~asked.remedy]
+    asked = asked.assign(is_fit=asked.fit == FIT)
+    fit_somewhere = set(asked[asked.is_fit].dataset)
+    in_order = asked.sort_values("is_fit", ascending=False, kind="stable")
+    for (dataset, is_fit), settings in in_order.groupby(["dataset", "is_fit"], sort=False):
         c = pooled_change(
             [stored_results.parts[row.study][row.variant] for row in settings.itertuples()]
         )
+        unfit = UNFIT if dataset in fit_somewhere else NO_FIT
         count = settings.word.value_counts()
         up = settings[settings.word == AMPLIFIED]
         rows.append(
             {
                 "dataset": dataset,
+                "fit": FIT if is_fit else unfit,
                 "settings": len(settings),
                 "n": c.a.n,
                 **{
@@ -270,7 +285,7 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
                 "beyond": int((up.beyond == BEYOND).sum()),
                 **_columns("A", c.a),
                 "M_none": c.level.mean,
-                "verdict": str(verdict(c)),
+                "verdict": str(verdict(c)) if is_fit else unfit,
             }
         )
     return pd.DataFrame(rows)
@@ -364,28 +379,55 @@ def _but_protocol(results: Any) -> str:
 
 
 def answer(stored_results: Stored) -> str:
-    """The answer to the question in two sentences, from stored results on real data alone: settings
-    with a bias to amplify, by word; then what the amplified ones are shown to be."""
+    """The answer to the question, from stored results on real data alone: settings with a bias to
+    amplify, by word, those with fit generators first; then what the amplified ones are shown to
+    be."""
     asked = _asked(stored_results.effects)
     biased = asked[asked.has_bias & ~asked.remedy]
     if biased.empty:
         return (
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."
         )
-    count, up = biased.word.value_counts(), biased[biased.word == AMPLIFIED]
-    grew, fell, stayed, open_ = (
-        count.get(word, 0) for word in (AMPLIFIED, REDUCED, WITHIN, CANNOT_TELL)
-    )
+    fit, others = biased[biased.fit == FIT], biased[biased.fit != FIT]
     sources = biased.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
     kinds = " and ".join(sorted(biased.status.unique()))
+    told = [
+        f"{len(biased)} settings have a biased start ({sources} data sets, {seeds} seeds a "
+        "setting)."
+    ]
+    if len(fit):
+        told.append(f"In {len(fit)} the generated images are fit to be asked about: {_told(fit)}.")
+    else:
+        told.append("In none are the generated images fit to be asked about.")
+    if len(others):
+        told.append(f"In {len(others)} they are not: {_told(others)}.")
+    told.append(f"All of this is {kinds}, and from small models.")
+    return " ".join(told)
+
+
+def _told(settings: pd.DataFrame) -> str:
+    """In how many settings the gap changed how, and what the amplified ones are shown to be."""
+    gap = "the accuracy gap between favoured and other groups"
+    count, up = settings.word.value_counts(), settings[settings.word == AMPLIFIED]
+    grew, open_ = len(up), count.get(CANNOT_TELL, 0)
+    parts = [
+        f"{says} in {count[word]}"
+        for word, says in (
+            (AMPLIFIED, "widened by more than a quarter"),
+            (REDUCED, "narrowed by more than a quarter"),
+            (WITHIN, "stayed within a quarter"),
+        )
+        if word in count
+    ]
+    if not parts:
+        return f"whether {gap} changed by a quarter cannot be told"
+    text = f"{gap} {', '.join(parts)}{f', and in {open_} this cannot be told' * bool(open_)}"
+    if not grew:
+        return text
     generated = int((up.because == BECAUSE).sum())
     past = int((up.beyond == BEYOND).sum())
     return (
-        f"In {grew} of {len(biased)} settings with a biased start, adding generated images widened "
-        f"the accuracy gap between favoured and other groups by more than a quarter; in {stayed} "
-        f"it stayed within a quarter, in {fell} it narrowed by more, and in {open_} this cannot "
-        f"be told ({sources} data sets, {seeds} seeds a setting). Of the {grew}, {generated} "
-        f"widened because the images are generated and {past} are shown to go beyond what lost "
-        f"accuracy alone makes; all of this is {kinds}, and from small models."
+        f"{text}; of the {grew}, {generated} widened because the images are generated, and {past} "
+        "are shown to go beyond what lost accuracy alone makes"
     )

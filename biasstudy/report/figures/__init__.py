@@ -16,6 +16,7 @@ from ._dynamics import levels as levels
 from ._dynamics import naive as naive
 from ._dynamics import predictions as predictions
 from ._dynamics import transfer as transfer
+from ._families import PALETTE as PALETTE
 from ._families import acceptance as acceptance
 from ._families import batch_table as batch_table
 from ._families import decomposition as decomposition

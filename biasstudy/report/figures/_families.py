@@ -1,7 +1,7 @@
 """Several variants of a study side by side. `parts` is what `Study.split` returns: results by the
 name of the variant."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -22,6 +22,7 @@ from ._style import (
     WIDTH,
     by_seed,
     group_colors,
+    is_unfit,
     lines_of_seeds,
     mark_of,
     signed,
@@ -43,7 +44,12 @@ def _mark(parts: Variants) -> str:
     everything = Results(
         [o for results in parts.values() for o in results.outcomes], note=first.note
     )
-    return mark_of(everything)
+    return mark_of(everything, parts.values())
+
+
+def _unfit(parts: Variants) -> set[str]:
+    """Variants whose generators are not fit."""
+    return {name for name, results in parts.items() if is_unfit(results)}
 
 
 def _columns(parts: Variants) -> int:
@@ -191,7 +197,11 @@ def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         for key, arms in CONTRASTS.items()
     }
     figure = intervals(
-        table, "contrast", styles, "difference of accuracy contrasts in the last generation"
+        table,
+        "contrast",
+        styles,
+        "difference of accuracy contrasts in the last generation",
+        hollow=_unfit(parts),
     )
     return signed(figure, _mark(parts)), table
 
@@ -213,17 +223,24 @@ def decomposition(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     styles = {
         part: (PALETTE[i], "osD^v"[i], says.get(part, part)) for i, part in enumerate(PARTS_OF_R)
     }
-    figure = intervals(table, "part", styles, "difference of accuracy contrasts from the arm real")
+    what = "difference of accuracy contrasts from the arm real"
+    figure = intervals(table, "part", styles, what, hollow=_unfit(parts))
     return signed(figure, _mark(parts)), table
 
 
 def intervals(
-    table: pd.DataFrame, column: str, styles: Mapping[str, tuple], what: str, row: str = "variant"
+    table: pd.DataFrame,
+    column: str,
+    styles: Mapping[str, tuple],
+    what: str,
+    row: str = "variant",
+    hollow: Collection[str] = (),
 ) -> Figure:
     """Means of `what` with intervals; where the table has a floor, a hollow mark beside each.
 
     styles  colour, marker and legend of each value of the column
     row     column whose values are the rows of the figure
+    hollow  rows whose marks are hollow: their generators are not fit
     """
     use_style()
     parts = list(dict.fromkeys(table[row]))
@@ -246,6 +263,8 @@ def intervals(
             markersize=4,
             label=label,
         )
+        within = rows[row].isin(hollow).to_numpy()
+        axis.plot(rows["mean"][within], at[within], marker, color=color, mfc="white", ms=3.5)
         if "floor" in table:
             axis.plot(
                 rows.floor,

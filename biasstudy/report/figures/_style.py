@@ -3,6 +3,7 @@
 import io
 import json
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from ...core.places import replacing, write_text
 from ...experiment import PATHS
 from ...inference.contrasts import HEADLINE
+from ...inference.gate import UNFIT, gate
 from ...loop.results import Results
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
@@ -98,9 +100,12 @@ def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> 
     axis.plot(lines.index, lines.mean(axis=1), label=label, linewidth=1.7, **style)
 
 
-def mark_of(results: Results) -> str:
-    """What must stand on every figure: where the numbers come from, how many seeds, and the word
-    smoke where it is due."""
+def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
+    """What must stand on every figure: where the numbers come from, how many seeds, the word smoke
+    where it is due, and whether the generators are fit.
+
+    settings   whose generators; default: these results are of one setting
+    """
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
     words = [
@@ -108,9 +113,28 @@ def mark_of(results: Results) -> str:
         first.caption,
         f"scale {first.scale}",
         f"n = {seeds} seed{'s' * (seeds > 1)}",
+        _fitness(list(settings) or [results]),
         results.note,
     ]
     return " · ".join(w for w in words if w)
+
+
+def _fitness(settings: list[Results]) -> str:
+    """Which generators are not fit, in words; empty if all are, or nothing is known of them."""
+    gates = [judged for judged in map(gate, settings) if judged]
+    unfit = [judged for judged in gates if judged.word == UNFIT]
+    if not unfit:
+        return ""
+    if len(gates) == 1:
+        return f"generator not fit ({', '.join(unfit[0].missed)})"
+    return f"{len(unfit)} of {len(gates)} generators not fit"
+
+
+def is_unfit(results: Results) -> bool:
+    """Whether the generators of one setting are known not to be fit: what they do is drawn
+    hollow."""
+    judged = gate(results)
+    return judged is not None and judged.word == UNFIT
 
 
 def signed(figure: Figure, text: str) -> Figure:

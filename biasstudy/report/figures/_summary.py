@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
+from ...inference.gate import FIT
 from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
@@ -70,7 +71,8 @@ def names_of(table: pd.DataFrame) -> list[str]:
 
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     """The effect of adding generated images in every setting, with its 95 % interval, by data set,
-    start, generator and classifier; colour and shape say the verdict.
+    start, generator and classifier; colour and shape say the verdict, hollow where the generator
+    is not fit.
 
     table    of `summary.table_of_effects`; with more than 60 settings, those of a data set stand in
              order of effect, unnamed
@@ -102,8 +104,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
             at, -settings.margin, settings.margin, color="#e4e4e4", linewidth=6 if few else 2
         )
         axis.axvline(0, color="#666666", linewidth=0.9)
-        for word, (color, marker) in VERDICT_STYLE.items():
-            mask = (settings.word == word).to_numpy()
+        for (word, (color, marker)), is_fit in product(VERDICT_STYLE.items(), (True, False)):
+            mask = ((settings.word == word) & ((settings.fit == FIT) == is_fit)).to_numpy()
             off = np.abs(settings[["A_low", "A_high"]].to_numpy().T - settings.A.to_numpy())[
                 :, mask
             ]
@@ -113,6 +115,7 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
                 xerr=off,
                 fmt=marker,
                 color=color,
+                markerfacecolor=color if is_fit else "white",
                 capsize=1.5 if few else 0,
                 markersize=4 if few else 2.5,
                 linewidth=1 if few else 0.6,
@@ -124,8 +127,8 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes[-1, 0].set_xlabel(
-        "A: change of the accuracy contrast, 95 % interval; grey: its margin; a scale for each "
-        "data set",
+        "A: change of the accuracy contrast, 95 % interval; hollow: generator not fit; grey: "
+        "margin; a scale for each data set",
         loc="right",
     )
     handles = {

@@ -1,0 +1,447 @@
+"""Fitness against core seconds: what images of one generation cost, and whether they deserve a
+verdict.
+
+Each generator is fitted once to the start of an experiment and makes IMAGES images in equal numbers
+of every class; seconds are those of the process, on one thread. Two models that are no part of the
+loop stand beside them for as many seconds as the slowest of ours took: the autoencoder of
+FairFeedbackLoops, one for each class, since it is told none, and a plain training loop of
+`diffusers`.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..core.context import Context, to_uint8
+from ..core.noise import generator_for
+from ..core.numerics import Numerics
+from ..core.places import replacing
+from ..core.provenance import environment
+from ..core.registry import GENERATORS
+from ..core.seeds import seed_for
+from ..core.store import Lazy
+from ..data.images import LabeledImages
+from ..data.real import real_data
+from ..experiment import Experiment, experiment_from
+from ..inference.gate import wanted
+from ..loop.instruments import Instruments
+from ..loop.judges import choices
+from ..loop.run import open_store
+from ..measures.fitness import CRITERIA, Seen, Unseen, fitness, misses, weakest
+from ..report.figures import PALETTE, WIDTH, signed, use_style
+from .peers import BATCH, LATENT, SIDE, Autoencoder
+
+IMAGES = 2500
+PEER, PLAIN = "FairFeedbackLoops' VAE", "plain diffusers loop"
+AT_ONCE = 250
+PLAIN_STEPS = 50  # of DDIM
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Real data of one kind, and the generators that are tried on them.
+
+    says     the data in words
+    fields   of Experiment: data, start, instrument
+    models   options of each generator, by a name for the table
+    """
+
+    says: str
+    fields: Mapping[str, Any]
+    models: Mapping[str, tuple[str, Mapping[str, Any]]]
+
+
+BENCHES = {
+    "digits": Bench(
+        "digits, 1,300",
+        {
+            "dataset": "colorized-mnist",
+            "start": "biased",
+            "bias": 0.6,
+            "n_real": 1300,
+            "instrument": "lenet",
+        },
+        {
+            "mixture": ("mixture", {}),
+            "mixture, 32 clusters": ("mixture", {"clusters": 32}),
+            "local-score": ("local-score", {}),
+            "vae": ("vae", {}),
+            "gan": ("gan", {}),
+            "diffusion": ("diffusion", {}),
+        },
+    ),
+    "cifar20": Bench(
+        "CIFAR-20 at 32 pixels, 5,000",
+        {
+            "dataset": "cifar20",
+            "dataset_options": {"size": 32},
+            "n_real": 5000,
+            "instrument": "airbench",
+            "instrument_options": {"flip": True},
+        },
+        {
+            "mixture": ("mixture", {}),
+            "local-score": ("local-score", {}),
+            "vae": ("vae", {}),
+            "gan": ("gan", {}),
+            "diffusion": ("diffusion", {}),
+        },
+    ),
+    "hard-imagenet": Bench(
+        "four classes of Hard ImageNet at 64 pixels, 340",
+        {
+            "dataset": "hard-imagenet",
+            "dataset_options": {
+                "classes": "sunglasses, miniskirt, volleyball, snorkel",
+                "size": 64,
+            },
+            "n_real": 340,
+            "instrument": "squeezenet",
+            "instrument_steps": 150,
+            "instrument_options": {
+                "flip": True,
+                "enlarge": 1,
+                "weights": "weights/squeezenet1_1.pth",
+            },
+        },
+        {
+            "mixture": ("mixture", {}),
+            "local-score": ("local-score", {}),
+            "vae": ("vae", {}),
+            "gan": ("gan", {}),
+            "diffusion": ("diffusion", {}),
+        },
+    ),
+}
+
+
+class Gauge:
+    """Measures the fitness of images on the data of a bench."""
+
+    def __init__(self, bench: Bench, numerics: Numerics, where: Path | None) -> None:
+        numerics.apply()
+        self.experiment: Experiment = experiment_from(dict(bench.fields))
+        self.context = Context(numerics)
+        real, store = real_data(self.experiment), open_store(where, numerics)
+        store.open(60_000_000)
+        instruments = Instruments(self.experiment, real, store)
+        instruments.warn()
+        self.oracle, self.probe = instruments.teller("label").load(), instruments.prober.load()
+        extractor: Lazy | None = instruments.extractor
+        self.features = extractor.load() if extractor else None
+        self.start: LabeledImages = real.start.load()
+        unseen = real.instruments["comparison"].load()
+        self.counts, self.n_classes = real.counts, real.dataset.n_classes
+        self.seen_start = self._seen(self.start.images, self.start.label)
+        self.unseen = Unseen(
+            unseen.images, unseen.label, unseen.group, unseen.unit, self._features(unseen.images)
+        )
+
+    def _features(self, images: np.ndarray) -> np.ndarray | None:
+        return self.features(self.context, images) if self.features else None
+
+    def _seen(self, images: np.ndarray, label: np.ndarray) -> Seen:
+        classes = choices(self.oracle(self.context, images))
+        groups = choices(self.probe(self.context, images))
+        return Seen(images, label, classes, groups, self._features(images))
+
+    def fitness(self, images: np.ndarray, label: np.ndarray) -> dict[str, float]:
+        batch = self._seen(images, label)
+        values = fitness(batch, self.seen_start, self.unseen, self.counts)
+        return {name: v.value for name, v in values.items()}
+
+
+def check_data(data: Sequence[str], only: Sequence[str] = ()) -> None:
+    """ValueError for an unknown key of BENCHES, or a name that is not among its models."""
+    for name in data:
+        if name not in BENCHES:
+            raise ValueError(f"unknown data {name!r}; known: {', '.join(BENCHES)}")
+        for model in only:
+            if model not in BENCHES[name].models:
+                known = ", ".join(BENCHES[name].models)
+                raise ValueError(f"unknown generator {model!r} for {name}; known: {known}")
+
+
+def fitness_of_generators(
+    data: str,
+    only: Sequence[str] = (),
+    *,
+    images: int = IMAGES,
+    numerics: Numerics | None = None,
+    where: Path | None = None,
+    peers: bool = True,
+    told: Callable[[str], None] = lambda text: None,
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """What each generator costs and how fit its images are.
+
+    data     a key of BENCHES
+    only     names in its `models`; default: all
+    images   made by each, in equal numbers of every class
+    where    store of the instruments; default: that of all runs
+    peers    whether the two peers are tried, for as long as the slowest of the others took
+    told     called with each row in words
+    returns  a row for each: data, generator, seconds_fit, seconds_sample, images_per_second, the
+             criteria of the gate, fit, misses (in words); and the first images of each, three of
+             every class
+    raises   ValueError   if a name is unknown, or the data do not suffice; before anything is
+                          fitted
+    """
+    check_data([data], only)
+    bench = BENCHES[data]
+    chosen = {name: bench.models[name] for name in only or bench.models}
+    models = {
+        label: GENERATORS[name].target(**GENERATORS[name].resolve(options))
+        for label, (name, options) in chosen.items()
+    }
+    gauge = Gauge(bench, numerics or Numerics(), where)
+    label = np.arange(images) % gauge.n_classes
+    rows: list[dict[str, Any]] = []
+    pictures = {"real": _three_of_each(gauge.start.images, gauge.start.label, gauge.n_classes)}
+
+    def measure(name: str, fit: Callable[[], Any], sample: Callable[[Any], np.ndarray]) -> None:
+        begun = time.process_time()
+        state = fit()
+        fitted = time.process_time()
+        made = sample(state)
+        done = time.process_time()
+        values = gauge.fitness(made, label)
+        missed = misses(values)
+        rows.append(
+            {
+                "data": bench.says,
+                "generator": name,
+                "seconds_fit": fitted - begun,
+                "seconds_sample": done - fitted,
+                "images_per_second": images / max(done - fitted, 1e-9),
+                **values,
+                "fit": not missed,
+                "misses": ", ".join(f"{m} {values[m]:.2f} {wanted(m)}" for m in missed),
+            }
+        )
+        pictures[name] = _three_of_each(made, label, gauge.n_classes)
+        told(f"{name}: {done - begun:.0f} s, {'fit' if not missed else rows[-1]['misses']}")
+
+    context, start = gauge.context, gauge.start
+    for name, model in models.items():
+        seed = {"fit": seed_for("bench", "fit"), "sample": seed_for("bench", "sample")}
+        fit = functools.partial(
+            model.fit, start, start.label, None, seed=seed["fit"], context=context
+        )
+        sample = functools.partial(
+            model.sample, told=label, first_index=0, seed=seed["sample"], context=context
+        )
+        measure(name, fit, sample)
+    if peers:
+        longest = max(row["seconds_fit"] for row in rows)
+        side = start.images.shape[2]
+        others: dict[str, Any] = {PEER: Autoencoders(longest), PLAIN: PlainDiffusion(longest)}
+        for name, peer in others.items():
+            measure(
+                name,
+                functools.partial(peer.fit, start),
+                functools.partial(peer.sample, label=label, side=side),
+            )
+    return pd.DataFrame(rows), pictures
+
+
+def _three_of_each(images: np.ndarray, label: np.ndarray, n_classes: int) -> np.ndarray:
+    return np.concatenate([images[label == k][:3] for k in range(n_classes)])
+
+
+# ---- What is shown -------------------------------------------------------------------------------
+
+
+def write(
+    data: Sequence[str],
+    only: Sequence[str],
+    folder: Path,
+    numerics: Numerics,
+    told: Callable[[str], None],
+) -> pd.DataFrame:
+    """Measure on each of the data; write generators.csv, the figure generators.png and the pictures
+    generators-DATA.png, after each of the data again. Rows of other data and generators that an
+    earlier call wrote are kept. ValueError as `fitness_of_generators`."""
+    check_data(data, only)
+    path = folder / "generators.csv"
+    for name in data:
+        told(f"{BENCHES[name].says}:")
+        table, pictures = fitness_of_generators(name, only, numerics=numerics, told=told)
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            table = pd.concat([pd.read_csv(path, keep_default_na=False, na_values=["nan"]), table])
+            table = table.drop_duplicates(["data", "generator"], keep="last", ignore_index=True)
+        with replacing(folder / f"generators-{name}.png") as file:
+            wall(pictures).savefig(file)
+        with replacing(path) as file:
+            table.round(4).to_csv(file, index=False, na_rep="nan")
+        with replacing(folder / "generators.png") as file:
+            fitness_figure(table, environment()["processor"]).savefig(file)
+    return table
+
+
+def fitness_figure(table: pd.DataFrame, processor: str) -> Figure:
+    """How far the weakest criterion of each generator is from its bound, against core seconds for
+    one generation; hollow: not fit.
+
+    table   of `fitness_of_generators`, of one kind of data or several
+    """
+    use_style()
+    panels = list(dict.fromkeys(table.data))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(WIDTH, 3.6), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis, data in zip(axes[0], panels, strict=True):
+        for i, row in enumerate(table[table.data == data].to_dict("records")):
+            name, share = weakest({criterion: row[criterion] for criterion in CRITERIA})
+            seconds = row["seconds_fit"] + row["seconds_sample"]
+            color = PALETTE[i % len(PALETTE)]
+            axis.plot(
+                seconds,
+                min(share, 2),
+                "osD^vPX*"[i % 8],
+                color=color,
+                markerfacecolor=color if row["fit"] else "white",
+                label=f"{row['generator']} ({name})",
+            )
+        axis.axhline(1, color="#666666", linewidth=0.9)
+        axis.set_xscale("log")
+        axis.set_ylim(0)
+        axis.set_title(data, fontsize=8)
+        axis.set_xlabel("core seconds: fit and 2,500 images")
+        axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    axes[0, 0].set_ylabel("weakest criterion / its bound")
+    return signed(
+        figure,
+        f"{processor}, one thread, one fit each · in brackets: the weakest criterion · above the "
+        "line: fit · hollow: not fit",
+    )
+
+
+def wall(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Images of each generator, a row each, beside real ones."""
+    use_style()
+    figure, axes = plt.subplots(
+        len(pictures), 1, figsize=(WIDTH, 0.55 * len(pictures) + 0.3), layout="constrained"
+    )
+    for axis, (name, images) in zip(np.atleast_1d(axes), pictures.items(), strict=True):
+        shown = images[np.linspace(0, len(images) - 1, min(12, len(images))).astype(int)]
+        axis.imshow(np.concatenate(list(shown.transpose(0, 2, 3, 1)), axis=1))
+        axis.set_axis_off()
+        axis.set_title(name, fontsize=7, loc="left", pad=1)
+    return figure
+
+
+# ---- Peers ---------------------------------------------------------------------------------------
+
+
+def _at(images: Tensor, side: int) -> Tensor:
+    return images if images.shape[2] == side else F.interpolate(images, side, mode="area")
+
+
+@dataclass(frozen=True)
+class Autoencoders:
+    """The autoencoder of FairFeedbackLoops, one for each class, since it is told none. Its pictures
+    have 28 pixels: others are brought to that and back."""
+
+    seconds: float
+
+    def fit(self, start: LabeledImages) -> list[Autoencoder]:
+        """Each class has an equal share of the seconds."""
+        n_classes = int(start.label.max()) + 1
+        return [
+            self._of_class(start.images[start.label == k], k, self.seconds / n_classes)
+            for k in range(n_classes)
+        ]
+
+    def _of_class(self, images: np.ndarray, k: int, seconds: float) -> Autoencoder:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for("bench", "autoencoder", k))
+            network = Autoencoder()
+        own = _at(torch.from_numpy(images).float() / 255, SIDE)
+        adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+        for g in _steps(seconds, "autoencoder", k):
+            index = torch.randint(len(own), (min(BATCH, len(own)),), generator=g)
+            loss = network.loss(own[index], torch.randn(len(index), LATENT, generator=g))
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return network
+
+    def sample(self, state: list[Autoencoder], label: np.ndarray, side: int) -> np.ndarray:
+        images = np.empty((len(label), 3, side, side), np.uint8)
+        with torch.inference_mode():
+            for k, network in enumerate(state):
+                g = generator_for(seed_for("bench", "autoencoder", "images"), "class", k)
+                latent = torch.randn(int((label == k).sum()), LATENT, generator=g)
+                images[label == k] = to_uint8(_at(network.decoder(latent).sigmoid(), side) * 2 - 1)
+        return images
+
+
+@dataclass(frozen=True)
+class PlainDiffusion:
+    """A training loop as the tutorials of diffusers write it: UNet2DModel, eps-prediction, AdamW at
+    1e-4, batches of 32; sampled by DDIM."""
+
+    seconds: float
+
+    def fit(self, start: LabeledImages) -> Any:
+        from diffusers import DDIMScheduler, UNet2DModel  # slow to import
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for("bench", "plain"))
+            network: Any = UNet2DModel(
+                sample_size=start.images.shape[2],
+                block_out_channels=(32, 64, 64),
+                layers_per_block=2,
+                down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+                up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+                norm_num_groups=8,
+                num_class_embeds=int(start.label.max()) + 1,
+            )
+        schedule: Any = DDIMScheduler(beta_schedule="squaredcos_cap_v2")
+        adam = torch.optim.AdamW(network.parameters(), lr=1e-4)
+        images, label = torch.from_numpy(start.images), torch.from_numpy(start.label)
+        for g in _steps(self.seconds, "plain", 0):
+            index = torch.randint(len(images), (32,), generator=g)
+            x = images[index].float() / 127.5 - 1
+            eps = torch.randn(x.shape, generator=g)
+            t = torch.randint(schedule.config["num_train_timesteps"], (len(x),), generator=g)
+            loss = F.mse_loss(network(schedule.add_noise(x, eps, t), t, label[index]).sample, eps)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return network.eval(), schedule
+
+    def sample(self, state: Any, label: np.ndarray, side: int) -> np.ndarray:
+        network, schedule = state
+        schedule.set_timesteps(PLAIN_STEPS)
+        told, made = torch.from_numpy(label), []
+        g = generator_for(seed_for("bench", "plain", "images"), "noise")
+        with torch.inference_mode():
+            for low in range(0, len(told), AT_ONCE):
+                c = told[low : low + AT_ONCE]
+                x = torch.randn(len(c), 3, side, side, generator=g)
+                for t in schedule.timesteps:
+                    x = schedule.step(network(x, t, c).sample, t, x).prev_sample
+                made.append(to_uint8(x))
+        return np.concatenate(made)
+
+
+def _steps(seconds: float, *names: Any) -> Iterator[torch.Generator]:
+    """A stream of chance for each optimiser step, until the seconds of this process are over; one
+    at least."""
+    until, step = time.process_time() + seconds, 0
+    while step == 0 or time.process_time() < until:
+        yield generator_for(seed_for("bench", *names), "step", step)
+        step += 1
