@@ -1,5 +1,6 @@
 """The recipe that all networks share, and two small ones."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -153,10 +154,21 @@ class Network:
         return self._in_parts(self._fitted(state, images, context)[:-1], images, context)
 
     def _fitted(self, state: State, images: np.ndarray, context: Context) -> nn.Sequential:
-        network = self.network(images.shape[1], images.shape[2], int(state["n_classes"]))
+        """The network with these weights; calls with the same state share one."""
+        built, shape = self._last, images.shape[1:3]
+        if built and built[0] is state and built[1:3] == [shape, context.numerics]:
+            return built[3]
+        network = self.network(*shape, int(state["n_classes"]))
         network.load_state_dict(_weights(state))
         context.place(network).eval()
+        built[:] = state, shape, context.numerics, network
         return network
+
+    @functools.cached_property
+    def _last(self) -> list[Any]:
+        """Of the network that was built last: its state, the channels and height of its images, the
+        numerics, and itself."""
+        return []
 
     def _in_parts(
         self, outputs: Callable[[Tensor], Tensor], images: np.ndarray, context: Context
