@@ -17,6 +17,7 @@ from torchvision import models, transforms
 
 from biasstudy import CLASSIFIERS, DATASETS, Experiment, LabeledImages, Numerics, run
 from biasstudy.core.context import Context
+from biasstudy.models.classifiers.airbench import orthogonalised, whitening_of
 from biasstudy.models.classifiers.imagenet import SqueezeNet
 from biasstudy.models.classifiers.patch_ridge import least_squares, sharpness
 from biasstudy.models.classifiers.vit import ViT
@@ -24,7 +25,7 @@ from biasstudy.report.shipped import reference, save_study
 
 CONTEXT, SINGLE = Context(FLOAT64), Context(Numerics("float32"))
 DEEP = ("resnet18", "resnet50", "squeezenet", "vit")
-SMALL = {"vit": {"width": 24, "depth": 2}}
+SMALL = {"vit": {"width": 24, "depth": 2}, "airbench": {"width": 4}}
 
 
 def built(name, **options):
@@ -75,7 +76,7 @@ def test_augmented_images_are_crops_out_of_4_more_pixels_half_of_them_mirrored()
         ("decay", -0.1, "decay must be at least 0; got -0.1"),
     ],
 )
-@pytest.mark.parametrize("name", ["lenet", "small-cnn", *DEEP])
+@pytest.mark.parametrize("name", ["lenet", "small-cnn", "airbench", *DEEP])
 def test_options_of_every_network_are_checked(name, option, value, sentence):
     with pytest.raises(ValueError, match=f"^{name}: .*{sentence}"):
         built(name, **{option: value})
@@ -134,10 +135,13 @@ def test_smoothed_labels_give_a_share_to_every_class():
     assert torch.allclose(built("vit", smoothing=0.1)._loss(output, label), by_hand)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_fit_goes_on_from_its_checkpoint(optimizer, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vit", {"optimizer": "adamw"}), ("vit", {"optimizer": "sgd"}), ("airbench", {"flip": True})],
+)
+def test_a_fit_goes_on_from_its_checkpoint(name, options, tmp_path):
     model, pool = (
-        built("vit", steps=6, batch=8, rate=0.05, smoothing=0.1, optimizer=optimizer),
+        built(name, steps=6, batch=8, rate=0.05, smoothing=0.1, **options),
         shapes(size=16),
     )
     whole = model.fit(pool, 3, seed=0, context=CONTEXT)
@@ -283,6 +287,23 @@ def test_features_are_what_the_last_layer_sees(name, size):
 
 
 @pytest.mark.parametrize("name", ["vit", "squeezenet"])
+def test_a_network_is_built_once_for_calls_with_one_state(name, monkeypatch):
+    """And anew for other weights or images of another size; what it says stays the same."""
+    pool, model, times = shapes(6, size=16), built(name), []
+    states = [model.fit(pool, 3, seed=seed, context=SINGLE) for seed in (0, 1)]
+    alone = [built(name).predict(state, pool.images, context=SINGLE) for state in states]
+    network = type(model).network
+    monkeypatch.setattr(type(model), "network", lambda *given: times.append(0) or network(*given))
+    for expected, state in zip(alone, states, strict=True):
+        for _ in range(3):
+            assert (model.predict(state, pool.images, context=SINGLE) == expected).all()
+            model.features(state, pool.images[:2], context=SINGLE)
+    assert len(times) == 2
+    model.predict(states[1], pool.images, context=CONTEXT)
+    assert len(times) == 3, "other numerics"
+
+
+@pytest.mark.parametrize("name", ["vit", "squeezenet"])
 def test_a_warm_classifier_begins_at_the_previous_weights(name):
     pool, model = shapes(12, size=16), built(name, rate=1e-12)
     first = built(name, steps=2, batch=8).fit(pool, 3, seed=0, context=CONTEXT)
@@ -323,6 +344,75 @@ def test_enlarged_images_are_what_a_network_from_scratch_sees():
     x = torch.rand(2, 3, 16, 16)
     by_hand = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     assert torch.allclose(large(x), plain(by_hand), atol=1e-6)
+
+
+# ---- airbench ------------------------------------------------------------------------------------
+
+
+def test_whitened_patches_are_uncorrelated():
+    """Of pixels that agree with their neighbours: covariance of 2 x 2 patches, by numpy."""
+    rng = np.random.default_rng(0)
+    rough = rng.normal(size=(700, 3, 12, 13)).cumsum(2).cumsum(3)
+    images = (120 + 8 * rough).clip(0, 255).astype(np.uint8)
+    corners = [images[:, :, y::2, x:12:2] for y in (0, 1) for x in (0, 1)]
+    x = np.stack(corners, 2).transpose(0, 3, 4, 1, 2).reshape(-1, 12) / 127.5 - 1
+    filters = whitening_of(images).reshape(12, 12).numpy()
+    assert np.allclose(filters, filters.T)
+    remaining = np.linalg.inv(np.cov(x.T, bias=True) + 5e-4 * np.eye(12))
+    assert np.allclose(filters @ filters, remaining)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 2, 3, 3)])
+def test_an_orthogonalised_matrix_keeps_its_directions(shape):
+    """Singular vectors stay, against numpy's decomposition; singular values come to about 1."""
+    matrix = np.random.default_rng(1).normal(size=shape).reshape(shape[0], -1)
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalised(torch.as_tensor(matrix.reshape(shape))).numpy().reshape(len(left), -1)
+    inner = left.T @ found @ right.T
+    assert np.allclose(inner, np.diag(np.diag(inner)), atol=1e-9)
+    assert np.diag(inner).min() > 0.4 and np.diag(inner).max() < 1.5 and values.max() > 3
+
+
+def test_statistics_of_batch_normalisation_are_those_of_the_pool():
+    """Of the first one: mean and variance of what it sees, over all images, by hand."""
+    pool, model = shapes(60, size=16), built("airbench", steps=3, batch=16)
+    state = model.fit(pool, 3, seed=0, context=CONTEXT)
+    body = model._fitted(state, pool.images, CONTEXT)[0].body
+    with torch.inference_mode():
+        seen = body[:4](CONTEXT.pixels(pool.images))
+    assert torch.allclose(body[4].running_mean, seen.mean((0, 2, 3)))
+    assert torch.allclose(body[4].running_var, seen.var((0, 2, 3)))
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_mirrored_image_is_told_alike_where_images_are_flipped(flip):
+    pool, model = shapes(60, size=16), built("airbench", steps=3, batch=16, flip=flip)
+    state = model.fit(pool, 3, seed=0, context=CONTEXT)
+    plain, mirrored = (
+        model.predict(state, images, context=CONTEXT)
+        for images in (pool.images, np.ascontiguousarray(pool.images[:, :, :, ::-1]))
+    )
+    assert np.allclose(plain, mirrored, atol=1e-6) == flip
+    assert CLASSIFIERS["airbench"].defaults()["flip"] is False, "digits must not be mirrored"
+
+
+def test_a_warm_airbench_keeps_its_whitening():
+    pool, other = shapes(60, size=16), shapes(30, size=16)
+    model = built("airbench", steps=2, batch=8)
+    first = model.fit(pool, 3, seed=0, context=CONTEXT)
+    warm, cold = (
+        model.fit(other, 3, seed=1, context=CONTEXT, previous=state) for state in (first, None)
+    )
+    name = "0.body.0.weight"
+    assert torch.equal(warm[name], first[name]) and not torch.equal(cold[name], first[name])
+
+
+def test_airbench_needs_a_pixel_after_three_halvings():
+    with pytest.raises(
+        ValueError, match="airbench: images need a side of at least 9 pixels; got 8"
+    ):
+        built("airbench").network(3, 8, 5)
+    assert built("airbench").network(3, 9, 5).eval()(torch.zeros(1, 3, 9, 9)).shape == (1, 5)
 
 
 # ---- Pretrained weights --------------------------------------------------------------------------

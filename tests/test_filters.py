@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import FILTERS, GENERATORS, run
+from biasstudy import FILTERS, GENERATORS, LabeledImages, run
 from biasstudy.core.context import Context
 from biasstudy.data.real import real_data
+from biasstudy.experiment import PROTOCOLS
 from biasstudy.loop.filters import acceptance_rates
 from biasstudy.loop.generations import generations
-from biasstudy.loop.stages import Conditions, sample_candidates
+from biasstudy.loop.judges import RanksJudge
+from biasstudy.loop.stages import Conditions, sample_candidates, told_confidence
+from biasstudy.measures.drift import drift_variance
 
 CONTEXT = Context(FLOAT64)
 # errs on a tenth
@@ -237,6 +240,109 @@ def test_the_reserve_through_the_same_filter_uses_spare_images(runs):
     assert (spare.images[:100] == plain.images).all() and len(spare) == 150, (
         "the same reserve first"
     )
+
+
+# ---- Rank ----------------------------------------------------------------------------------------
+
+
+class Planted:
+    """Images told one class, a fifth of a minority (pixel 0) of which a judge is less sure (pixel
+    1); half of all confidences are equal, as where a classifier is certain."""
+
+    def sample(self, state, told, first_index, *, seed, context):
+        rng = np.random.default_rng(seed + first_index)
+        minority = rng.random(len(told)) < 0.2
+        sure = np.minimum(rng.normal(np.where(minority, 120, 200), 60), 200).clip(0)
+        images = np.zeros((len(told), 3, 2, 2), np.uint8)
+        images[:, :, 0, 0], images[:, :, 0, 1] = minority[:, None], sure[:, None]
+        return images
+
+
+def ranked(keep, share=0.5, seed=0, n=1000):
+    """A batch of n planted images through `rank`, and the share of all candidates that it keeps."""
+
+    def by(context, images, *_):
+        sure = images[:, 0, 0, 1] / 255
+        return np.column_stack([sure, 1 - sure])
+
+    generator, told = Planted(), Conditions((n,), 0, "class", 5)
+    trial = generator.sample({}, np.zeros(n, int), 10**6, seed=seed, context=CONTEXT)
+    confidences = told_confidence.function(
+        CONTEXT, by=by, batch=LabeledImages(trial, np.zeros(n, int), np.zeros(n, int))
+    )
+    make = dataclasses.make_dataclass
+    judge = RanksJudge(
+        make("By", ["load"])(lambda: by), make("Trial", ["load"])(lambda: confidences)
+    )
+    found = sample_candidates.function(
+        CONTEXT,
+        model=make("Model", ["target"])(lambda: generator),
+        options={},
+        state={},
+        told=told,
+        filter=FILTERS["rank"],
+        filter_options={"keep": keep, "share": share},
+        judge=judge.load(),
+        tries=20.0,
+        shortfall="stop",
+        origin=0,
+        seed=seed,
+    )
+    return found["images"][found["accepted"]][:n, 0, 0, 0].mean(), found["accepted"].mean()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_rank_keeps_its_share_of_a_minority_that_a_judge_doubts_least_at_the_top(share):
+    """Bottom above random above top, at equal budgets; by how much, from the planted confidences
+    in a population of 400,000."""
+    images = Planted().sample({}, np.zeros(400_000), 1, seed=9, context=CONTEXT)[:, 0, 0]
+    minority, sure = images[:, 0], images[:, 1] + np.random.default_rng(0).random(400_000)
+    low, high = np.quantile(sure, [share, 1 - share])
+    expected = {
+        "bottom": minority[sure < low].mean(),
+        "random": 0.2,
+        "top": minority[sure > high].mean(),
+    }
+    found = {keep: ranked(keep, share) for keep in expected}
+    for keep, (kept, rate) in found.items():
+        assert abs(kept - expected[keep]) < 0.06 and abs(rate - share) < 0.06, keep
+    assert found["bottom"][0] > found["random"][0] + 0.015 > found["top"][0] + 0.03
+
+
+def test_rank_at_random_drifts_as_a_batch_without_a_filter():
+    """The share of a minority in 200 batches varies as the drift null says, and no more."""
+    shares = np.array([ranked("random", seed=seed, n=200)[0] for seed in range(0, 200_000, 1000)])
+    _, null = drift_variance(PROTOCOLS["accumulate"], 0.2, 10**9, 200, 0)
+    spread = shares.var(ddof=1) / null[0]
+    assert abs(shares.mean() - 0.2) < 4 * np.sqrt(null[0] / 200)
+    assert abs(spread - 1) < 4 * np.sqrt(2 / 199)
+
+
+def test_rank_asks_this_generations_classifier_and_keeps_exact_budgets(runs):
+    """In every generation each told class has its quota, whichever share is kept; a share of 1
+    keeps what an unfiltered run keeps."""
+    base = tiny(**WEAK, n_generations=1)
+    kept = [
+        dataclasses.replace(base, filter="rank", filter_options={"keep": keep, "share": share})
+        for keep, share in [("top", 0.4), ("random", 0.4), ("bottom", 0.4), ("bottom", 1.0)]
+    ]
+    top, random, bottom, all_, plain = run([*kept, base], numerics=FLOAT64).outcomes
+    for outcome in (top, random, bottom, all_):
+        assert (np.bincount(outcome.batches[0]["label"]) == 10).all()
+    agreement = [(o.batches[0]["oracle"] == o.batches[0]["label"]).mean() for o in (top, bottom)]
+    assert agreement[0] > agreement[1], (
+        "what a classifier is sure of shows more often what it should"
+    )
+    assert (all_.batches[0]["oracle"] == plain.batches[0]["oracle"]).mean() > 0.9
+
+
+def test_rank_keeps_top_random_or_bottom():
+    with pytest.raises(
+        ValueError, match="rank: keep must be one of top, random, bottom; got 'best'"
+    ):
+        tiny(filter="rank", filter_options={"keep": "best"})
+    with pytest.raises(ValueError, match="rank: share must be in .0.1, 1.; got 0.05"):
+        tiny(filter="rank", filter_options={"share": 0.05})
 
 
 def test_a_filter_of_ones_own_is_one_function(runs):

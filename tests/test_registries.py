@@ -37,6 +37,7 @@ OFFLINE = [name for name in DATASETS if name not in FETCHED]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}
 LIGHT = {
+    "airbench": {"width": 4},
     "diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8},
     "resnet18": {"steps": 1, "batch": 2},
     "resnet50": {"steps": 1, "batch": 2},
@@ -232,7 +233,8 @@ def asked(name, **options):
     pool, rng = shapes(), np.random.default_rng(0)
     probability = rng.dirichlet(np.ones(3), 60)
     rates = rng.random(60)
-    judged = {None: None, "rates": rates, "start": rates, "clip": rates}.get(
+    ranks = np.column_stack([rates, np.minimum(rates + 0.1, 1)])
+    judged = {None: None, "rates": rates, "start": rates, "clip": rates, "ranks": ranks}.get(
         FILTERS[name].traits.get("judge"), probability
     )
     chance = rng.random(60)
@@ -256,6 +258,7 @@ def test_filter_contract(name):
         "rates",
         "start",
         "clip",
+        "ranks",
     )
     one = np.array([7, 41])  # the decision about an image does not depend on the others
     part = FILTERS[name].target(

@@ -54,8 +54,9 @@ class Entry:
         }
 
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options with defaults filled in; ValueError names an unknown key, a wrong type, or a
-        number outside the trait `within`, a mapping of names to (lowest, highest)."""
+        """Options with defaults filled in; ValueError names an unknown key, a wrong type, a number
+        outside the trait `within`, a mapping of names to (lowest, highest), or a word that is not
+        in the trait `among`, a mapping of names to words."""
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
@@ -70,6 +71,11 @@ class Entry:
             if not low <= known[key] <= high:
                 raise ValueError(
                     f"{self.name}: {key} must be in [{low}, {high}]; got {shown(known[key])}"
+                )
+        for key, words in self.traits.get("among", {}).items():
+            if known[key] not in words:
+                raise ValueError(
+                    f"{self.name}: {key} must be one of {listed(words)}; got {shown(known[key])}"
                 )
         return known
 

@@ -13,6 +13,9 @@ judged    what the judge says about each candidate; the trait `judge` names who 
           "rates"    the acceptance rate of the candidate's class and probed group in the paired run
                      through the filter that the trait `imitates` names: (N,) float
           "start"    the rate that gives the candidate's group its share in the start: (N,) float
+          "ranks"    places of the candidate among a trial batch told its class, by the confidence
+                     of this generation's first classifier in that class: shares that are less
+                     confident, and no more confident, (N, 2) float
           "clip"     similarity of the candidate and the prompt of its told class, beyond the bar of
                      the class: (N,) float
           no judge   None
@@ -22,7 +25,7 @@ accepted  (N,) bool
 
 The loop draws candidates until every told condition has its quota, at most 5 times as many, or as
 the trait `tries` says. Every option has a default; the trait `within` says between which numbers it
-lies. The trait `prepare`, a function of options and names of classes, returns the options of a
+lies, `among` which words it may be. The trait `prepare`, a function of options and names of classes, returns the options of a
 filter that has found its files, with what they hold and the names written into them.
 """
 
@@ -130,6 +133,38 @@ def rebalance(
     groups.
     """
     return chance < judged
+
+
+@FILTERS.register(
+    "rank",
+    version=1,
+    judge="ranks",
+    among={"keep": ("top", "random", "bottom")},
+    within={"share": (0.1, 1)},
+    tries=20.0,
+)
+def rank(
+    images: np.ndarray,
+    label: np.ndarray,
+    judged: np.ndarray,
+    chance: np.ndarray,
+    *,
+    keep: str = "top",
+    share: float = 0.5,
+) -> np.ndarray:
+    """Keep the share of each told class that this generation's classifier is most, or least, sure
+    of, or as large a share at random: equal budgets, other images.
+
+    Ranks are those among a trial batch, which is what the generator makes without a filter; of
+    candidates with equal confidence chance keeps as many as the share leaves room for.
+
+    keep    text                 top, random or bottom
+    share   float in [0.1, 1]    of the candidates of each class
+    """
+    place = judged[:, 0] + chance * (judged[:, 1] - judged[:, 0])
+    if keep == "random":
+        return chance < share
+    return place >= 1 - share if keep == "top" else place < share
 
 
 def prepare_clip(options: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:

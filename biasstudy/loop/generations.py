@@ -20,7 +20,7 @@ from ..experiment import Experiment
 from .clip import ClipJudge
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .instruments import Instruments, measure_acceptance, tell
-from .judges import FittedJudge, Judge, RatesJudge
+from .judges import FittedJudge, Judge, RanksJudge, RatesJudge
 from .protocols import training_set
 from .stages import (
     accepted_batch,
@@ -33,6 +33,7 @@ from .stages import (
     sample_batch,
     sample_candidates,
     sample_grid,
+    told_confidence,
 )
 
 GRID = 8  # images per class kept from every generator, made from equal noise in every generation
@@ -265,6 +266,10 @@ def judge_of(
             return first.classifiers[0]
         case "expert":
             return instruments.fitted("expert")
+        case "ranks":
+            trial = store.stage(sample_batch, **sampling)
+            by = now.classifiers[0]
+            return RanksJudge(by, store.stage(told_confidence, by=by, batch=trial))
         case "clip":
             return ClipJudge(**filter).with_bar(store, sampling, real.dataset.n_classes)
         case "start":

@@ -16,7 +16,7 @@ from ..core.context import Context
 from ..core.registry import Entry
 from ..core.seeds import digest
 from ..core.store import Lazy, Stage
-from .stages import tensors
+from .stages import in_steps, tensors
 
 
 class Judge(Lazy, Protocol):
@@ -113,6 +113,38 @@ class RatesJudge:
             return rates[label, choices(probe(context, images))]
 
         return rate_of_each
+
+
+@dataclass(frozen=True, eq=False)
+class RanksJudge:
+    """A fitted classifier that compares: says which share of a trial batch told the same class is
+    less confident of it than the image, and which is no more confident; (N, 2) float."""
+
+    by: FittedJudge
+    trial: Stage  # confidences of the trial batch
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {"by": self.by, "trial": self.trial}
+
+    @property
+    def id(self) -> str:
+        return digest(["ranks", self.by.id, self.trial.id])
+
+    def load(self) -> Callable[..., np.ndarray]:
+        probability_of, trial = self.by.load(), self.trial.load()
+
+        def ranks(context: Context, images: np.ndarray, label: np.ndarray) -> np.ndarray:
+            said = in_steps(probability_of(context, images)[np.arange(len(label)), label])
+            places = np.empty((len(label), 2))
+            for k in np.unique(label):
+                known = np.sort(trial["confidence"][trial["label"] == k])
+                for column, side in enumerate(("left", "right")):
+                    found = np.searchsorted(known, said[label == k], side)  # type: ignore[call-overload]
+                    places[label == k, column] = found / len(known)
+            return places
+
+        return ranks
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -169,7 +170,7 @@ class Torchvision(Deep):
             )
         return checksum
 
-    def _inherit(self, network: nn.Sequential) -> None:
+    def _inherit(self, network: nn.Sequential, images: np.ndarray) -> None:
         if self.pretrained:
             self.prepare()
             body = network[-2]

@@ -77,7 +77,7 @@ class Network:
             network = self.network(pool.images.shape[1], pool.images.shape[2], n_classes)
             context.place(network)
         if previous is None:
-            self._inherit(network)
+            self._inherit(network, pool.images)
         else:
             network.load_state_dict(_weights(previous))
         optimizer = self._optimizer(network, context)
@@ -95,17 +95,26 @@ class Network:
             optimizer.step()
 
         def step(i: int) -> None:
-            set_rate(optimizer, self.rate * cosine(i, self.steps))
+            set_rate(optimizer, self.rate * self._share_of_rate(i))
             descend(batches(i), *map(context.tensor, self._moves(self.batch, seed, i)))
 
         train({"network": network, "optimizer": optimizer}, step, self.steps, context)
+        self._settle(network, pool.images, context)
         return {
             "n_classes": torch.tensor(n_classes),
             **{k: v.detach().cpu() for k, v in network.state_dict().items()},
         }
 
-    def _inherit(self, network: nn.Sequential) -> None:
-        """Put in weights that were learned from other data; most networks have none."""
+    def _inherit(self, network: nn.Sequential, images: np.ndarray) -> None:
+        """Put in weights that were learned from other data, or that follow from the images of the
+        pool alone; most networks have none."""
+
+    def _settle(self, network: nn.Sequential, images: np.ndarray, context: Context) -> None:
+        """What is left to do after the last step; in most networks nothing."""
+
+    def _share_of_rate(self, i: int) -> float:
+        """Factor of the rate at step i."""
+        return cosine(i, self.steps)
 
     def _optimizer(self, network: nn.Sequential, context: Context) -> torch.optim.Optimizer:
         return context.optimizer(
