@@ -341,7 +341,7 @@ def test_rank_keeps_top_random_or_bottom():
         ValueError, match="rank: keep must be one of top, random, bottom; got 'best'"
     ):
         tiny(filter="rank", filter_options={"keep": "best"})
-    with pytest.raises(ValueError, match="rank: share must be in .0.1, 1.; got 0.05"):
+    with pytest.raises(ValueError, match=r"rank: share must be in \[0.1, 1\]; got 0.05"):
         tiny(filter="rank", filter_options={"share": 0.05})
 
 

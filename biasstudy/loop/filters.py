@@ -25,8 +25,9 @@ accepted  (N,) bool
 
 The loop draws candidates until every told condition has its quota, at most 5 times as many, or as
 the trait `tries` says. Every option has a default; the trait `within` says between which numbers it
-lies, `among` which words it may be. The trait `prepare`, a function of options and names of classes, returns the options of a
-filter that has found its files, with what they hold and the names written into them.
+lies, `among` which words it may be. The trait `prepare`, a function of options and names of
+classes, returns the options of a filter that has found its files, with what they hold and the names
+written into them.
 """
 
 from collections.abc import Sequence
