@@ -65,22 +65,22 @@ class AirBench(Network):
 
     def network(self, channels: int, height: int, n_classes: int) -> nn.Sequential:
         self.check_side(height)
-        whitening, wide = 8 * channels, 4 * self.width
+        first, wide = nn.Conv2d(channels, 8 * channels, 2), 4 * self.width
+        first.weight.requires_grad_(False)
         body = nn.Sequential(
-            nn.Conv2d(channels, whitening, 2),
+            first,
             nn.GELU(),
-            *_pair(whitening, self.width),
+            *_pair(8 * channels, self.width),
             *_pair(self.width, wide),
             *_pair(wide, wide),
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
         )
-        body[0].weight.requires_grad_(False)
         return nn.Sequential(_BothWays(body, self.flip), nn.Linear(wide, n_classes, bias=False))
 
     def _inherit(self, network: nn.Sequential, images: np.ndarray) -> None:
-        first: Any = network[0].body[0]
-        whiten = whitening_of(images)
+        both: Any = network[0]
+        first, whiten = both.body[0], whitening_of(images)
         with torch.no_grad():
             first.weight.copy_(torch.cat([whiten, -whiten]))
             first.bias.zero_()

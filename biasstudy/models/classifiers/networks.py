@@ -164,13 +164,13 @@ class Network:
 
     def _fitted(self, state: State, images: np.ndarray, context: Context) -> nn.Sequential:
         """The network with these weights; calls with the same state share one."""
-        built, shape = self._last, images.shape[1:3]
-        if built and built[0] is state and built[1:3] == [shape, context.numerics]:
+        built, channels, height = self._last, images.shape[1], images.shape[2]
+        if built and built[0] is state and built[1:3] == [(channels, height), context.numerics]:
             return built[3]
-        network = self.network(*shape, int(state["n_classes"]))
+        network = self.network(channels, height, int(state["n_classes"]))
         network.load_state_dict(_weights(state))
         context.place(network).eval()
-        built[:] = state, shape, context.numerics, network
+        built[:] = state, (channels, height), context.numerics, network
         return network
 
     @functools.cached_property
