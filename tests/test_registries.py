@@ -37,7 +37,7 @@ OFFLINE = [name for name in DATASETS if name not in FETCHED]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}
 LIGHT = {
-    "airbench": {"width": 4},
+    "airbench": {"width": 16, "rate": 0.02},
     "diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8},
     "resnet18": {"steps": 1, "batch": 2},
     "resnet50": {"steps": 1, "batch": 2},
