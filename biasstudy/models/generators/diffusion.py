@@ -263,19 +263,26 @@ def solve(
     sigma: Sequence[float],
     times: Sequence[int],
     order: int,
+    churn: float = 0.0,
+    fresh: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """From noise to images along times[0] > times[1] > ...: DPM-Solver++, multistep; its order 1 is
-    DDIM without noise.
+    DDIM.
 
-    x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) D
+    x_s = (k / sigma_t) x_t + (alpha_s - alpha_t k / sigma_t) D + e z,  k = sqrt(sigma_s^2 - e^2)
+    e   = churn (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2), 0 in the last step
     D   = x0_t in order 1 and in the first and the last step, else x0_t + (x0_t - x0_r) (l_s - l_t)
         / (2 (l_t - l_r)),
           r the time before t, l = log(alpha / sigma)
 
     clean    clean(x, t) -> x0     the estimate of the clean images in x at time t
     x        (B, ...)              standard normal numbers, the noisiest images
+    churn    float in [0, 1]       the share of fresh noise: 0 puts none back, 1 as much as makes
+                                   every step forget the noise of the last (ancestral sampling)
+    fresh    fresh(t) -> z         standard normal numbers like x for the step from time t; not
+                                   called without churn
     source   Lu et al. 2022, arXiv 2211.01095, algorithm 2; Song et al. 2021, arXiv 2010.02502,
-             equation 12
+             equations 12 and 16 (churn is its eta)
     """
     level = [math.log(a / s) if s else math.inf for a, s in zip(alpha, sigma, strict=True)]
     before, r = None, CLEAN
@@ -284,7 +291,11 @@ def solve(
         d = x0
         if order == 2 and before is not None and s != CLEAN:
             d = x0 + (x0 - before) * ((level[s] - level[t]) / (2 * (level[t] - level[r])))
-        x = sigma[s] / sigma[t] * x + (alpha[s] - alpha[t] * sigma[s] / sigma[t]) * d
+        added = churn * sigma[s] / sigma[t] * math.sqrt(1 - (alpha[t] / alpha[s]) ** 2)
+        kept = math.sqrt(sigma[s] ** 2 - added**2)
+        x = kept / sigma[t] * x + (alpha[s] - alpha[t] * kept / sigma[t]) * d
+        if fresh is not None and added > 0:
+            x = x + added * fresh(t)
         before, r = x0, t
     return x
 
