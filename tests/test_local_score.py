@@ -1,5 +1,7 @@
 """local-score: an oracle of plain loops, the limits of its window, what its options do."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -144,7 +146,7 @@ def test_linear_windows_end_at_the_smallest_whatever_the_steps(steps):
 
 def test_the_window_of_least_denoising_error():
     """In pixels without relation a larger window only misleads; images of one grey are told best by
-    all of their pixels. An image's own weight counts for nothing: else the whole image would be best."""
+    all of their pixels. An image's own weight is 0: else the whole image would be best."""
     options = {"widen": 1.0, "smallest": 1}
     _, unrelated = fitted(pool_of(noise_images(200)), **options)
     assert unrelated["windows"].tolist()[-3:] == [1, 1, 1]
@@ -160,7 +162,7 @@ def test_windows_to_try_go_from_a_pixel_to_the_whole_image():
     for side in (1, 6, 28, 64):
         sizes = ladder(side)
         assert sizes[0] == 1 and sizes[-1] == 2 * side - 1 and all(size % 2 for size in sizes)
-        assert all(a < b <= max(a + 2, 1.25 * a + 1) for a, b in zip(sizes, sizes[1:], strict=False))
+        assert all(a < b <= max(a + 2, 1.25 * a + 1) for a, b in itertools.pairwise(sizes))
     assert [odd(x) for x in (0, 1, 1.9, 2.1, 4.5, 20)] == [1, 1, 1, 3, 5, 21]
 
 

@@ -42,13 +42,13 @@ class LocalScore:
     steps        those of `diffusion`'s solver, from noise to the last estimate
 
     Window 1 sees a pixel alone; a window twice the image makes training images anew. Window by
-    noise level: `linear` in s from `largest` to `smallest`; `denoising`, that of least squared error
-    on images of the pool whose own weight is 0, times `widen`, at least `smallest`. The last level
-    that is estimated always has a window of at least `smallest`, whatever the number of steps.
+    noise level: `linear` in s from `largest` to `smallest`, the window of the last level that is
+    estimated, whatever the number of steps; `denoising`, the window of least squared error on
+    images of the pool whose own weight is 0, times `widen`, at least `smallest`.
 
     window          "denoising", "linear"  the rule
-    largest         odd int >= 1           pixels, of the window at the noisiest level; `linear` only
-    smallest        odd int >= 1           pixels, of the window at the last level
+    largest         odd int >= 1           pixels, window at the noisiest level; `linear` only
+    smallest        odd int >= 1           pixels, window at the last level, or the least of all
     widen           float > 0              `denoising` only
     order           1 or 2                 of the solver
     sampling_steps  int 1 .. 1000          estimates per image
