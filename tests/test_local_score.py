@@ -12,7 +12,7 @@ from biasstudy import GENERATORS, LabeledImages, Numerics
 from biasstudy.core.context import Context
 from biasstudy.models.generators import local_score
 from biasstudy.models.generators.diffusion import schedule, solve, spaced
-from biasstudy.models.generators.local_score import blocks, estimated, ladder, odd
+from biasstudy.models.generators.local_score import blocks, estimated, geometric, ladder, odd
 
 CONTEXT = Context(FLOAT64)
 SIDE = 6
@@ -132,14 +132,27 @@ def test_one_training_image_of_a_class_is_all_that_is_made(options):
 # ---- Windows -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n", [1, 2, 10, 1000])
+def test_geometric_levels_fall_by_equal_factors(n):
+    times = geometric(n)
+    assert times[-1] == -1 and (np.diff(times) < 0).all() and len(times) <= n + 1
+    alpha, sigma = (part.numpy()[times[:-1]] for part in schedule())
+    assert sigma[0] / alpha[0] == pytest.approx(40, rel=0.1)
+    if n > 1:
+        assert sigma[-1] / alpha[-1] == pytest.approx(0.15, rel=0.02)
+    if n == 10:
+        assert np.diff(np.log(sigma / alpha)) == pytest.approx(np.log(0.15 / 40) / 9, rel=0.1)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 10, 37])
 def test_linear_windows_end_at_the_smallest_whatever_the_steps(steps):
     pool = pool_of(noise_images(4))
-    _, state = fitted(pool, window="linear", largest=21, smallest=7, sampling_steps=steps)
+    options = {"window": "linear", "largest": 21, "smallest": 7, "sampling_steps": steps}
+    model, state = fitted(pool, **options)
     windows = state["windows"].tolist()
     assert len(windows) == steps and windows[-1] == 7 and all(w % 2 for w in windows)
     assert (np.diff(windows) <= 0).all() and (steps == 1 or windows[0] == 21)
-    sigma = schedule()[1].numpy()[spaced(steps)[:-1]]
+    sigma = schedule()[1].numpy()[model.times()[:-1]]
     line = np.interp(sigma, [sigma[-1], sigma[0]], [7, 21]) if steps > 1 else [7]
     assert abs(np.array(windows) - line).max() <= 1 + 1e-9
 
@@ -247,6 +260,7 @@ def test_unknown_conditions_are_refused_and_none_is_fine():
         ),
         ({"widen": 0.0}, "widen must be at least 0.01; got 0.0"),
         ({"churn": 1.5}, "churn must be at most 1; got 1.5"),
+        ({"levels": "log"}, "levels must be geometric or even; got 'log'"),
         ({"order": 3}, "order must be 1 or 2; got 3"),
         ({"sampling_steps": 1001}, "sampling_steps must be at most 1,000; got 1001"),
     ],

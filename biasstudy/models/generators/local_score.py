@@ -5,6 +5,7 @@ Letters: B images made, M training images, C colours, S side, P = S^2 pixels.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,10 +19,13 @@ from ...core.noise import CHUNK, generator_for, noise, noise_of_images
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
-from .diffusion import TIMES, schedule, solve, spaced
+from .diffusion import CLEAN, TIMES, schedule, solve, spaced
 
 State = dict[str, Tensor]
-RULES = ("linear", "denoising")
+RULES, LEVELS = ("denoising", "linear"), ("geometric", "even")
+# s / a of the first and the last level: where the mean colour of an image begins to show in the
+# noise of all its pixels together, and where little but the noise of one pixel is left
+NOISIEST, CLEANEST = 40.0, 0.15
 WINDOW = (1, 10**4)
 # images whose noise is held at once, and the largest (P, B, M) numbers: what fits a cache, or a GPU
 AT_ONCE, BLOCK = 8 * CHUNK, {"cpu": 2**20, "cuda": 2**26}
@@ -50,6 +54,10 @@ class LocalScore:
     largest         odd int >= 1           pixels, window at the noisiest level; `linear` only
     smallest        odd int >= 1           pixels, window at the last level, or the least of all
     widen           float > 0              `denoising` only
+    levels          "geometric", "even"    noise levels: s / a falls by equal factors from 40 to
+                                           0.15, or t by equal steps as in `diffusion`; even steps
+                                           leap over the levels at which the mean colours of an
+                                           image are decided, and contrast is lost
     order           1 or 2                 of the solver
     sampling_steps  int 1 .. 1000          estimates per image
     churn           float in [0, 1]        share of fresh noise in every step; 1: ancestral sampling
@@ -63,6 +71,7 @@ class LocalScore:
     largest: int = 21
     smallest: int = 5
     widen: float = 2.0
+    levels: str = "geometric"
     order: int = 1
     sampling_steps: int = 10
     churn: float = 0.0
@@ -83,6 +92,8 @@ class LocalScore:
             )
         if self.order not in (1, 2):
             raise ValueError(f"local-score: order must be 1 or 2; got {self.order}")
+        if self.levels not in LEVELS:
+            raise ValueError(f"local-score: levels must be geometric or even; got {self.levels!r}")
         for name in ("largest", "smallest"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(
@@ -106,7 +117,7 @@ class LocalScore:
     ) -> State:
         order = np.argsort(told, kind="stable")
         images, known = torch.as_tensor(pool.images[order]), torch.as_tensor(told[order])
-        levels = spaced(self.sampling_steps)[:-1]
+        levels = self.times()[:-1]
         with torch.inference_mode():
             windows = (
                 self._linear(levels)
@@ -114,6 +125,9 @@ class LocalScore:
                 else self._denoising(levels, images, known, seed, context)
             )
         return {"images": images, "told": known, "windows": torch.tensor(windows)}
+
+    def times(self) -> list[int]:
+        return (geometric if self.levels == "geometric" else spaced)(self.sampling_steps)
 
     def _linear(self, levels: list[int]) -> list[int]:
         sigma = schedule()[1]
@@ -177,7 +191,7 @@ class LocalScore:
                     f"local-score was told condition {c}, which its training set does not have"
                 )
         alpha, sigma = (levels.tolist() for levels in schedule())
-        times = spaced(self.sampling_steps)
+        times = self.times()
         window = dict(zip(times, state["windows"].tolist(), strict=False))
         made = [np.empty((0, *shape), np.uint8)]
         with torch.inference_mode():
@@ -205,6 +219,16 @@ class LocalScore:
 
 
 # ---- Windows and estimates -----------------------------------------------------------------------
+
+
+def geometric(n: int) -> list[int]:
+    """n noise levels whose s / a fall by equal factors from NOISIEST to CLEANEST, then the clean
+    image; fewer where two would be the same level of the schedule."""
+    alpha, sigma = schedule()
+    ratio = (sigma[:-1] / alpha[:-1]).log()
+    wanted = torch.linspace(math.log(NOISIEST), math.log(CLEANEST), n, dtype=torch.float64)
+    nearest = (ratio[None] - wanted[:, None]).abs().argmin(1).tolist()
+    return [*dict.fromkeys(nearest), CLEAN]
 
 
 def odd(size: float) -> int:

@@ -43,6 +43,8 @@ def locality(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         for start, (color, marker) in STARTS.items():
             line = table[(table.metric == metric) & (table.start == start)].sort_values("window")
             at = [windows.index(window) for window in line.window]
+            if line.empty:
+                continue
             axis.plot(at, line.measured, "-" + marker, color=color, label=f"{start}, measured")
             if metric != "A":
                 axis.plot(
@@ -58,16 +60,19 @@ def locality(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         axis.set_title(label)
     axes[-1].axhline(0, color="#999999", linewidth=0.8)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7.5)
+    if names:  # at ratio 0 there are none
+        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7.5)
     return signed(figure, _mark(parts)), table
 
 
 def _rows(results: Results) -> list[tuple[str, int, str, float, float]]:
     """A row per metric of one variant."""
-    experiments = {o.experiment.seed: o.experiment for o in results.outcomes}
-    e = next(iter(experiments.values()))
+    experiments = [o.experiment for o in results.of("generated")]
+    if not experiments:  # ratio 0: nothing is generated
+        return []
+    e = experiments[0]
     window = window_of(e.resolved("generator"))
-    predicted = pd.DataFrame([_predicted(one, window) for one in experiments.values()]).mean()
+    predicted = pd.DataFrame([_predicted(one, window) for one in experiments]).mean()
     batch = results.table.query(
         "measured_on == 'batch' and arm == 'generated' and generation == 0 and label.isna() "
         "and group.isna()"
