@@ -65,9 +65,10 @@ def curved(x, t):
     return 1.4 * towards - 0.8
 
 
-def solved(clean, n, order, size=4000):
+def solved(clean, n, order, size=4000, **fresh_noise):
     x = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return x, solve(clean, x, *(part.tolist() for part in schedule()), spaced(n), order)
+    levels = (part.tolist() for part in schedule())
+    return x, solve(clean, x, *levels, spaced(n), order, **fresh_noise)
 
 
 def test_the_schedule_is_the_cosine_schedule_of_diffusers():
@@ -98,7 +99,9 @@ def test_times_run_from_noise_to_clean(n):
 
 @pytest.mark.parametrize("clean", [gaussian, curved])
 @pytest.mark.parametrize("n", [5, 20])
-def test_order_1_is_ddim(clean, n):
+@pytest.mark.parametrize("churn", [0.0, 0.4, 1.0])
+def test_order_1_is_ddim(clean, n, churn):
+    """Churn is the eta of DDIM: how much noise is put back in every step."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(
@@ -112,9 +115,15 @@ def test_order_1_is_ddim(clean, n):
     scheduler.final_alpha_cumprod = torch.tensor(1.0).double()
     scheduler.set_timesteps(n)
     assert scheduler.timesteps.tolist() == spaced(n)[:-1]
-    x, ours = solved(clean, n, 1)
+
+    def fresh(t):
+        return torch.randn(4000, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+
+    x, ours = solved(clean, n, 1, churn=churn, fresh=fresh)
     for t in scheduler.timesteps:
-        x = scheduler.step(clean(x, int(t)), t, x, eta=0.0).prev_sample
+        x = scheduler.step(
+            clean(x, int(t)), t, x, eta=churn, variance_noise=fresh(int(t))
+        ).prev_sample
     assert abs(ours - x).max() < 1e-5
 
 

@@ -39,6 +39,7 @@ SHORT = {"steps": 4, "batch": 16}
 LIGHT = {
     "airbench": {"width": 16, "rate": 0.02},
     "diffusion": {"sampling_steps": 2, "patch": 4, "channels": 8},
+    "local-score": {"sampling_steps": 3},
     "resnet18": {"steps": 1, "batch": 2},
     "resnet50": {"steps": 1, "batch": 2},
     "squeezenet": {"steps": 2, "batch": 4},

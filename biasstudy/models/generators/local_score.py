@@ -70,7 +70,7 @@ class LocalScore:
     window: str = "denoising"
     largest: int = 21
     smallest: int = 5
-    widen: float = 2.0
+    widen: float = 1.5
     levels: str = "geometric"
     order: int = 1
     sampling_steps: int = 10

@@ -61,7 +61,7 @@ def locality(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     axes[-1].axhline(0, color="#999999", linewidth=0.8)
     handles, names = axes[0].get_legend_handles_labels()
     if names:  # at ratio 0 there are none
-        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7.5)
+        figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=7.5)
     return signed(figure, _mark(parts)), table
 
 
