@@ -72,7 +72,7 @@ class LocalScore:
     smallest: int = 5
     widen: float = 1.5
     levels: str = "geometric"
-    order: int = 1
+    order: int = 2
     sampling_steps: int = 10
     churn: float = 0.0
 
