@@ -1,17 +1,16 @@
 """Fitness against core seconds: what images of one generation cost, and whether they deserve a
 verdict.
 
-Each generator is fitted once to the start of an experiment and makes IMAGES images in equal numbers
-of every class; seconds are those of the process, on one thread. Two models that are no part of the
-loop stand beside them for as many seconds as the slowest of ours took: the autoencoder of
-FairFeedbackLoops, one for each class, since it is told none, and a plain training loop of
-`diffusers`.
+Each generator is fitted once to the start of an experiment and makes IMAGES images in its shares;
+seconds are those of the process, on one thread. Two models that are no part of the loop stand
+beside them, for as many seconds as the slowest of ours took: the autoencoder of FairFeedbackLoops,
+one for each class, since it is told none, and a plain training loop of `diffusers`.
 """
 
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..core.provenance import environment
 from ..core.registry import GENERATORS
 from ..core.seeds import seed_for
 from ..core.store import Lazy
+from ..data.conditions import condition_of
 from ..data.images import LabeledImages
 from ..data.real import real_data
 from ..experiment import Experiment, experiment_from
@@ -45,7 +45,16 @@ from .peers import BATCH, LATENT, SIDE, Autoencoder
 IMAGES = 2500
 PEER, PLAIN = "FairFeedbackLoops' VAE", "plain diffusers loop"
 AT_ONCE = 250
-PLAIN_STEPS = 50  # of DDIM
+PLAIN_STEPS = 10  # of DDIM, as many as ours
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator, its options, and what it is told: the class, or class and group."""
+
+    generator: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    condition: str = "class"
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,12 @@ class Bench:
 
     says     the data in words
     fields   of Experiment: data, start, instrument
-    models   options of each generator, by a name for the table
+    models   by a name for the table
     """
 
     says: str
     fields: Mapping[str, Any]
-    models: Mapping[str, tuple[str, Mapping[str, Any]]]
+    models: Mapping[str, Model]
 
 
 BENCHES = {
@@ -73,12 +82,13 @@ BENCHES = {
             "instrument": "lenet",
         },
         {
-            "mixture": ("mixture", {}),
-            "mixture, 32 clusters": ("mixture", {"clusters": 32}),
-            "local-score": ("local-score", {}),
-            "vae": ("vae", {}),
-            "gan": ("gan", {}),
-            "diffusion": ("diffusion", {}),
+            "mixture": Model("mixture"),
+            "mixture, 32 clusters": Model("mixture", {"clusters": 32}),
+            "local-score": Model("local-score"),
+            "local-score, told the group": Model("local-score", condition="group"),
+            "vae": Model("vae"),
+            "gan": Model("gan"),
+            "diffusion": Model("diffusion"),
         },
     ),
     "cifar20": Bench(
@@ -91,11 +101,11 @@ BENCHES = {
             "instrument_options": {"flip": True},
         },
         {
-            "mixture": ("mixture", {}),
-            "local-score": ("local-score", {}),
-            "vae": ("vae", {}),
-            "gan": ("gan", {}),
-            "diffusion": ("diffusion", {}),
+            "mixture": Model("mixture"),
+            "local-score": Model("local-score"),
+            "vae": Model("vae"),
+            "gan": Model("gan"),
+            "diffusion": Model("diffusion"),
         },
     ),
     "hard-imagenet": Bench(
@@ -116,11 +126,11 @@ BENCHES = {
             },
         },
         {
-            "mixture": ("mixture", {}),
-            "local-score": ("local-score", {}),
-            "vae": ("vae", {}),
-            "gan": ("gan", {}),
-            "diffusion": ("diffusion", {}),
+            "mixture": Model("mixture"),
+            "local-score": Model("local-score", {"widen": 1.75}),
+            "vae": Model("vae"),
+            "gan": Model("gan"),
+            "diffusion": Model("diffusion"),
         },
     ),
 }
@@ -142,7 +152,8 @@ class Gauge:
         self.features = extractor.load() if extractor else None
         self.start: LabeledImages = real.start.load()
         unseen = real.instruments["comparison"].load()
-        self.counts, self.n_classes = real.counts, real.dataset.n_classes
+        self.counts, self.n_groups = real.counts, real.dataset.n_groups
+        self.n_classes = real.dataset.n_classes
         self.seen_start = self._seen(self.start.images, self.start.label)
         self.unseen = Unseen(
             unseen.images, unseen.label, unseen.group, unseen.unit, self._features(unseen.images)
@@ -187,7 +198,7 @@ def fitness_of_generators(
 
     data     a key of BENCHES
     only     names in its `models`; default: all
-    images   made by each, in equal numbers of every class
+    images   made by each, in the shares of the start
     where    store of the instruments; default: that of all runs
     peers    whether the two peers are tried, for as long as the slowest of the others took
     told     called with each row in words
@@ -200,12 +211,14 @@ def fitness_of_generators(
     check_data([data], only)
     bench = BENCHES[data]
     chosen = {name: bench.models[name] for name in only or bench.models}
-    models = {
-        label: GENERATORS[name].target(**GENERATORS[name].resolve(options))
-        for label, (name, options) in chosen.items()
+    entries = {name: GENERATORS[model.generator] for name, model in chosen.items()}
+    made_of = {
+        name: entry.target(**entry.resolve(chosen[name].options)) for name, entry in entries.items()
     }
     gauge = Gauge(bench, numerics or Numerics(), where)
-    label = np.arange(images) % gauge.n_classes
+    # images of the start, evenly: what is told has its shares
+    shown = np.linspace(0, len(gauge.start) - 1, images).astype(int)
+    label = gauge.start.label[shown]
     rows: list[dict[str, Any]] = []
     pictures = {"real": _three_of_each(gauge.start.images, gauge.start.label, gauge.n_classes)}
 
@@ -233,13 +246,17 @@ def fitness_of_generators(
         told(f"{name}: {done - begun:.0f} s, {'fit' if not missed else rows[-1]['misses']}")
 
     context, start = gauge.context, gauge.start
-    for name, model in models.items():
-        seed = {"fit": seed_for("bench", "fit"), "sample": seed_for("bench", "sample")}
+    for name, model in made_of.items():
+        told_start = condition_of(start, chosen[name].condition, gauge.n_groups)
         fit = functools.partial(
-            model.fit, start, start.label, None, seed=seed["fit"], context=context
+            model.fit, start, told_start, None, seed=seed_for("bench", "fit"), context=context
         )
         sample = functools.partial(
-            model.sample, told=label, first_index=0, seed=seed["sample"], context=context
+            model.sample,
+            told=told_start[shown],
+            first_index=0,
+            seed=seed_for("bench", "sample"),
+            context=context,
         )
         measure(name, fit, sample)
     if peers:
