@@ -13,7 +13,7 @@ import torch
 
 from biasstudy import CLASSIFIERS, GENERATORS
 from biasstudy.__main__ import main
-from biasstudy.bench import bench, peers, scaling
+from biasstudy.bench import bench, generators, peers, scaling
 from biasstudy.bench.peers import Autoencoder
 from biasstudy.bench.words import models_table
 from biasstudy.core.context import Context
@@ -25,6 +25,7 @@ from biasstudy.core.store import Kind
 from biasstudy.data.images import LabeledImages
 from biasstudy.loop import clip, decomposition, stages
 from biasstudy.loop import instruments as probes
+from biasstudy.measures.fitness import CRITERIA, weakest
 
 NUMERICS = Numerics()
 POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))
@@ -320,3 +321,46 @@ def test_resnet18_is_compiled_both_ways_and_learns(way, monkeypatch):
     # not each: a batch drawn from one class is normalised to nothing
     after = torch.stack(losses[1:]).median()
     assert after < losses[0] / 2
+
+
+# ---- Fitness against core seconds ----------------------------------------------------------------
+
+
+def test_generators_are_measured_beside_peers_and_rows_are_kept(tmp_path, monkeypatch, runs):
+    fields = {"n_real": 200, "start": "biased", "bias": 0.6, "instrument": "patch-ridge"}
+    models = {
+        "mixture": generators.Model("mixture"),
+        "by group": generators.Model("mixture", {"clusters": 2}, "group"),
+    }
+    tiny_bench = generators.Bench("few digits", fields, models)
+    monkeypatch.setattr(generators, "BENCHES", {"few": tiny_bench})
+    said: list[str] = []
+    for only in (["mixture"], ["by group"]):
+        table = generators.write(["few"], only, tmp_path, NUMERICS, said.append, images=120)
+    assert set(table.generator) == {"mixture", "by group", generators.PEER, generators.PLAIN}
+    assert len(table) == 4 and (table.seconds_fit >= 0).all() and (table.seconds_sample > 0).all()
+    by_name = table.set_index("generator")
+    # told the group, hardly an image is of unclear colour
+    assert by_name.clarity["by group"] > 0.95 > by_name.clarity["mixture"]
+    assert not by_name.fit[generators.PLAIN] and "agreement" in by_name.misses[generators.PLAIN]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"generators.csv", "generators.png", "generators-few.png"} <= written
+    assert any(text.startswith("mixture: ") for text in said)
+
+
+def test_what_is_not_there_to_be_measured_is_refused(tmp_path):
+    for data, only, reason in (
+        (["faces"], [], "unknown data 'faces'; known: digits, cifar20, hard-imagenet"),
+        (["digits"], ["mixtures"], "unknown generator 'mixtures' for digits; known: mixture"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            generators.write(data, only, tmp_path, NUMERICS, print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_weakest_criterion():
+    at_bounds = {name: c.bound for name, c in CRITERIA.items()}
+    assert weakest(at_bounds)[1] == pytest.approx(1)
+    assert weakest(at_bounds | {"spread": 0.4}) == ("spread", pytest.approx(0.5))
+    assert weakest(at_bounds | {"image-copies": 0.4}) == ("image-copies", pytest.approx(0.25))
+    assert np.isnan(weakest({"recall": float("nan")})[1])

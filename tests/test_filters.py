@@ -154,11 +154,9 @@ def test_each_filter_asks_the_judge_it_names(store):
     images = judge.state.inputs["images"]
     e = tiny(**WEAK)
     assert images.id == real_data(e).instruments["expert"].id and expert[0] == expert[1]
-    assert images.id not in (
-        real_data(e).instruments["oracle"].id,
-        real_data(e).instruments["extractor"].id,
-    )
-    oracle = plan[0].oracle.inputs["by"].state
+    others = real_data(e).instruments
+    assert images.id not in (others["measuring"].id, others["comparison"].id)
+    oracle = plan[0].oracle.inputs["by"].fitted.state
     assert oracle.id != judge.state.id, "the model that filters never measures"
 
 

@@ -285,6 +285,7 @@ def write(
     folder: Path,
     numerics: Numerics,
     told: Callable[[str], None],
+    images: int = IMAGES,
 ) -> pd.DataFrame:
     """Measure on each of the data; write generators.csv, the figure generators.png and the pictures
     generators-DATA.png, after each of the data again. Rows of other data and generators that an
@@ -293,7 +294,9 @@ def write(
     path = folder / "generators.csv"
     for name in data:
         told(f"{BENCHES[name].says}:")
-        table, pictures = fitness_of_generators(name, only, numerics=numerics, told=told)
+        table, pictures = fitness_of_generators(
+            name, only, images=images, numerics=numerics, told=told
+        )
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             table = pd.concat([pd.read_csv(path, keep_default_na=False, na_values=["nan"]), table])
