@@ -60,9 +60,8 @@ class Lean(Denoiser):
     at half of it, one at the full one again, which also sees what the first made. Before each of
     the first two blocks at half the resolution stands a dense part, which sees all places at once.
 
-    Few operations beside the convolutions, and those quick where channels come last, so that a CPU
-    core fits it twice as fast, per image, as the UNet. Each block begins as the identity, the whole
-    as 0.
+    Few operations beside the convolutions, and those quick on a CPU where channels come last. Each
+    block begins as the identity, the whole as 0.
     """
 
     halvings = 1
