@@ -1,4 +1,4 @@
-"""vae and diffusion, and the features and warm starts of classifiers: oracles, checkpoints,
+"""vae, gan and diffusion, and the features and warm starts of classifiers: oracles, checkpoints,
 options, precisions."""
 
 import dataclasses
@@ -13,8 +13,10 @@ from biasstudy import CLASSIFIERS, DATASETS, GENERATORS, LabeledImages, Numerics
 from biasstudy.core.context import Context
 from biasstudy.core.fitting import MovingAverage
 from biasstudy.models.classifiers.ridge import _ridge
-from biasstudy.models.generators import diffusion
+from biasstudy.models.generators import diffusion, gan
 from biasstudy.models.generators.colors import Colors
+from biasstudy.models.generators.denoisers import NETWORKS as DENOISERS
+from biasstudy.models.generators.denoisers import Waves
 from biasstudy.models.generators.diffusion import (
     CLEAN,
     TIMES,
@@ -157,6 +159,16 @@ def test_with_the_exact_denoiser_samples_have_the_mean_and_sd_of_the_gaussian(or
     assert abs(out.mean() - MEAN) < 0.03 and abs(out.std() - SD) < 0.03
 
 
+def test_ancestral_samples_have_the_mean_and_sd_of_the_gaussian():
+    """With churn 1 the noise of the beginning is forgotten."""
+    drawn = torch.randn(
+        TIMES, 4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    x, out = solved(gaussian, 250, 1, churn=1.0, fresh=lambda t: drawn[t])
+    assert abs(out.mean() - MEAN) < 0.03 and abs(out.std() - SD) < 0.03
+    assert abs(torch.corrcoef(torch.stack([out, x]))[0, 1]) < 0.2
+
+
 def test_order_2_is_nearer_to_the_exact_answer():
     """The exact answer is MEAN + SD x; halving the steps costs order 1 a factor of 2."""
 
@@ -166,6 +178,21 @@ def test_order_2_is_nearer_to_the_exact_answer():
 
     assert error(20, 2) < error(20, 1) / 2 and error(40, 2) < error(40, 1) / 2
     assert 1.6 < error(20, 1) / error(40, 1) < 2.4
+
+
+@pytest.mark.parametrize("prediction", ["x", "v", "eps"])
+def test_losses_are_those_of_x_times_a_weight(prediction):
+    """|f - target|^2 = w |x0_hat - x0|^2, w = 1 / s^2 for v, a^2 / s^2 for eps: by moving a
+    prediction a little and looking how far the clean image moves."""
+    x0, eps, error = torch.randn(
+        3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    for t in (5, 400, 990):
+        a, s = (float(part[t]) for part in schedule())
+        target = {"x": x0, "v": a * eps - s * x0, "eps": eps}[prediction]
+        moved = cleaned(prediction, a * x0 + s * eps, target + error, a, s) - x0
+        weight = {"x": 1, "v": 1 / s**2, "eps": a**2 / s**2}[prediction]
+        assert torch.allclose(error.square(), weight * moved.square(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("prediction", ["x", "v", "eps"])
@@ -186,18 +213,25 @@ def test_guidance_extrapolates_from_the_null_condition():
         assert torch.allclose(guided(network, x, t, c, 5, w), expected), w
 
 
-def test_without_guidance_the_label_is_not_heard():
+@pytest.mark.parametrize(
+    ("network", "table_name"),
+    [("lean", "condition.weight"), ("unet", "unet.class_embedding.weight")],
+)
+def test_without_guidance_the_label_is_not_heard(network, table_name):
     """w = 0 is the unconditional model: what is told changes nothing, and it equals the network on
     the null condition."""
     pool = shapes()
-    plain, free = made(GENERATORS, "diffusion"), made(GENERATORS, "diffusion", guidance=0.0)
+    plain, free = (
+        made(GENERATORS, "diffusion", network=network, layers=1, rate=0.02, guidance=w)
+        for w in (1.0, 0.0)
+    )
     state, told = plain.fit(pool, pool.label, None, seed=0, context=CONTEXT), np.arange(6) % 3
     one, other = (
         free.sample(state, said, 0, seed=1, context=CONTEXT) for said in (np.zeros(6, int), told)
     )
     assert (one == other).all()
     unconditional = {name: value.clone() for name, value in state.items()}
-    table = unconditional["average.module.unet.class_embedding.weight"]
+    table = unconditional[f"average.module.{table_name}"]
     table[:] = table[-1]  # every condition is the null condition
     of_null, heard = (
         plain.sample(weights, told, 0, seed=1, context=CONTEXT)
@@ -234,14 +268,107 @@ def test_padding_repeats_the_edge(side, inside):
     ).all()
 
 
+def test_networks_begin_where_they_say():
+    """The lean one predicts 0 before its first step, whatever it is told, and halves once; both see
+    every side that is such a multiple."""
+    x, t = torch.randn(2, 3, 24, 24).double(), torch.tensor([3, 900])
+    with CONTEXT.initial(0):
+        lean, unet = (DENOISERS[name](8, 1, 2, 3, 24) for name in ("lean", "unet"))
+    assert (lean(x, t, torch.tensor([0, 3])) == 0).all()
+    assert unet(x, t, torch.tensor([0, 3])).shape == (2, 3, 24, 24)
+    assert [DENOISERS[name].multiple(2) for name in ("lean", "unet")] == [4, 8]
+
+
+def test_the_lean_network_sees_the_whole_image_and_what_it_is_told():
+    """After a few steps a corner answers to the opposite corner, to the noise level and to the
+    condition."""
+    with CONTEXT.initial(0):
+        lean = DENOISERS["lean"](8, 3, 2, 3, 28)
+    for weight in lean.parameters():
+        torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(1)).double()
+    other = x.clone()
+    other[:, :, -1, -1] += 1
+    t, c = torch.tensor([500]), torch.tensor([1])
+    corner = lean(x, t, c)[0, :, 0, 0]
+    for changed in (lean(other, t, c), lean(x, t - 300, c), lean(x, t, c + 1)):
+        assert abs(changed[0, :, 0, 0] - corner).max() > 1e-6
+
+
 def test_times_become_waves_in_the_dtype_of_the_times():
-    wave = diffusion.Waves(8)
+    wave = Waves(8)
     t = torch.tensor([0.0, 999.0], dtype=torch.float64)
     assert wave(t).dtype == torch.float64 and wave(t).shape == (2, 8)
     assert (
         torch.allclose(wave(t)[:, 0], t.cos(), atol=1e-12)
         and (wave(t)[0] == torch.tensor([1.0] * 4 + [0.0] * 4)).all()
     )
+
+
+# ---- GAN: what its critic sees -------------------------------------------------------------------
+
+
+def test_a_moved_image_is_a_crop_of_one_with_repeated_edges():
+    """Every move of -3 .. 3 pixels against numpy; no colour appears that was not there."""
+    x = torch.randn(7, 3, 28, 28, dtype=torch.float64)
+    place = torch.zeros(4, 7, dtype=torch.float64)
+    place[0] = (torch.arange(7) + 0.5) / 7
+    place[1] = place[0].flip(0)
+    out = gan.augmented(x, place, "translation")
+    for i in range(7):
+        down, right = i - 3, 3 - i
+        edged = np.pad(x[i].numpy(), ((0, 0), (3, 3), (3, 3)), mode="edge")
+        expected = edged[:, 3 + down : 31 + down, 3 + right : 31 + right]
+        assert (out[i].numpy() == expected).all(), i
+    assert gan.augmented(x, place, "none") is x
+
+
+def test_a_square_of_half_the_side_is_cut_out():
+    x = torch.ones(2, 3, 28, 28, dtype=torch.float64)
+    place = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.0], [0.5, 0.999]]).double()
+    out = gan.augmented(x, place, "translation-cutout")
+    expected = np.ones((2, 28, 28))
+    expected[0, 7:21, 7:21] = 0
+    expected[1, :7, 20:] = 0
+    assert (out.numpy() == expected[:, None]).all()
+
+
+def test_the_gradient_goes_through_a_change_of_images():
+    """Moving and cutting are linear: the gradient of a weighted sum is that of finite steps."""
+    place = torch.rand(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(3, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: gan.augmented(x, place, "translation-cutout"), x)
+
+
+def test_real_and_painted_images_are_changed_alike_and_each_anew(monkeypatch):
+    calls, plain = [], gan.augmented
+    monkeypatch.setattr(
+        gan,
+        "augmented",
+        lambda x, place, how: calls.append((place, how, x.requires_grad)) or plain(x, place, how),
+    )
+    pool = shapes()
+    model = GENERATORS["gan"].target(steps=2, batch=200, channels=4, augment="translation-cutout")
+    model.fit(pool, pool.label, None, seed=0, context=CONTEXT)
+    assert len(calls) == 6 and {how for _, how, _ in calls} == {"translation-cutout"}
+    assert [learnt for *_, learnt in calls] == [False, False, True] * 2, "real, painted, painted"
+    places = torch.stack([place for place, *_ in calls])
+    assert places.shape == (6, 4, 200) and len(places.flatten().unique()) == places.numel()
+    assert abs(places.mean((1, 2)) - 0.5).max() < 0.05 and places.min() >= 0 and places.max() < 1
+
+
+def test_the_critic_is_given_means_and_covariance_of_colours():
+    with CONTEXT.initial(0):
+        critic = gan.Critic(4, 2, 8, True)
+    for weight in critic.features.parameters():
+        torch.nn.init.zeros_(weight)
+    x, seen = torch.randn(5, 3, 8, 8, dtype=torch.float64), []
+    critic.of_colors.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    critic(x, torch.zeros(5, dtype=torch.int64))
+    for row, image in zip(seen[0].numpy(), x.numpy(), strict=True):
+        flat = image.reshape(3, -1)
+        assert np.allclose(row[:3], flat.mean(1))
+        assert np.allclose(row[3:], 4 * np.cov(flat, bias=True).ravel())
 
 
 # ---- Both ----------------------------------------------------------------------------------------
@@ -300,15 +427,15 @@ def test_images_are_made_by_the_moving_average(monkeypatch):
 
     def watch(self, network):
         update(self, network)
-        seen.append(network.state_dict()["unet.conv_in.bias"].clone())
+        seen.append(network.state_dict()["first.bias"].clone())
 
     monkeypatch.setattr(MovingAverage, "update_parameters", watch)
     state, expected = fitted("diffusion", average=0.15), None
     for n, value in enumerate(seen):
         decay = min(0.15, (1 + n) / (10 + n)) if n else 0
         expected = value if expected is None else decay * expected + (1 - decay) * value
-    assert torch.allclose(state["average.module.unet.conv_in.bias"], expected)
-    assert torch.equal(state["network.unet.conv_in.bias"], seen[-1])
+    assert torch.allclose(state["average.module.first.bias"], expected)
+    assert torch.equal(state["network.first.bias"], seen[-1])
     without = {
         key: torch.zeros_like(value) if key.startswith("network.") else value
         for key, value in state.items()
@@ -338,12 +465,16 @@ def test_unknown_conditions_are_refused_and_none_is_fine(name):
     ("name", "bad", "sentence"),
     [
         ("vae", {"steps": 0}, "vae: steps must be at least 1; got 0"),
+        ("gan", {"augment": "color"}, "augment must be none, translation or translation-cutout; "),
         ("vae", {"beta": -1.0}, "vae: beta must be at least 0; got -1.0"),
         ("diffusion", {"sampling_steps": 0}, "sampling_steps must be at least 1; got 0"),
         ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1,000; got 1001"),
         ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got euler"),
+        ("diffusion", {"focus": -1.0}, "diffusion: focus must be at least 0; got -1.0"),
+        ("diffusion", {"churn": 2.0}, "diffusion: churn must be at most 1; got 2.0"),
         ("diffusion", {"order": 3}, "order must be 1 or 2; got 3"),
-        ("diffusion", {"solver": "ddim"}, "solver ddim has order 1; got order 2"),
+        ("diffusion", {"solver": "ddim", "order": 2}, "solver ddim has order 1; got order 2"),
+        ("diffusion", {"network": "vit"}, "network must be lean or unet; got vit"),
         ("diffusion", {"prediction": "score"}, "prediction must be x, v or eps; got score"),
         ("diffusion", {"channels": 20}, "channels must be a multiple of 8; got 20"),
         ("diffusion", {"drop": 1.0}, r"average and drop in \[0, 1\); got .*, 1.0$"),
@@ -356,11 +487,34 @@ def test_options_are_checked(name, bad, sentence):
 
 
 def test_ddim_is_dpm_of_order_1():
-    state = fitted("diffusion")
-    assert (
-        sampled("diffusion", state, solver="ddim", order=1) == sampled("diffusion", state, order=1)
-    ).all()
-    assert (sampled("diffusion", state, order=1) != sampled("diffusion", state)).any()
+    state, steps = fitted("diffusion"), {"sampling_steps": 10}
+    ddim, one, two = (
+        sampled("diffusion", state, solver=solver, order=order, **steps)
+        for solver, order in (("ddim", 1), ("dpm", 1), ("dpm", 2))
+    )
+    assert (ddim == one).all() and (one != two).any()
+
+
+def test_focus_weighs_the_loss_by_a_power_of_the_noise(monkeypatch):
+    """The loss of the first step against its sum over images, from a network that predicts 0: then
+    the wrong part of v is v itself."""
+    seen, loss_of = {}, []
+    monkeypatch.setattr(diffusion.Tensor, "backward", lambda loss: loss_of.append(float(loss)))
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
+
+    def watched(self, x, t, c):
+        seen.update(z=x, t=t)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(diffusion.Denoiser, "forward", watched)
+    plain, noise_of = diffusion.noise, []
+    monkeypatch.setattr(diffusion, "noise", lambda *of: noise_of.append(plain(*of)) or noise_of[-1])
+    for focus in (0.0, 1.0, 2.0):
+        fitted("diffusion", steps=1, focus=focus)
+        a, s = (part[seen["t"]].view(-1, 1, 1, 1) for part in schedule())
+        x = (seen["z"] - s * noise_of[-1]) / a
+        expected = float((s**focus * (a * noise_of[-1] - s * x) ** 2).mean())
+        assert loss_of[-1] == pytest.approx(expected, rel=1e-6), focus
 
 
 @pytest.mark.parametrize("name", list(SMALL))

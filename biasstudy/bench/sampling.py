@@ -26,7 +26,8 @@ from ..loop.instruments import Instruments
 from ..loop.run import open_store
 from ..loop.stages import tensors
 from ..measures.quality import kid
-from ..models.generators.diffusion import Denoiser, Diffusion
+from ..models.generators.denoisers import UNet
+from ..models.generators.diffusion import Diffusion
 from ..report.figures import signed, use_style
 from .bench import apart, median_and_range, timed
 
@@ -142,7 +143,15 @@ def _our_seconds(
     context, told = Context(numerics), np.arange(n) % 2
     pool = LabeledImages(np.zeros((2, 3, side, side), np.uint8), np.arange(2), np.zeros(2, int))
     model = Diffusion(
-        steps=1, batch=2, channels=channels, patch=1, solver="ddim", order=1, sampling_steps=steps
+        steps=1,
+        batch=2,
+        network="unet",
+        channels=channels,
+        layers=1,
+        patch=1,
+        solver="ddim",
+        order=1,
+        sampling_steps=steps,
     )
     state = model.fit(pool, pool.label, None, seed=0, context=context)
     return timed(
@@ -156,7 +165,7 @@ def _their_seconds(
     from diffusers import DDIMPipeline, DDIMScheduler
 
     torch.set_num_threads(numerics.threads)
-    network = Denoiser(channels, 1, 1, 0).unet.to(numerics.device, numerics.dtype).eval()
+    network = UNet(channels, 1, 1, 0, side).unet.to(numerics.device, numerics.dtype).eval()
     network.class_embedding = None  # the pipeline cannot tell a class
     network.register_to_config(sample_size=side, num_class_embeds=None, class_embed_type=None)
     pipeline: Any = DDIMPipeline(network, DDIMScheduler(beta_schedule="squaredcos_cap_v2"))

@@ -1,11 +1,10 @@
-"""A conditional diffusion model for small colour images: the UNet of diffusers, a cosine schedule,
-a solver of few steps."""
+"""A conditional diffusion model for small colour images: a cosine schedule, a solver of few
+steps."""
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +14,16 @@ from torch import Tensor, nn
 from ...core.checks import BATCH, RATE, STEPS, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, cosine, set_rate, train
-from ...core.noise import CHUNK, generator_for, noise, noise_of_images
+from ...core.noise import generator_for, noise, noise_of_images
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
-from .colors import Colors
+from .denoisers import NETWORKS, Denoiser
 
 State = dict[str, Tensor]
 TIMES = 1000  # noise levels t = 0 .. TIMES - 1 of the training; -1 stands for the clean image
 CLEAN = -1
+FOCUS = (0, 100)  # power of a noise level
 GUIDANCE = (0, 1000)  # w: at 1000 no pixel is anything but black or white
 
 
@@ -36,48 +36,61 @@ class Diffusion:
     noisy image  x_t = alpha_t x + sigma_t eps,  eps standard normal, alpha_t^2 + sigma_t^2 = 1, t
                                                  uniform in 0 .. 999 x is the image in uncorrelated
                                                  colours (`colors`)
-    loss         E |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t x, or eps; a
-                 share of the conditions c is replaced by a null condition
+    loss         E sigma_t^focus |f(x_t, t, c) - target|^2 / D, target x, v = alpha_t eps - sigma_t
+                 x, or eps; a share of the conditions c is replaced by a null condition. Without
+                 focus the loss for v is 1 / sigma_t^2, that for eps alpha_t^2 / sigma_t^2 times the
+                 squared error of x
     guidance     f(x_t, t, null) + w (f(x_t, t, c) - f(x_t, t, null));  w = 1: f(x_t, t, c) alone,
                  without a second pass
 
     steps           int >= 1             optimiser steps
     batch           int >= 1             images in a step
+    network         "unet" or "lean"     the UNet of diffusers with three resolutions, or one of two
+                                         and ours, quicker on a CPU in bf16
     channels        multiple of 8        width of the network at full resolution; twice and three
-                                         times that below
-    layers          int >= 1             residual blocks per resolution
+                                         times that below (lean: three times at half of it)
+    layers          int >= 1             residual blocks per resolution (lean: at half of it)
     patch           int >= 1             the network sees patch x patch pixels as one, with 3
                                          patch^2 channels: much faster
     rate            float > 0            of Adam; rises over the first 5 % of the steps, then falls
                                          to 0 on a cosine
     average         float in [0, 1)      decay of the moving average that makes images, less in the
                                          first steps
-    prediction      "x", "v" or "eps"    what the network predicts; a small network soon learns x,
-                                         which has no noise in it
+    prediction      "x", "v" or "eps"    what the network predicts. With v the nearly clean image
+                                         comes back as it is; with x a small network paints it
+                                         anew, and many solver steps blur it
+    focus           float >= 0           higher: on much noise, where it is decided what is drawn;
+                                         lower: on little noise, where fine detail is. With v, 2 is
+                                         the loss for x and 1 stands midway
     drop            float in [0, 1)      share of training conditions replaced by the null condition
     guidance        float >= 0           w
-    solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM without noise,
-                                         which is its order 1
+    solver          "dpm" or "ddim"      DPM-Solver++ (multistep, midpoint), or DDIM, which is its
+                                         order 1
     order           1 or 2               of the solver
+    churn           float in [0, 1]      share of fresh noise in every step; 1: ancestral sampling,
+                                         which mends errors of the steps before
     sampling_steps  int 1 .. 1000        network evaluations per image
     source          Ho et al. 2020 (DDPM); Nichol and Dhariwal 2021 (cosine schedule); Salimans and
                     Ho 2022 (v); Ho and Salimans 2022 (guidance); Song et al. 2021 (DDIM); Lu et al.
                     2022 (DPM-Solver++); Kingma et al. 2021 (evenly spaced times in a batch); Li and
-                    He 2025 (x on patches)
+                    He 2025 (losses in terms of x)
     """
 
     steps: int = 1800
     batch: int = 16
+    network: str = "unet"
     channels: int = 24
     layers: int = 1
     patch: int = 2
     rate: float = 2e-3
     average: float = 0.995
     prediction: str = "x"
+    focus: float = 0.0
     drop: float = 0.1
     guidance: float = 1.0
     solver: str = "dpm"
     order: int = 2
+    churn: float = 0.0
     sampling_steps: int = 10
 
     def __post_init__(self) -> None:
@@ -90,10 +103,13 @@ class Diffusion:
             layers=(1, 32),
             patch=(1, 64),
             rate=RATE,
+            focus=FOCUS,
             guidance=GUIDANCE,
+            churn=(0, 1),
             sampling_steps=(1, TIMES),
         )
         for name, among in (
+            ("network", tuple(NETWORKS)),
             ("prediction", ("x", "v", "eps")),
             ("solver", ("dpm", "ddim")),
             ("order", (1, 2)),
@@ -129,9 +145,9 @@ class Diffusion:
         previous: State | None = None,
     ) -> State:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
-        inner = self.inner(size)
+        inner, multiple = self.inner(size), NETWORKS[self.network].multiple(self.patch)
         with context.initial(seed, "init"):
-            network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
+            network = self._network(n_conditions, size)
         network.place(context)
         network.colors.fit(pool.images)
         average = MovingAverage(network, self.average)
@@ -149,12 +165,14 @@ class Diffusion:
 
         @context.recorded
         def descend(index: Tensor, t: Tensor, dropped: Tensor, eps: Tensor) -> None:
-            x = network.colors(padded(context.pixels(images[index]), 4 * self.patch))
+            x = network.colors(padded(context.pixels(images[index]), multiple))
             c = condition[index].masked_fill(dropped, n_conditions)
             a, s = alpha[t][:, None, None, None], sigma[t][:, None, None, None]
             target = {"x": x, "v": a * eps - s * x, "eps": eps}[self.prediction]
             with context.numerics.autocast():
-                loss = F.mse_loss(network(a * x + s * eps, t, c), target)
+                f = network(a * x + s * eps, t, c)
+            wrong = (f.to(x.dtype) - target).square()
+            loss = (s**self.focus * wrong).mean()
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
@@ -179,8 +197,13 @@ class Diffusion:
         return state
 
     def inner(self, size: int) -> int:
-        """Side of the images that the network sees: the next multiple that it can halve twice."""
-        return size + -size % (4 * self.patch)
+        """Side of the images that the network sees: the next multiple that it can halve."""
+        return size + -size % NETWORKS[self.network].multiple(self.patch)
+
+    def _network(self, n_conditions: int, size: int) -> Denoiser:
+        """The network for images of this side, with weights yet to be learnt."""
+        build: Callable[..., Denoiser] = NETWORKS[self.network]
+        return build(self.channels, self.layers, self.patch, n_conditions, self.inner(size))
 
     # -- sampling
 
@@ -192,17 +215,14 @@ class Diffusion:
             raise ValueError(
                 f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}"
             )
-        network = Denoiser(self.channels, self.layers, self.patch, n_conditions)
+        network = self._network(n_conditions, size)
         _load(network, state, "average.module.", n_conditions)
         network.place(context).eval()
         alpha, sigma = (part.tolist() for part in schedule())
         inner = self.inner(size)
-        low_edge = (inner - size) // 2
+        low_edge, shape = (inner - size) // 2, (3, inner, inner)
         chunks = [np.empty((0, 3, size, size), np.uint8)]
-        at_once = CHUNK if context.numerics.device == "cpu" else 4 * CHUNK
-        if context.numerics.device == "cpu" and network.memory_format == torch.channels_last:
-            # diffusers copies large images from 64 on
-            at_once = max(1, min(CHUNK, 48 * 32**2 // (inner // self.patch) ** 2))
+        at_once = network.at_once(inner, context)
 
         @context.recorded
         def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
@@ -219,8 +239,13 @@ class Diffusion:
                     # no pixel lies outside
                     return network.colors(network.colors.back(x0))
 
-                x = noise_of_images(first_index + low, len(c), (3, inner, inner), seed, context)
-                x = solve(clean, x, alpha, sigma, spaced(self.sampling_steps), self.order)
+                x = noise_of_images(first_index + low, len(c), shape, seed, context)
+                times = spaced(self.sampling_steps)
+
+                def fresh(t: int, first: int = first_index + low, n: int = len(c)) -> Tensor:
+                    return noise_of_images(first, n, shape, seed_for(seed, "churn", t), context)
+
+                x = solve(clean, x, alpha, sigma, times, self.order, self.churn, fresh)
                 chunks.append(
                     to_uint8(
                         network.colors.back(x)[
@@ -330,66 +355,6 @@ def padded(x: Tensor, multiple: int) -> Tensor:
     """Images with their edges repeated until the side is such a multiple; (B, 3, S, S)."""
     missing = -x.shape[2] % multiple
     return F.pad(x, (missing // 2, missing - missing // 2) * 2, mode="replicate") if missing else x
-
-
-# ---- Network; B batch, S side of an image --------------------------------------------------------
-
-
-class Denoiser(nn.Module):
-    """The UNet of diffusers at three resolutions, without attention, on patches; one condition
-    more: the null condition."""
-
-    def __init__(self, channels: int, layers: int, patch: int, n_conditions: int) -> None:
-        from diffusers import UNet2DModel  # slow to import
-
-        super().__init__()
-        unet: Any = UNet2DModel(
-            in_channels=3 * patch**2,
-            out_channels=3 * patch**2,
-            block_out_channels=(channels, 2 * channels, 3 * channels),
-            layers_per_block=layers,
-            down_block_types=("DownBlock2D",) * 3,
-            up_block_types=("UpBlock2D",) * 3,
-            add_attention=False,
-            norm_num_groups=8,
-            num_class_embeds=n_conditions + 1,
-        )
-        unet.time_proj = Waves(channels)  # that of diffusers computes in float32 whatever the dtype
-        self.unet = unet
-        self.patch = patch
-        self.colors = Colors()
-        self.memory_format = torch.channels_last
-
-    def place(self, context: Context) -> "Denoiser":
-        """The network on the device. In bfloat16 a CPU normalises groups ten times more slowly
-        where channels come last (1.37 times longer to sample), so there memory is contiguous."""
-        if context.numerics.precision == "bf16" and context.numerics.device == "cpu":
-            self.memory_format = torch.contiguous_format
-        context.place(self)
-        return self.to(memory_format=self.memory_format)
-
-    def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=self.memory_format)
-        x = self.unet(x, t.to(x.dtype), c).sample
-        # (B, 3, S, S)
-        return F.pixel_shuffle(x, self.patch)
-
-
-class Waves(nn.Module):
-    """Times as cosines and sines of falling frequency, in the dtype of the times; (B,) to (B,
-    width)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, t: Tensor) -> Tensor:
-        half = self.width // 2
-        frequency = torch.exp(
-            -math.log(10000) / half * torch.arange(half, dtype=t.dtype, device=t.device)
-        )
-        angle = t[:, None] * frequency
-        return torch.cat([angle.cos(), angle.sin()], 1)
 
 
 def _load(module: nn.Module, state: State, prefix: str, n_conditions: int) -> None:

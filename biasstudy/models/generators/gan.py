@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, set_rate, train
-from ...core.noise import CHUNK, noise, noise_of_images
+from ...core.noise import CHUNK, generator_for, noise, noise_of_images
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
@@ -20,6 +20,7 @@ State = dict[str, Tensor]
 # lazy regularisation: the penalty every 16 steps, 16 times as strong (Karras et al. 2020, arXiv
 # 1912.04958)
 R1_EVERY = 16
+AUGMENTATIONS = ("none", "translation", "translation-cutout")
 
 
 @GENERATORS.register("gan", version=1, warm=True)
@@ -28,9 +29,11 @@ class GAN:
     """Two networks against each other, both told the condition; images are made by the moving
     average of the generator.
 
-    discriminator  E softplus(-D(x, c)) + E softplus(D(G(z, c), c)) + (r1 / 2) E |grad_x D(x, c)|^2,
-                   x real
-    generator      E softplus(-D(G(z, c), c)),  z standard normal
+    discriminator  E softplus(-D(T(x), c)) + E softplus(D(T(G(z, c)), c))
+                   + (r1 / 2) E |grad D(T(x), c)|^2,  x real
+    generator      E softplus(-D(T(G(z, c)), c)),  z standard normal
+    T              a random change of an image, drawn anew for every image and every use; the
+                   gradient goes through it
 
     steps     int >= 1      optimiser steps of both networks
     batch     int >= 1      real, and as many generated, images in a step
@@ -40,9 +43,15 @@ class GAN:
                             steps
     r1        float >= 0    strength of the gradient penalty
     average   float in [0, 1)   decay of the moving average, less in the first steps
+    augment   "none", "translation" or "translation-cutout"   T: nothing; moved by up to an eighth
+                            of the side; then also a square of half the side made grey. No change of
+                            colour: colour may be the group
+    sees_colors   bool      whether the critic is also given the mean and covariance of the colours
+                            of an image, which tell whether colours far from each other are alike
     source    Goodfellow et al. 2014 (non-saturating loss); Mescheder et al. 2018 (R1); Miyato and
               Koyama 2018 (projection discriminator); Karras et al. 2018 (pixels at unit length) and
-              2019 (mapping network, styles); Yazici et al. 2019 (moving average)
+              2019 (mapping network, styles); Yazici et al. 2019 (moving average); Zhao et al. 2020,
+              arXiv 2006.10738 (T); Lin et al. 2015 (covariance of channels as features)
     """
 
     steps: int = 1200
@@ -52,6 +61,8 @@ class GAN:
     rate: float = 2e-3
     r1: float = 1.0
     average: float = 0.99
+    augment: str = "none"
+    sees_colors: bool = False
 
     def __post_init__(self) -> None:
         within(
@@ -68,6 +79,11 @@ class GAN:
             raise ValueError(
                 f"gan: rate must be above 0, average in [0, 1); got {self.rate}, {self.average}"
             )
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(
+                f"gan: augment must be {', '.join(AUGMENTATIONS[:-1])} or {AUGMENTATIONS[-1]}; got "
+                f"{self.augment}"
+            )
 
     def fit(
         self,
@@ -82,7 +98,7 @@ class GAN:
         size, n_conditions = pool.images.shape[2], int(told.max()) + 1
         with context.initial(seed, "init"):
             painter = context.place(Painter(self.channels, self.latent, n_conditions, size))
-            critic = context.place(Critic(self.channels, n_conditions, size))
+            critic = context.place(Critic(self.channels, n_conditions, size, self.sees_colors))
         average = MovingAverage(painter, self.average)
         networks = {"painter": painter, "critic": critic, "average": average.module}
         if previous is not None:
@@ -99,21 +115,21 @@ class GAN:
         batches = Batches(len(pool), self.batch, seed_for(seed, "batches"), context)
 
         @context.recorded
-        def descend(index: Tensor, z: Tensor, penalised: bool) -> None:
-            real, c = context.pixels(images[index]), condition[index]
+        def descend(index: Tensor, z: Tensor, places: Tensor, penalised: bool) -> None:
+            c = condition[index]
+            real = augmented(context.pixels(images[index]), places[0], self.augment)
             with context.numerics.autocast():
                 painted = painter(z, c)
-                loss = (
-                    F.softplus(critic(painted.detach(), c)).mean()
-                    + F.softplus(-critic(real, c)).mean()
-                )
+                seen = augmented(painted.detach(), places[1], self.augment)
+                loss = F.softplus(critic(seen, c)).mean() + F.softplus(-critic(real, c)).mean()
             if penalised:
                 loss = loss + R1_EVERY * self.r1 / 2 * _gradient_penalty(critic, real, c)
             _descend(adam["critic"], loss)
 
             critic.requires_grad_(False)
             with context.numerics.autocast():
-                loss = F.softplus(-critic(painted, c)).mean()
+                seen = augmented(painted, places[2], self.augment)
+                loss = F.softplus(-critic(seen, c)).mean()
             _descend(adam["painter"], loss)
             critic.requires_grad_(True)
 
@@ -121,7 +137,11 @@ class GAN:
             for optimizer in adam.values():
                 set_rate(optimizer, self.rate * min(1.0, 2 * (1 - i / self.steps)))
             z = noise((self.batch, self.latent), context, seed, "latent", i)
-            descend(batches(i), z, self.r1 > 0 and i % R1_EVERY == 0)
+            places = torch.rand(
+                (3, 4, self.batch), generator=generator_for(seed, "augment", i), dtype=torch.float64
+            )
+            penalised = self.r1 > 0 and i % R1_EVERY == 0
+            descend(batches(i), z, context.tensor(places), penalised)
             average.update_parameters(painter)
 
         state = {
@@ -167,6 +187,37 @@ def _of(network: str, state: State) -> State:
         for name, value in state.items()
         if name.startswith(f"{network}.")
     }
+
+
+def augmented(x: Tensor, place: Tensor, how: str) -> Tensor:
+    """Images changed at random, each in its own way; differentiable.
+
+    x        (B, 3, S, S)      images
+    place    (4, B) in [0, 1)  which row and column an image is moved by, then which row and column
+                               is the middle of its square
+    how      one of AUGMENTATIONS
+    returns  (B, 3, S, S)      moved by -S // 8 .. S // 8 pixels, edges repeated; the square, of
+                               side S // 2, may reach over the edge
+    source   Zhao et al. 2020, arXiv 2006.10738 (they fill with 0 what a move leaves empty)
+    """
+    if how == "none":
+        return x
+    side, pixel = x.shape[2], torch.arange(x.shape[2], device=x.device)
+    most = side // 8
+    moved = ((2 * most + 1) * place[:2]).long() - most
+    # (B, S) each
+    row, column = (pixel + move[:, None] for move in moved)
+    every = torch.arange(len(x), device=x.device)[:, None, None]
+    x = x.permute(0, 2, 3, 1)[
+        every, row.clamp(0, side - 1)[:, :, None], column.clamp(0, side - 1)[:, None, :]
+    ]
+    if how == "translation-cutout":
+        low = (side * place[2:]).long()[:, :, None] - side // 4
+        # (2, B, S): whether a row, a column is in the square
+        inside = (pixel >= low) & (pixel < low + side // 2)
+        square = inside[0][:, :, None] & inside[1][:, None, :]
+        x = x.masked_fill(square[..., None], 0)
+    return x.permute(0, 3, 1, 2)
 
 
 def _gradient_penalty(critic: nn.Module, real: Tensor, c: Tensor) -> Tensor:
@@ -225,9 +276,12 @@ def _styled(x: Tensor, style: Tensor) -> Tensor:
 
 class Critic(nn.Module):
     """The discriminator's network; its last features are compared with an embedding of the
-    condition (projection)."""
+    condition (projection).
 
-    def __init__(self, channels: int, n_conditions: int, size: int) -> None:
+    sees_colors   whether it is also given the mean and the covariance of the colours of an image
+    """
+
+    def __init__(self, channels: int, n_conditions: int, size: int, sees_colors: bool) -> None:
         super().__init__()
         width, side = 4 * channels, size // 4
         self.features = nn.Sequential(
@@ -240,11 +294,17 @@ class Critic(nn.Module):
             nn.Flatten(),
             # (B, 4 C)
             nn.Linear(2 * channels * side * side, width),
-            nn.LeakyReLU(0.2),
         )
         self.real = nn.Linear(width, 1)
         self.embedding = nn.Embedding(n_conditions, width)
+        self.of_colors = nn.Linear(12, width) if sees_colors else None
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         f = self.features(x)
+        if self.of_colors is not None:
+            mean = x.mean((2, 3))
+            flat = x.flatten(2) - mean[:, :, None]
+            covariance = (flat @ flat.transpose(1, 2) / flat.shape[2]).flatten(1)
+            f = f + self.of_colors(torch.cat([mean, 4 * covariance], 1))
+        f = F.leaky_relu(f, 0.2)
         return self.real(f).squeeze(1) + (f * self.embedding(c)).sum(1) * f.shape[1] ** -0.5  # (B,)

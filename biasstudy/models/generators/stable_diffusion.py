@@ -39,7 +39,8 @@ from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
 from ..pretrained import identified, located, prompts_for, quietly, require, tokens
-from .diffusion import GUIDANCE, TIMES, Waves, cleaned, guided, schedule, solve, spaced
+from .denoisers import Waves
+from .diffusion import GUIDANCE, TIMES, cleaned, guided, schedule, solve, spaced
 
 State = dict[str, Tensor]
 NAME = "stable-diffusion"
