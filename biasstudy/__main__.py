@@ -363,9 +363,13 @@ def _fetch(asked: argparse.Namespace) -> int:
 
 def _plan(asked: argparse.Namespace) -> int:
     from .campaign.plan import plan_lines
-    from .study import parse_changes, read_parameters, study_from
+    from .parameters import parse_changes, read
+    from .study import study_from
 
-    study = study_from({**read_parameters(asked.file), **parse_changes(asked.p)})
+    given = read(asked.file, parse_changes(asked.p))
+    study = study_from(given.parameters)
+    for line in given.notes:
+        print(line)
     for line in plan_lines(study, asked.detect, asked.margin, asked.pilot):
         print(line, flush=True)
     return 0
@@ -388,7 +392,7 @@ def _sweep(asked: argparse.Namespace) -> int:
 def _told(asked: argparse.Namespace) -> Any:
     """What `run` and `sweep` are both told."""
     from .campaign.commands import Asked
-    from .study import parse_changes
+    from .parameters import parse_changes
 
     return Asked(
         asked.file,
@@ -461,10 +465,14 @@ def _bench(asked: argparse.Namespace) -> int:
 def _sampling(asked: argparse.Namespace) -> int:
     from .bench.sampling import write
     from .core.numerics import Numerics
-    from .study import parse_changes, read_parameters, study_from
+    from .parameters import parse_changes, read
+    from .study import study_from
 
     folder = _instrument(asked)
-    study = study_from({**read_parameters(asked.file), **parse_changes(asked.p)})
+    given = read(asked.file, parse_changes(asked.p))
+    study = study_from(given.parameters)
+    for line in given.notes:
+        print(line)
     command = (
         _command_of(asked) + f" --images {asked.images} --steps {' '.join(map(str, asked.steps))}"
     )

@@ -524,13 +524,13 @@ class Experiment:
         return dataclasses.asdict(self)
 
     def _defaults(self, *names: str) -> dict[str, Any]:
-        return {f.name: _default(f) for f in dataclasses.fields(self) if f.name in names}
+        return {f.name: default_of(f) for f in dataclasses.fields(self) if f.name in names}
 
     def _digest_without(self, dropped: tuple[str, ...]) -> str:
         changed = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in dropped and getattr(self, f.name) != _default(f)
+            if f.name not in dropped and getattr(self, f.name) != default_of(f)
         }
         return digest(changed, 12)
 
@@ -567,7 +567,8 @@ OF_THE_ARM = (
 )
 
 
-def _default(f: dataclasses.Field) -> Any:
+def default_of(f: dataclasses.Field) -> Any:
+    """The default of a field of Experiment."""
     return {} if f.default is dataclasses.MISSING else f.default
 
 

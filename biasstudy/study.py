@@ -1,13 +1,21 @@
 """A study: experiments that differ in variant, seed and arm, and how to run them."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.checks import check_name, checked, parse_yaml, read_yaml, shown
-from .experiment import ALL_ARMS, DRIFTING, FILTERED, PATH_POINTS, Experiment, experiment_from
+from .core.checks import check_name, checked, shown
+from .experiment import (
+    ALL_ARMS,
+    DRIFTING,
+    FILTERED,
+    PATH_POINTS,
+    Experiment,
+    default_of,
+    experiment_from,
+)
 
 if TYPE_CHECKING:
     from .inference.plans import Plan
@@ -30,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "precision": "float32",
     "threads": 1,
 }
+# every parameter at its default
+DEFAULTS: dict[str, Any] = {f.name: default_of(f) for f in fields(Experiment)} | SETTINGS
 MOST = {"n_seeds": 10_000, "threads": 1024}  # above it, no machine could do what is asked
 
 
@@ -346,28 +356,3 @@ def _difference(field: str, value: Any, changes: list[dict[str, Any]]) -> str:
         if all(isinstance(options, dict) and options.get(k) == v for options in choices)
     }
     return ", ".join(f"{k} {v}" for k, v in value.items() if k not in shared or len(changes) == 1)
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Parameters of a YAML file.
-
-    raises   OSError      if it cannot be read
-             ValueError   if it is not a flat mapping of names to values, or a name stands twice
-    """
-    parameters = read_yaml(path)
-    if not isinstance(parameters, dict) or not all(isinstance(name, str) for name in parameters):
-        raise ValueError(f"{path} must hold lines 'name: value'")
-    return parameters
-
-
-def parse_changes(changes: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Parameters that a command line changes, as pairs of a name and a YAML value.
-
-    raises   ValueError   if a value is not YAML, or a name is given twice
-    """
-    parameters: dict[str, Any] = {}
-    for name, text in changes:
-        if name in parameters:
-            raise ValueError(f"-p {name} is given twice; say it once")
-        parameters[name] = parse_yaml(text, f"-p {name} {shown(text)}")
-    return parameters

@@ -20,7 +20,8 @@ from biasstudy.core.store import needed_by
 from biasstudy.data.real import real_data
 from biasstudy.loop.generations import generations
 from biasstudy.loop.run import open_store, results_of
-from biasstudy.study import read_parameters, study_from
+from biasstudy.parameters import read, read_parameters
+from biasstudy.study import study_from
 
 ROOT = Path(__file__).parents[1]
 KEYS = Path(__file__).parent / "keys.json"
@@ -29,10 +30,9 @@ HERE = {"device": "cpu", "precision": "float32"}  # whatever the file would use
 
 
 def study_of(path):
-    parameters = read_parameters(path)
-    return (
-        sweep.read(path, HERE).study if "grid" in parameters else study_from({**parameters, **HERE})
-    )
+    if "grid" in read_parameters(path):
+        return sweep.read(path, HERE).study
+    return study_from(read(path, HERE).parameters)
 
 
 def keys_of(study) -> dict:

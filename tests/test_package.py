@@ -28,6 +28,7 @@ LAYERS = (
     "loop",
     "report",
     "study",
+    "parameters",
     "campaign",
     "bench",
     "notebook",

@@ -21,7 +21,8 @@ from biasstudy.__main__ import main
 from biasstudy.campaign import sweep
 from biasstudy.core.checks import checked, parse_yaml
 from biasstudy.core.places import check_folder
-from biasstudy.study import SETTINGS, parse_changes, read_parameters, study_from
+from biasstudy.parameters import parse_changes, read_parameters
+from biasstudy.study import SETTINGS, study_from
 
 STUDY = "study = notebook.study(globals())"
 PARAMETERS = """\

@@ -471,7 +471,8 @@ from pathlib import Path
 from biasstudy.__main__ import main
 from biasstudy.report.page import write_page
 from biasstudy.report.summary import Stored
-from biasstudy.study import read_parameters, study_from
+from biasstudy.parameters import read_parameters
+from biasstudy.study import study_from
 
 assert locale.getpreferredencoding(False) != "UTF-8", "it tests nothing"
 assert main(["doctor"]) == 0

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_name
-from ..study import PILOT, read_parameters, study_from
+from ..parameters import read, read_parameters
+from ..study import PILOT, study_from
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     from ..report.shipped import REFERENCE, save_figures, save_study
 
     _import(asked.modules)
-    study = study_from({**read_parameters(asked.file), **asked.changes})
+    given = read(asked.file, asked.changes)
+    study = study_from(given.parameters)
+    _say(given.notes)
     print(study.table().to_string())
     _freeze(study, Numerics(**study.numerics))
     if workers > 1:
@@ -113,6 +116,11 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     if asked.save:
         save_study(results, REFERENCE, asked.save, asked.command, parts, asked.pictures)
         save_figures(asked.save, REFERENCE)
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(note, flush=True)
 
 
 def _freeze(study: Any, numerics: Any) -> Any:
@@ -172,6 +180,7 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     schedule = sweep.schedule_of(study, runs_folder(), numerics, line)
     costs, source = schedule.costs(numerics, runs_folder())
     line.end()
+    _say(grid.notes)
     engine = machines.engine(numerics)
     workers = max(1, engine.slots)
     print(sweep.run_table(study, schedule).to_string())

@@ -20,9 +20,10 @@ from ..experiment import Experiment
 from ..inference.power import Power, Spread, power, spread
 from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT
 from ..loop.results import Outcome, Results
+from ..parameters import read
 from ..report.shipped import fields_of, reference, studies
 from ..report.tables import finished
-from ..study import Study, read_parameters, study_from
+from ..study import Study, study_from
 from .sweep import duration, schedule_of
 
 ENOUGH = 0.8  # power that a design should have
@@ -128,7 +129,7 @@ def _of_file(pilot: str) -> list[dict[str, Any]]:
             f"--pilot {pilot} is no parameter file and no study that ships; these do: "
             f"{listed(studies())}"
         )
-    return [_setting(e) for e in study_from(read_parameters(Path(pilot))).experiments]
+    return [_setting(e) for e in study_from(read(Path(pilot)).parameters).experiments]
 
 
 def _setting(e: Experiment) -> dict[str, Any]:

@@ -10,14 +10,16 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.checks import shown
 from ..core.store import Slot, record_file
 from ..experiment import Experiment
-from ..study import SETTINGS, Study, read_parameters, study_from
+from ..parameters import read as read_study
+from ..parameters import read_parameters
+from ..study import SETTINGS, Study, study_from
 from .cost import Costs, Recipe, add_probe, recipe_of, stored_costs
 
 _FIELDS = {f.name for f in fields(Experiment)} | {"arms"}  # names of axes that set one parameter
@@ -34,11 +36,13 @@ class Grid:
     study     all settings as variants of one study; equal experiments count once
     written   experiments before equal ones were put together
     refused   why combinations cannot be experiments -> how many
+    notes     where the parameters of the base come from; see `parameters.Given`
     """
 
     study: Study
     written: int
     refused: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool = False) -> Grid:
@@ -70,19 +74,18 @@ def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool =
         raise ValueError(f"impossible must be stop or skip; got {shown(file['impossible'])}")
     axes = _axes(file["grid"])
     varied = {name for axis, values in axes.items() for name in _names(axis, values)}
-    base = read_parameters(path.parent / file["base"])
-    if base.get("variants"):
-        raise ValueError(
-            f"the base {path.parent / file['base']} has variants; in a sweep the axes of the grid "
-            "say what varies"
-        )
     for name in changes or {}:
         if name in varied or name == "variants":
             raise ValueError(f"-p {name}: in a sweep the grid says it; change the grid instead")
     named = {"name": file["name"]} if "name" in file else {}
-    return _expanded(
-        {**base, **named, **(changes or {})}, axes, file.get("impossible") == "skip", elsewhere
-    )
+    base = read_study(path.parent / file["base"], {**named, **(changes or {})}, varied)
+    if base.parameters.get("variants"):
+        raise ValueError(
+            f"the base {path.parent / file['base']} has variants; in a sweep the axes of the grid "
+            "say what varies"
+        )
+    grid = _expanded(dict(base.parameters), axes, file.get("impossible") == "skip", elsewhere)
+    return replace(grid, notes=base.notes)
 
 
 MOST = 100_000  # combinations of a grid

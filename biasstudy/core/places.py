@@ -104,7 +104,7 @@ def home(variable: str, name: str) -> Path:
     """
     if os.environ.get(variable):
         return in_home(os.environ[variable], f"set {variable} to a folder")
-    for place in _upwards():
+    for place in upwards():
         with contextlib.suppress(OSError):  # none there, or not ours to read: another project's
             # bytes: another project's file may have any encoding
             if b'name = "biasstudy"' in (place / "pyproject.toml").read_bytes():
@@ -113,7 +113,7 @@ def home(variable: str, name: str) -> Path:
     return Path(cache) / "biasstudy" / name
 
 
-def _upwards() -> list[Path]:
+def upwards() -> list[Path]:
     """The folders in which a checkout may be: those around the working directory, if it is still
     there, and around this package."""
     try:
