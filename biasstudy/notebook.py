@@ -9,21 +9,24 @@ papermill only warns of, stops the run here, before any training.
 
 import ast
 import difflib
+import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .core.checks import listed, shown
-from .core.places import check_folder, home, write_text
+from .core.places import check_folder, home, read_text, write_text
 from .core.registry import DATASETS
-from .experiment import Experiment
-from .study import SETTINGS, Study, study_from
+from .core.seeds import digest
+from .parameters import NOTEBOOK, made_void, void_notes
+from .study import DEFAULTS, Study, study_from
 
-PARAMETERS = frozenset(f.name for f in fields(Experiment)) | frozenset(SETTINGS)
+PARAMETERS = frozenset(DEFAULTS)
 _PAPERMILL = {"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 # without these two arms there is no A, which figures and answers are about
 _NEEDED = ("generated", "none")
@@ -38,19 +41,16 @@ def study(namespace: Mapping[str, Any]) -> Study:
     raises   ValueError   with one sentence if a parameter is unknown, wrong or ambiguous, or the
                           data cannot give what is asked
     """
+    global _latest
     quiet()
-    cells = [_read(source) for source in namespace.get("In", [])]
-    _check_cells(cells, namespace)
-    asked = study_from({name: namespace[name] for name in PARAMETERS if name in namespace})
-    own = [cell.assigned["name"] for cell in cells if "name" in cell.own]
-    named = ast.literal_eval(own[-1]) if own and _is_literal(own[-1]) else namespace.get("name", "")
-    asked = replace(asked, notebook=str(named))
+    asked, notes = read(namespace)
     if asked.source == "run":
         _check_arms(asked)
         from .data.real import real_data
 
         for e in asked.experiments:
             real_data(e)  # refuses missing data and sizes that cannot be met
+    cells = [_read(source) for source in namespace.get("In", [])]
     # nbval and other tools may not keep what they executed: then no cell is seen
     declared = {name for cell in cells for name in cell.own}
     if declared and "variants" not in declared and len(asked.variants) > 1:
@@ -58,8 +58,72 @@ def study(namespace: Mapping[str, Any]) -> Study:
             "this notebook does not declare variants, so its figures show one setting; got "
             f"{len(asked.variants)} variants"
         )
-    check_folder(output_folder())
+    folder = check_folder(_folder_of(asked))
+    if folder != figures_folder():
+        notes.append(f"figures, tables and the answer go to {folder}")
+    print(*notes, sep="\n", end="\n" * bool(notes))
+    _latest = asked
     return asked
+
+
+def read(namespace: Mapping[str, Any]) -> tuple[Study, list[str]]:
+    """The study that the variables ask for, before anything is looked at but them; and sentences
+    about what differs from the notebook's own cell.
+
+    raises   ValueError   as `study`
+    """
+    cells = [_read(source) for source in namespace.get("In", [])]
+    _check_cells(cells, namespace)
+    given = {name: namespace[name] for name in PARAMETERS if name in namespace}
+    own = _own_values(cells)
+    _check_notebook(cells, own.get("name", ""))
+    notes: list[str] = []
+    told = [i for i, cell in enumerate(cells) if cell.injected][-1:]
+    if told:
+        upper = {name: given[name] for name in cells[told[0]].parameters if name in given}
+        void = made_void(own, upper)
+        void -= {name for cell in cells[told[0] + 1 :] for name in cell.assigned}
+        notes += void_notes(own, upper, void)
+        given = {name: value for name, value in given.items() if name not in void}
+    settings = {
+        name: given[name]
+        for name in own
+        if name in given and name != "name" and given[name] != own[name]
+    }
+    settings |= {
+        name: value
+        for name, value in given.items()
+        if own and name not in own and value != DEFAULTS[name]
+    }
+    if settings:
+        changed = listed(f"{name} {shown(value)}" for name, value in settings.items())
+        notes.append(f"not as the cell of this notebook says: {changed}")
+    asked = study_from(given)
+    name = own.get("name", namespace.get("name", ""))
+    return replace(asked, notebook=str(name), settings=settings), notes
+
+
+def _own_values(cells: list["_Cell"]) -> dict[str, Any]:
+    """What the author's cells say of each parameter first; of a cell that was executed again, in
+    its last words."""
+    values: dict[str, Any] = {}
+    for i, cell in enumerate(cells):
+        if not _is_executed_again(cell, cells[i + 1 :]):
+            for name in cell.own - set(values):
+                if _is_literal(cell.assigned[name]):
+                    values[name] = ast.literal_eval(cell.assigned[name])
+    return values
+
+
+def _check_notebook(cells: list["_Cell"], name: str) -> None:
+    """ValueError if papermill was given a file of another notebook."""
+    for cell in cells:
+        value = cell.assigned.get(NOTEBOOK) if cell.injected else None
+        if value is not None and _is_literal(value) and ast.literal_eval(value) != name:
+            raise ValueError(
+                f"these parameters are for the notebook {shown(ast.literal_eval(value))}; this one "
+                f"is {shown(name)}"
+            )
 
 
 def _check_arms(asked: Study) -> None:
@@ -262,6 +326,8 @@ def _check_known(name: str, value: ast.expr, cell: _Cell) -> None:
     only assigns values, or much like one."""
     if name in PARAMETERS or name in _PAPERMILL or name.startswith("_"):
         return
+    if name == NOTEBOOK and cell.injected:
+        return
     near = difflib.get_close_matches(name, PARAMETERS, n=1, cutoff=0.75)
     computed = any(isinstance(node, ast.Call | ast.Await) for node in ast.walk(value))
     if cell.injected or near or (cell.plain and not computed):
@@ -301,10 +367,50 @@ def _show_figures() -> None:
         shell.enable_matplotlib("inline")
 
 
-def output_folder() -> Path:
-    """Where figures go: BIASSTUDY_STUDY, else study/ of the enclosing checkout, else the user's
-    cache."""
+def figures_folder() -> Path:
+    """Where figures of all notebooks go: BIASSTUDY_STUDY, else study/ of the enclosing checkout,
+    else the user's cache."""
     return home("BIASSTUDY_STUDY", "study") / "figures"
+
+
+# asked for last in this kernel: cells that write ask for the folder alone
+_latest: Study | None = None
+
+
+def output_folder() -> Path:
+    """Where figures, tables and the answer of the study go that was asked for last: in the folder
+    of all figures if it is as the notebook's cell says, else in one named after what differs."""
+    return _folder_of(_latest) if _latest else figures_folder()
+
+
+def _folder_of(asked: Study) -> Path:
+    """The folder of one study; never one where another study of the same name has figures, as after
+    the cell itself was edited."""
+    name = _folder_name(asked.settings) if asked.settings else ""
+    folder = figures_folder() / name
+    if any(_is_of_another(path, asked) for path in folder.glob(f"{asked.name}-*.json")):
+        folder = figures_folder() / "-".join(filter(None, (name, asked.id)))
+    return folder
+
+
+def _folder_name(settings: Mapping[str, Any]) -> str:
+    """Up to three settings in words, `ratio-0.1`; else the scale and a hash of them all."""
+    words = [f"{name}-{value}" for name, value in sorted(settings.items())]
+    name = "+".join(words)
+    if len(words) <= 3 and len(name) <= 80 and re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
+        return name
+    scale = re.sub(r"[^A-Za-z0-9]+", "-", str(settings.get("scale", "changed")))[:40]
+    return f"{scale}-{digest(dict(settings), 8)}"
+
+
+def _is_of_another(path: Path, asked: Study) -> bool:
+    """Whether a figure was made by another study of the same name; not of one drawn from results
+    that ship, and not if it is not whole."""
+    try:
+        record = json.loads(read_text(path))
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.get("study", "") not in ("", asked.id)
 
 
 def answer(results: Any, name: str, study: Study | None = None) -> str:

@@ -1,12 +1,14 @@
 """A study: experiments that differ in variant, seed and arm, and how to run them."""
 
+import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.checks import check_name, checked, shown
+from .core.seeds import digest
 from .experiment import (
     ALL_ARMS,
     DRIFTING,
@@ -50,6 +52,7 @@ class Study:
     variants     what is compared, by name: the first seed of the generated arm of each; often only
                  one
     path_points  levels after the first of the arms that are paths
+    settings     what a notebook was asked otherwise than its own cell says
     margin       of every hypothesis, in accuracy; 0: a quarter of M(none) where the start has a
                  bias, else verdicts.ABSOLUTE
     """
@@ -65,6 +68,12 @@ class Study:
     path_points: int = PATH_POINTS
     name: str = SETTINGS["name"]
     margin: float = SETTINGS["margin"]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Hash of all that is computed: experiments, numerics, and where results come from."""
+        return digest([[e.id for e in self.experiments], dict(self.numerics), self.source], 12)
 
     @property
     def base(self) -> Experiment:
@@ -125,7 +134,7 @@ class Study:
             if told and self.scale != "smoke":
                 log.warning("%s", plan)
             results = run(self.experiments, numerics=numerics, scale=self.scale, **keywords)
-            results.plan = plan
+            results.plan, results.settings, results.study = plan, dict(self.settings), self.id
             return results
         if self.source == "reference":
             raise ValueError(
@@ -148,7 +157,13 @@ class Study:
                 f"asked for; they were made at: {'; '.join(settings)}"
             )
         asked = stored.plan is not None and stored.plan.asks(self.hypotheses())
-        return Results(outcomes, note=stored.note, plan=stored.plan if asked else None)
+        return Results(
+            outcomes,
+            note=stored.note,
+            plan=stored.plan if asked else None,
+            settings=self.settings,
+            study=self.id,
+        )
 
     @property
     def pilot(self) -> bool:
@@ -218,6 +233,8 @@ class Study:
                 [o for o in results.outcomes if o.experiment.id in ids],
                 note=results.note,
                 plan=results.plan,
+                settings=results.settings,
+                study=results.study,
             )
         return parts
 

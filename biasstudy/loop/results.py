@@ -6,7 +6,7 @@ are in `COLUMNS`; undefined is NaN with n = 0.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -395,6 +395,8 @@ class Results:
     table     tidy DataFrame over all of them
     counts    how many stages of each kind this call computed and found
     plan      what was asked before they were run; None: nothing was, so all is exploratory
+    settings  what a notebook was asked otherwise than its cell says, which figures carry
+    study     hash of all experiments that were asked for with these; empty if nobody says
     """
 
     def __init__(
@@ -403,11 +405,13 @@ class Results:
         counts: dict[tuple[str, str], int] | None = None,
         note: str = "",
         plan: Plan | None = None,
+        settings: Mapping[str, Any] | None = None,
+        study: str = "",
     ) -> None:
         if not outcomes:
             raise ValueError("there are no results: no experiment was given")
         self.outcomes, self.counts, self.note = outcomes, counts or {}, note
-        self.plan = plan
+        self.plan, self.settings, self.study = plan, dict(settings or {}), study
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -221,9 +222,9 @@ def _picture(png: bytes, claim: str, caption: str) -> str:
 
 
 def _own(folder: Path) -> Iterable[str]:
-    """Figures that notebooks wrote into the folder, own results first; those that are not whole
-    are named."""
-    paths = sorted((folder / "figures").glob("*.json"))
+    """Figures that notebooks wrote into the folder and those inside, own results first; those that
+    are not whole are named."""
+    paths = sorted((folder / "figures").rglob("*.json"))
     about = {path: _about(path) for path in paths}
     whole = {path: record for path, record in about.items() if record}
     if not whole:
@@ -231,13 +232,17 @@ def _own(folder: Path) -> Iterable[str]:
             "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a "
             "study and draws them.</p>"
         )
-    sections: dict[str, list[str]] = {}
+    sections: dict[tuple[Path, str], list[str]] = {}
     for path, record in sorted(whole.items(), key=lambda item: item[1]["made"] != "trained here"):
         # a name has no hyphen: the study, then which of its figures
-        sections.setdefault(record["name"].split("-")[0], []).append(_figure(path, record))
-    for name, parts in sections.items():
-        yield f"<h2>{html.escape(name)}</h2>{_answer(folder, name)}{''.join(parts)}"
-    broken = [path.name for path in paths if path not in whole]
+        key = path.parent, record["name"].split("-")[0]
+        sections.setdefault(key, []).append(_figure(path, record, folder))
+    for (place, name), parts in sections.items():
+        inside = f": {place.name}" if place != folder / "figures" else ""
+        yield f"<h2>{html.escape(name + inside)}</h2>{_answer(place, name)}{''.join(parts)}"
+    broken = [
+        path.relative_to(folder / "figures").as_posix() for path in paths if path not in whole
+    ]
     if broken:
         yield (
             f"<p>Not whole, and left out: {html.escape(', '.join(broken))} in figures. Run their "
@@ -258,15 +263,16 @@ def _about(path: Path) -> dict[str, str]:
 
 
 def _answer(folder: Path, name: str) -> str:
-    path = folder / "figures" / f"{name}.txt"
+    path = folder / f"{name}.txt"
     text = html.escape(read_text(path).strip()).replace("\n", "<br>") if path.exists() else ""
     return f'<p class="answer">{text}</p>' if text else ""
 
 
-def _figure(path: Path, about: dict[str, str]) -> str:
+def _figure(path: Path, about: dict[str, str], folder: Path) -> str:
+    place = urllib.parse.quote(path.with_suffix("").relative_to(folder).as_posix())
     css_class = "" if about["made"] == "trained here" else " reference"
     files = ", ".join(
-        f'<a href="figures/{path.stem}.{ending}">{ending.upper()}</a>'
+        f'<a href="{place}.{ending}">{ending.upper()}</a>'
         for ending in ("pdf", "png", "csv")
     )
     caption = (

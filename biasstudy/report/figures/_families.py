@@ -42,7 +42,9 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#0
 def _mark(parts: Variants) -> str:
     first = next(iter(parts.values()))
     everything = Results(
-        [o for results in parts.values() for o in results.outcomes], note=first.note
+        [o for results in parts.values() for o in results.outcomes],
+        note=first.note,
+        settings=first.settings,
     )
     return mark_of(everything, parts.values())
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ...core.checks import listed, shown
 from ...core.places import replacing, write_text
 from ...experiment import PATHS
 from ...inference.contrasts import HEADLINE
@@ -102,7 +103,7 @@ def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> 
 
 def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
     """What must stand on every figure: where the numbers come from, how many seeds, the word smoke
-    where it is due, and whether the generators are fit.
+    where it is due, whether the generators are fit, and what differs from the notebook's cell.
 
     settings   whose generators; default: these results are of one setting
     """
@@ -115,8 +116,12 @@ def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
         f"n = {seeds} seed{'s' * (seeds > 1)}",
         _fitness(list(settings) or [results]),
         results.note,
+        listed(f"{k} {shown(v)}" for k, v in results.settings.items() if k not in _SAID),
     ]
     return " · ".join(w for w in words if w)
+
+
+_SAID = ("dataset", "scale", "n_seeds")  # settings that every mark names
 
 
 def _fitness(settings: list[Results]) -> str:
@@ -204,8 +209,8 @@ def packed(png: bytes) -> bytes:
 def save(
     figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path
 ) -> list[str]:
-    """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim and where the numbers
-    come from).
+    """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim, where the numbers
+    come from, and what differs from the notebook's cell).
 
     returns  the file names
     """
@@ -219,6 +224,8 @@ def save(
         "claim": claim,
         "mark": mark_of(results),
         "made": "reference" if results.note else "trained here",
+        "settings": results.settings,
+        "study": results.study,
     }
     write_text(folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
     return [f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
