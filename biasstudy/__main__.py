@@ -1,4 +1,4 @@
-"""Command line: python -m biasstudy fetch | plan | run | sweep | nulls | bench | sampling |
+"""Command line: python -m biasstudy list | fetch | plan | run | sweep | nulls | bench | sampling |
 notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
@@ -6,13 +6,15 @@ Only arguments, dispatch and errors are here; what a command does is in its room
 import argparse
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
+from .core.checks import meant
 from .core.places import read_text, write_text
 
 BROKEN_PIPE = 141  # what a shell reports of a command whose output nobody reads any more
@@ -63,13 +65,45 @@ def _output_is_closed() -> bool:
 # ---- Arguments -----------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what a misspelt command, value or option was meant to be."""
+
+    def error(self, message: str) -> NoReturn:
+        if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += meant(choice[1], re.findall(r"[\w-]+", choice[2]))
+        elif option := re.search(r"unrecognized arguments: (-\S+)", message):
+            message += meant(option[1], self._all_options())
+        super().error(message)
+
+    def _all_options(self) -> list[str]:
+        """Options of this parser and of all its commands."""
+        found = []
+        for action in self._actions:
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                found += [name for parser in action.choices.values() for name in parser.options]
+        return found
+
+    @property
+    def options(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+
 def _parser() -> argparse.ArgumentParser:
     """The parser of all commands; `call` of what it parses is the function that runs one."""
-    parser = argparse.ArgumentParser(
-        prog="python -m biasstudy", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = _Parser(prog="python -m biasstudy", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser(
+        "list", help="what can be named: data sets, models, protocols, arms, metrics, fields"
+    )
+    listing.add_argument(
+        "kind",
+        nargs="*",
+        help="data sets, generators, classifiers, filters, protocols, arms, metrics or fields; "
+        "default: all",
+    )
+    listing.set_defaults(call=_list)
     fetch = commands.add_parser(
         "fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)"
     )
@@ -352,6 +386,14 @@ def _add_sampling(commands: Any) -> None:
 
 
 # ---- Dispatch ------------------------------------------------------------------------------------
+
+
+def _list(asked: argparse.Namespace) -> int:
+    from .catalogue import listing
+
+    kinds = re.sub(r"\bdata[ -]sets?\b", "data-sets", " ".join(asked.kind)).split()
+    print(listing(kind.replace("data-sets", "data sets") for kind in kinds))
+    return 0
 
 
 def _fetch(asked: argparse.Namespace) -> int:

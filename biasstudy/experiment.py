@@ -10,11 +10,12 @@ it in `loop/`.
 
 import dataclasses
 import functools
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .core.checks import checked, listed, shown
+from .core.checks import checked, listed, shown, unknown
 from .core.registry import CLASSIFIERS, DATASETS, FILTERS, GENERATORS, Entry, Registry
 from .core.seeds import digest
 
@@ -26,6 +27,7 @@ class Protocol:
     """How generated images enter the pool of generation t + 1, as data; n = n_real, q = round(ratio
     n) images in a batch."""
 
+    says: str  # the pool of generation t + 1, in words
     start: bool  # the real start stays
     batches: str  # "all" batches made so far, or the "newest"
     full_batch: bool = False  # a batch must be as large as the start (ratio 1)
@@ -38,13 +40,30 @@ class Protocol:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "accumulate": Protocol(start=True, batches="all"),
-    "latest": Protocol(start=True, batches="newest"),
-    "replace": Protocol(start=False, batches="newest", full_batch=True),
-    "subsample": Protocol(start=True, batches="all", drawn=True),
-    "fresh": Protocol(start=True, batches="all", fresh=True),
-    # a remedy: the probe decides what enters the pool
-    "balanced": Protocol(start=True, batches="all", balanced=True),
+    "accumulate": Protocol("The start and all batches so far.", start=True, batches="all"),
+    "latest": Protocol("The start and the newest batch.", start=True, batches="newest"),
+    "replace": Protocol(
+        "The newest batch alone; ratio must be 1.", start=False, batches="newest", full_batch=True
+    ),
+    "subsample": Protocol(
+        "Of the start and all batches n_real images, drawn anew each generation.",
+        start=True,
+        batches="all",
+        drawn=True,
+    ),
+    "fresh": Protocol(
+        "The start and all batches, of each fresh_share from the reserve.",
+        start=True,
+        batches="all",
+        fresh=True,
+    ),
+    "balanced": Protocol(
+        "Of the start and all batches n_real images, in every class equally many of each group as "
+        "the probe sees it (a remedy).",
+        start=True,
+        batches="all",
+        balanced=True,
+    ),
 }
 
 # starts that thin groups which the data set names, and their bias: a weight of 25 %
@@ -72,6 +91,19 @@ PATHS: dict[str, tuple[float, ...]] = {
 }
 PATH_POINTS = 4  # after the first, unless a study asks for more
 ALL_ARMS = (*ARMS, FILTERED, *DECOMPOSING, *PATHS)
+ARM_SAYS = {
+    "generated": "Images of the generator are added.",
+    "real": "Equally many fresh real images of the reserve are added instead.",
+    "resample": "A bootstrap of the pool is added instead: drift alone.",
+    "none": "Nothing is added: noise of training again.",
+    FILTERED: "Images of the reserve are added that pass the same filter.",
+    "real-shares": "Images of the reserve are added, in the group shares of the generated batch.",
+    REBALANCE: "Images of the generator are added, thinned to the group shares of the start.",
+    "real-noise": "Images of the reserve are added, with the label errors of the generated batch.",
+    "fewer": "Nothing is added; each level trains on a smaller part of the start.",
+    "shorter": "Nothing is added; each level is fitted in fewer steps.",
+    "noisier": "Nothing is added; at each level more labels are wrong at random.",
+}
 # generators that make the arms `real` (also filtered) and `resample`
 CONTROLS = ("reserve", "resample")
 
@@ -104,6 +136,8 @@ class Experiment:
 
     Fields are checked when it is built: ValueError with one sentence for an unknown name, a wrong
     type or a value out of range. Steps and batch sizes of 0 mean the default of the named model.
+
+    Fields:
     """
 
     dataset: str = knob("colorized-mnist-5k", "name of the data set", among=DATASETS)
@@ -209,7 +243,7 @@ class Experiment:
             if isinstance(among, Registry):
                 among[value]
             elif among is not None and value not in among:
-                raise ValueError(f"unknown {f.name} {shown(value)}; known: {listed(among)}")
+                raise ValueError(unknown(f.name, value, among))
             if (low is not None and value < low) or (high is not None and value > high):
                 bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
                 raise ValueError(f"{f.name} must be {bounds}; got {shown(value)}")
@@ -466,7 +500,7 @@ class Experiment:
         raises       ValueError   for another name, or if this experiment is itself a control
         """
         if arm not in ALL_ARMS:
-            raise ValueError(f"unknown arm {arm!r}; known: {listed(ALL_ARMS)}")
+            raise ValueError(unknown("arm", arm, ALL_ARMS))
         if self.path != "none" and arm not in PATHS:
             raise ValueError(
                 f"path {self.path!r} is an arm of every study with its start, and has no arm "
@@ -547,6 +581,48 @@ class Experiment:
         return self._digest_without(OF_THE_ARM)
 
 
+def default_of(f: dataclasses.Field) -> Any:
+    """The default of a field of Experiment."""
+    return {} if f.default is dataclasses.MISSING else f.default
+
+
+def told(f: dataclasses.Field) -> str:
+    """What a field of Experiment means, which values it takes, and its default, in words."""
+    low, high, most = (f.metadata[name] for name in ("low", "high", "most"))
+    among = f.metadata["among"]
+    if isinstance(among, Registry):
+        values = f"see python -m biasstudy list {among.noun}s"
+    elif among is not None:
+        values = listed(among)
+    elif high is not None:
+        values = f"{low} to {high}"
+    elif low is not None:
+        values = f"at least {low}" + (f", at most {most:,}" if most is not None else "")
+    else:
+        values = "name: value"
+    return f"{f.metadata['says']}; {values}; default {default_of(f)!r}"
+
+
+def fields_told() -> str:
+    """Every field of Experiment: its name, its type, and what `told` says; lines of a docstring."""
+    return "\n".join(
+        textwrap.fill(
+            f"{f.name}: {_name_of(f)}   {told(f)}",
+            100,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 12,
+            break_on_hyphens=False,
+        )
+        for f in dataclasses.fields(Experiment)
+    )
+
+
+def _name_of(f: dataclasses.Field) -> str:
+    return getattr(f.type, "__name__", str(f.type))
+
+
+Experiment.__doc__ = f"{(Experiment.__doc__ or '').rstrip()}\n{fields_told()}\n"
+
 OF_THE_ARM = (
     "generator",
     "generator_steps",
@@ -567,17 +643,12 @@ OF_THE_ARM = (
 )
 
 
-def default_of(f: dataclasses.Field) -> Any:
-    """The default of a field of Experiment."""
-    return {} if f.default is dataclasses.MISSING else f.default
-
-
 def experiment_from(parameters: Mapping[str, Any]) -> Experiment:
     """The experiment with these fields; ValueError names a field that does not exist."""
     known = [f.name for f in dataclasses.fields(Experiment)]
     for name in parameters:
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}; known: {listed(known)}")
+            raise ValueError(unknown("parameter", name, known))
     return Experiment(**parameters)
 
 

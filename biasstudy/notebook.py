@@ -8,7 +8,6 @@ papermill only warns of, stops the run here, before any training.
 """
 
 import ast
-import difflib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .core.checks import listed, shown
+from .core.checks import listed, meant, shown, unknown
 from .core.places import check_folder, home, read_text, write_text
 from .core.registry import DATASETS
 from .core.seeds import digest
@@ -46,10 +45,9 @@ def study(namespace: Mapping[str, Any]) -> Study:
     asked, notes = read(namespace)
     if asked.source == "run":
         _check_arms(asked)
-        from .data.real import real_data
+        from .data.real import all_real_data
 
-        for e in asked.experiments:
-            real_data(e)  # refuses missing data and sizes that cannot be met
+        all_real_data(asked.experiments)  # refuses missing data, too
     cells = [_read(source) for source in namespace.get("In", [])]
     # nbval and other tools may not keep what they executed: then no cell is seen
     declared = {name for cell in cells for name in cell.own}
@@ -328,11 +326,10 @@ def _check_known(name: str, value: ast.expr, cell: _Cell) -> None:
         return
     if name == NOTEBOOK and cell.injected:
         return
-    near = difflib.get_close_matches(name, PARAMETERS, n=1, cutoff=0.75)
+    near = meant(name, PARAMETERS)
     computed = any(isinstance(node, ast.Call | ast.Await) for node in ast.walk(value))
     if cell.injected or near or (cell.plain and not computed):
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown parameter {name!r}{meant}; known: {listed(sorted(PARAMETERS))}")
+        raise ValueError(unknown("parameter", name, sorted(PARAMETERS)))
 
 
 # ---- Around the study ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.checks import check_name, checked, shown
+from .core.checks import check_name, checked, shown, unknown
 from .core.seeds import digest
 from .experiment import (
     ALL_ARMS,
@@ -283,16 +283,14 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     own = {f.name for f in fields(Experiment)}
     for name in parameters:
         if name not in own and name not in SETTINGS:
-            raise ValueError(
-                f"unknown parameter {shown(name)}; known: {', '.join([*sorted(own), *SETTINGS])}"
-            )
+            raise ValueError(unknown("parameter", name, [*sorted(own), *SETTINGS]))
     s = {
         name: checked(name, parameters.get(name, default), type(default))
         for name, default in SETTINGS.items()
     }
     for arm in s["arms"]:
         if arm not in ALL_ARMS:
-            raise ValueError(f"unknown arm {shown(arm)} in arms; known: {', '.join(ALL_ARMS)}")
+            raise ValueError(unknown("arm", arm, ALL_ARMS, "in arms"))
     check_name("name", s["name"])
     if s["path_points"] < 1:
         raise ValueError(f"path_points must be at least 1; got {s['path_points']}")

@@ -28,6 +28,7 @@ LAYERS = (
     "loop",
     "report",
     "study",
+    "catalogue",
     "parameters",
     "campaign",
     "bench",

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ..core.checks import listed
+from ..core.checks import listed, meant
 from ..core.context import Context
 from ..core.noise import noise
 from ..core.numerics import Numerics
@@ -178,7 +178,9 @@ def entries(only: Collection[str] = ()) -> list[Entry]:
     known = [entry.name for entry in models] + [LOOP]
     for name in only:
         if name not in known:
-            raise ValueError(f"bench cannot measure {name!r}; known: {listed(known)}")
+            raise ValueError(
+                f"bench cannot measure {name!r}{meant(name, known)}; known: {listed(known)}"
+            )
     return [entry for entry in models if not only or entry.name in only]
 
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..core.checks import unknown
 from ..core.context import Context, to_uint8
 from ..core.noise import generator_for
 from ..core.numerics import Numerics
@@ -177,11 +178,10 @@ def check_data(data: Sequence[str], only: Sequence[str] = ()) -> None:
     """ValueError for an unknown key of BENCHES, or a name that is not among its models."""
     for name in data:
         if name not in BENCHES:
-            raise ValueError(f"unknown data {name!r}; known: {', '.join(BENCHES)}")
+            raise ValueError(unknown("data", name, BENCHES))
         for model in only:
             if model not in BENCHES[name].models:
-                known = ", ".join(BENCHES[name].models)
-                raise ValueError(f"unknown generator {model!r} for {name}; known: {known}")
+                raise ValueError(unknown("generator", model, BENCHES[name].models, f"for {name}"))
 
 
 def fitness_of_generators(

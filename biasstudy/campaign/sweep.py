@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import shown
+from ..core.checks import shown, unknown
 from ..core.store import Slot, record_file
 from ..experiment import Experiment
 from ..parameters import read as read_study
@@ -67,9 +67,8 @@ def read(path: Path, changes: Mapping[str, Any] | None = None, elsewhere: bool =
         raise ValueError(f"{path} must hold 'base: parameter file' and 'grid: {{axis: [values]}}'")
     for key in file:
         if key not in ("name", "base", "grid", "impossible"):
-            raise ValueError(
-                f"unknown key {shown(key)} in {path}; known: base, grid, impossible, name"
-            )
+            known = ("base", "grid", "impossible", "name")
+            raise ValueError(unknown("key", key, known, f"in {path}"))
     if file.get("impossible", "stop") not in ("stop", "skip"):
         raise ValueError(f"impossible must be stop or skip; got {shown(file['impossible'])}")
     axes = _axes(file["grid"])

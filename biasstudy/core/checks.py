@@ -1,9 +1,11 @@
 """What users give, read and checked: one sentence says what was seen and what was expected."""
 
+import difflib
 import functools
 import math
 import re
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,23 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
 
 def listed(names: Any) -> str:
     return ", ".join(map(str, names))
+
+
+def meant(name: Any, known: Iterable[str]) -> str:
+    """ " (did you mean X?)", where a known name is much like the one that was given; else empty."""
+    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1, cutoff=0.66)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def unknown(what: str, name: Any, known: Iterable[str], where: str = "") -> str:
+    """The sentence about a name that is not among the known ones.
+
+    what    what it would name: "generator"
+    where   more words about it: "of generator 'gan'"
+    """
+    known = list(known)
+    where = f" {where}" if where else ""
+    return f"unknown {what} {shown(name)}{where}{meant(name, known)}; known: {listed(known)}"
 
 
 def checked(name: str, value: Any, expected: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .checks import checked
+from .checks import checked, unknown
 
 # malloc.h: free memory to keep at the end of the heap; blocks outside it
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -39,12 +39,12 @@ class Numerics:
             ("compile", bool),
         ):
             checked(name, getattr(self, name), kind)
-        if self.precision not in ("float64", "float32", "bf16", "auto"):
-            raise ValueError(
-                f"unknown precision {self.precision!r}; known: float64, float32, bf16, auto"
-            )
-        if self.device not in ("cpu", "cuda", "auto"):
-            raise ValueError(f"unknown device {self.device!r}; known: cpu, cuda, auto")
+        for name, known in (
+            ("precision", ("float64", "float32", "bf16", "auto")),
+            ("device", ("cpu", "cuda", "auto")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(unknown(name, getattr(self, name), known))
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1; got {self.threads}")
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import checked, listed, shown
+from .checks import checked, listed, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Entry:
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
-                raise ValueError(
-                    f"unknown option {key!r} of {self.noun} {self.name!r}; known: {listed(known)}"
-                )
+                raise ValueError(unknown("option", key, known, f"of {self.noun} {self.name!r}"))
             known[key] = checked(
                 f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )
@@ -137,7 +135,7 @@ class Registry(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self:
-            raise ValueError(f"unknown {self.noun} {name!r}; known: {listed(self)}")
+            raise ValueError(unknown(self.noun, name, self))
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:

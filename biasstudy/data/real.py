@@ -8,13 +8,14 @@ before any training.
 import bisect
 import copy
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..core.checks import listed
+from ..core.checks import listed, meant
 from ..core.counts import largest_remainder, spread
 from ..core.registry import DATASETS
 from ..core.seeds import digest, seed_for
@@ -92,9 +93,9 @@ def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
     fewest = int(dataset.occurs.sum(1).min())
     if start not in ("unbiased", "biased", *dataset.presets):
+        known = ["unbiased", "biased", *dataset.presets]
         raise ValueError(
-            f"this data set has no start {start!r}; known: "
-            f"{listed(['unbiased', 'biased', *dataset.presets])}"
+            f"this data set has no start {start!r}{meant(start, known)}; known: {listed(known)}"
         )
     if dataset.design == "grouped" and start != "unbiased":
         raise ValueError(
@@ -164,31 +165,20 @@ def real_data(experiment: Experiment) -> RealData:
     the start is the same in every arm. Under draws `disjoint` the rest is shuffled once, whatever
     the seed, and cut into n_draws equal draws; a seed begins at its own and goes on to the next.
 
-    raises   ValueError   if a class (and group) has too few images, saying how many it has and
-                          needs; if a model cannot see images of this size
+    raises   ValueError   with one sentence about every size that does not fit, and the largest that
+                          does; if a model cannot see images of this size
     """
     e, dataset = experiment, dataset_of(experiment)
-    if e.n_real < dataset.n_classes:
-        raise ValueError(
-            f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
-        )
     e.check_side(dataset.train.images.shape[2])
     counts, favoured = counts_of_start(dataset, e, e.n_real)
-    of_start = counts.sum(1) if e.condition == "class" else counts.ravel()
-    of_batch = tuple(largest_remainder(of_start, e.n_batch).tolist())
-    conditions = Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
     stock = _Stock(e, dataset)
-    # the start alone first: told at once, before anything is as long as a batch
-    stock.check(counts, np.zeros_like(counts))
-    if e.draws == "disjoint":
-        _check_draw(e, stock, counts)
+    if wrong := _wrong_sizes(e, stock, counts):
+        raise ValueError("; ".join(wrong))
+    conditions = _conditions(e, dataset, counts, e.n_batch)
     reserve = _Reserve(e, stock, counts, conditions.of_batch)
     bare_stock = stock.bare()
     bare_reserve = copy.copy(reserve)
     bare_reserve.stock = bare_stock
-    stock.check(counts, reserve.total)
-    _check_test(dataset, e.n_test)
-    _check_path(e, dataset.n_classes)
 
     name = {
         "dataset": e.dataset,
@@ -247,19 +237,90 @@ def _draws(e: Experiment, stock: "_Stock", used: np.ndarray) -> str:
     return "disjoint" if own else "disjoint starts, shared reserves"
 
 
-def _check_draw(e: Experiment, stock: "_Stock", counts: np.ndarray) -> None:
-    """ValueError with the largest n_real that fits, if a start is larger than a disjoint draw."""
-    if stock.in_draw(counts):
-        return
-    fitting = bisect.bisect_left(
-        range(e.n_real),
-        True,
-        key=lambda n: not stock.in_draw(counts_of_start(stock.dataset, e, n)[0]),
+def _conditions(e: Experiment, dataset: Dataset, counts: np.ndarray, n_batch: int) -> Conditions:
+    """What is told of a batch of n_batch images: the shares of the start, in exact counts."""
+    of_start = counts.sum(1) if e.condition == "class" else counts.ravel()
+    of_batch = tuple(largest_remainder(of_start, n_batch).tolist())
+    return Conditions(of_batch, e.n_fresh, e.condition, dataset.n_groups)
+
+
+def all_real_data(experiments: Sequence[Experiment]) -> list[RealData]:
+    """The real data of each experiment, in their order; those that need a reserve are checked
+    first, so that one sentence says all that does not fit."""
+    drawn = {e.id: real_data(e) for e in sorted(experiments, key=lambda e: not _uses_reserve(e))}
+    return [drawn[e.id] for e in experiments]
+
+
+# ---- Sizes ---------------------------------------------------------------------------------------
+
+
+def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str]:
+    """All that is wrong with n_real, n_test, ratio, the draws, the instruments and the levels of a
+    path, each with the largest value that fits."""
+    dataset, none = stock.dataset, np.zeros_like(counts)
+    wrong = []
+    if e.n_real < dataset.n_classes:
+        wrong.append(
+            f"n_real must be at least the number of classes, {dataset.n_classes}; got {e.n_real}"
+        )
+    # the start alone first: nothing is laid out that is longer than all images
+    elif lacking := stock.lacking(counts, none) or stock.lacking(*_demand(e, stock)):
+        wrong.append(f"not enough real images: {lacking}; {_what_fits(e, stock, counts)}")
+    elif e.draws == "disjoint" and not stock.in_draw(counts):
+        n = _largest(e.n_real, lambda n: stock.in_draw(counts_of_start(dataset, e, n)[0]))
+        wrong.append(
+            f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
+            f"n_real {n} fits; lower n_real or n_draws, or use draws 'shared'"
+        )
+    most = _largest_test(dataset)
+    if e.n_test > most:
+        wrong.append(f"n_test is {e.n_test}, but the balanced test set has at most {most} images")
+    return wrong + _wrong_path(e, dataset.n_classes)
+
+
+def _demand(
+    e: Experiment, stock: "_Stock", n_real: int | None = None, n_batch: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of each cell in the start and in the whole reserve, (n_classes, n_groups) int each;
+    for the sizes of the experiment or others."""
+    n_real = e.n_real if n_real is None else n_real
+    n_batch = round(e.ratio * n_real) if n_batch is None else n_batch
+    counts, _ = counts_of_start(stock.dataset, e, n_real)
+    if not n_batch or not _uses_reserve(e):
+        return counts, np.zeros_like(counts)
+    told = _conditions(e, stock.dataset, counts, n_batch).of_batch
+    return counts, _Reserve(e, stock, counts, told).total
+
+
+def _what_fits(e: Experiment, stock: "_Stock", counts: np.ndarray) -> str:
+    """The largest n_real, ratio and number of instruments that fit, each where the others stay."""
+    classes, most = stock.dataset.n_classes, sum(map(len, stock.free.values()))
+    n = _largest(
+        min(e.n_real, most), lambda n: n < classes or not stock.lacking(*_demand(e, stock, n))
     )
-    raise ValueError(
-        f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
-        f"n_real {fitting - 1} fits; lower n_real or n_draws, or use draws 'shared'"
+    fits = [f"n_real {n}"] if n >= classes else []
+    if _uses_reserve(e) and not stock.lacking(counts, np.zeros_like(counts)):
+        n = _largest(min(e.n_batch, most), lambda n: not stock.lacking(*_demand(e, stock, None, n)))
+        fits.append(f"ratio {math.floor(1000 * n / e.n_real) / 1000:g}")
+    option = e.dataset_entry.traits.get("within", {}).get("n_instruments")
+    if option and (n := stock.most_instruments(*_demand(e, stock))) >= option[0]:
+        fits.append(f"dataset_options n_instruments {n}")
+    return f"at most {' or '.join(fits)} fits" if fits else "lower n_real, ratio or n_generations"
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest of 0..most that fits, where all that is smaller than a fitting one fits, too."""
+    return bisect.bisect_left(range(1, most + 1), True, key=lambda n: not fits(n))
+
+
+def _uses_reserve(e: Experiment) -> bool:
+    """Whether its batches take images from the reserve."""
+    return e.arm in ("real", FILTERED, *IMITATING) or (
+        PROTOCOLS[e.protocol].fresh and e.n_batch > 0
     )
+
+
+# ---- Reserve and stock ---------------------------------------------------------------------------
 
 
 class _Reserve:
@@ -274,11 +335,8 @@ class _Reserve:
         self.stream = e.resolved("generator").get("stream", 0) if e.generator == "reserve" else 0
         self.told = [told, told[: round(SPARE * len(told))]] if e.arm == FILTERED else [told]
         self.slices = [self._cells(told) for told in self.told]
-        used = e.arm in ("real", FILTERED, *IMITATING) or (
-            PROTOCOLS[e.protocol].fresh and e.n_batch > 0
-        )
         whole, spare = self.slices[0], sum(self.slices[1:], np.zeros_like(counts))
-        self.total = ((self.stream + 1) * whole + spare) * e.n_generations * used
+        self.total = ((self.stream + 1) * whole + spare) * e.n_generations * _uses_reserve(e)
 
     def _cells(self, told: np.ndarray) -> np.ndarray:
         """Images per class and group that are told these conditions; groups in the shares that they
@@ -392,7 +450,9 @@ class _Stock:
             stock.dataset = replace(self.dataset, paint=_as_it_is)
         return stock
 
-    def check(self, counts: np.ndarray, reserve: np.ndarray) -> None:
+    def lacking(self, counts: np.ndarray, reserve: np.ndarray) -> str:
+        """What one class (and group) lacks for a start and a reserve, in words; empty if there are
+        images enough."""
         need = counts + reserve
         lanes = need.sum(1) if self.dataset.paint else need.ravel()
         for lane, wanted in enumerate(lanes):
@@ -406,11 +466,21 @@ class _Stock:
                     what = f"class {self.dataset.classes[k]!r}, group {self.dataset.groups[g]!r}"
                     in_start, in_reserve = counts[k, g], reserve[k, g]
                 of_reserve = f" and {in_reserve} for the reserve" if reserve.any() else ""
-                raise ValueError(
-                    f"not enough real images: {what} has {free + set_aside}, {set_aside} of them "
-                    f"instruments, and needs {in_start} for the start{of_reserve}; lower n_real, "
-                    "ratio or n_generations"
+                return (
+                    f"{what} has {free + set_aside}, {set_aside} of them instruments, and needs "
+                    f"{in_start} for the start{of_reserve}"
                 )
+        return ""
+
+    def most_instruments(self, counts: np.ndarray, reserve: np.ndarray) -> int:
+        """Instruments that could be set aside beside such a start and reserve, of images that are
+        not set aside by name."""
+        need = counts + reserve
+        lanes = need.sum(1) if self.dataset.paint else need.ravel()
+        per_lane = min(
+            len(free) + len(self.set_aside[lane]) - lanes[lane] for lane, free in self.free.items()
+        )
+        return int(per_lane) * len(self.free)
 
     def sizes(self, counts: np.ndarray, reserve: np.ndarray) -> dict[str, int]:
         per_class = np.bincount(self.dataset.train.label, minlength=self.dataset.n_classes)
@@ -527,31 +597,28 @@ def _test_images(dataset: Dataset, n_test: int) -> LabeledImages:
     return _in_every_group(dataset, test[index], "test") if dataset.paint else test[index]
 
 
-def _check_path(e: Experiment, n_classes: int) -> None:
-    """ValueError with one sentence if the last level of a path leaves nothing to learn from."""
+def _wrong_path(e: Experiment, n_classes: int) -> list[str]:
+    """A sentence if the last level of a path leaves nothing to learn from."""
     if e.path == "fewer" and (n := round(e.levels[-1] * e.n_real)) < n_classes:
-        raise ValueError(
+        return [
             f"the arm 'fewer' ends at {e.levels[-1]:g} of n_real {e.n_real}, {n} images for "
             f"{n_classes} classes; raise n_real or lower path_points"
-        )
+        ]
     if e.path == "noisier" and e.levels[-1] > 1 - 1 / n_classes:
-        raise ValueError(
+        return [
             f"the arm 'noisier' ends at {e.levels[-1]:g} wrong labels, more than the "
             f"{1 - 1 / n_classes:g} of labels drawn blindly from {n_classes} classes; lower "
             "path_points"
-        )
+        ]
+    return []
 
 
-def _check_test(dataset: Dataset, n_test: int) -> None:
-    """ValueError unless the test set has n_test images, balanced over classes (and groups)."""
+def _largest_test(dataset: Dataset) -> int:
+    """Images of the largest test set that is balanced over classes (and groups)."""
     lanes = (
         dataset.test.label
         if dataset.paint
         else dataset.test.label * dataset.n_groups + dataset.test.group
     )
     _, have = np.unique(lanes, return_counts=True)
-    if -(-n_test // len(have)) > have.min():
-        raise ValueError(
-            f"n_test is {n_test}, but the balanced test set has at most {have.min() * len(have)} "
-            "images"
-        )
+    return int(have.min()) * len(have)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checks import listed
+from ..core.checks import listed, unknown
 from ..experiment import OF_THE_ARM, Experiment
 from ..measures.metrics import contrast_weights
 from .intervals import Estimate, two_way_interval
@@ -186,7 +186,7 @@ def combined(
 def arms_of(results: Any, name: str) -> tuple[list[Any], list[Any]]:
     """Outcomes of the two arms of a contrast, by seed; ValueError if they cannot be paired."""
     if name not in CONTRASTS:
-        raise ValueError(f"unknown contrast {name!r}; known: {', '.join(CONTRASTS)}")
+        raise ValueError(unknown("contrast", name, CONTRASTS))
     top, bottom = CONTRASTS[name]
     first, second = results.of(top), results.of(bottom)
     check_arms(first, {bottom: second}, f"contrast {name} needs the arms {top} and {bottom}")

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..core.checks import unknown
 from ..measures.floors import shuffled
 from ..measures.metrics import rate, refusal
 from .contrasts import CONTRASTS, arms_of, check_pairs, estimate_of
@@ -300,7 +301,7 @@ def slope(first: Sequence[Any], second: Sequence[Any], metric: str) -> Estimate:
 
 def _check(first: Sequence[Any], second: Sequence[Any], metric: str) -> None:
     if metric not in SECONDARY:
-        raise ValueError(f"unknown secondary metric {metric!r}; known: {', '.join(SECONDARY)}")
+        raise ValueError(unknown("secondary metric", metric, SECONDARY))
     check_pairs(first, second, "a difference needs two lists of outcomes")
     if reason := refusal(metric, first[0].design, first[0].biased, first[0].paired):
         raise ValueError(reason)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core.checks import unknown
 from ..core.context import Context
 from ..core.numerics import Numerics
 from ..core.places import CannotWrite, runs_folder
 from ..core.store import Store, Workshop, needed_by, recorded
-from ..data.real import RealData, real_data
+from ..data.real import RealData, all_real_data, real_data
 from ..experiment import Experiment
 from .gathering import outcome_of
 from .generations import generations, results_of, tries_of
@@ -49,12 +50,12 @@ def run(
     raises       ValueError, FileNotFoundError or OSError with one sentence, before any training
     """
     if keep not in ("results", "all"):
-        raise ValueError(f"unknown keep {keep!r}; known: results, all")
+        raise ValueError(unknown("keep", keep, ("results", "all")))
     asked = [experiments] if isinstance(experiments, Experiment) else experiments
     distinct = list({e.id: e for e in asked}.values())
     numerics = numerics or Numerics()
     numerics.apply()
-    drawn = [real_data(e) for e in distinct]
+    drawn = all_real_data(distinct)
     bar = Progress(progress)
     store = open_store(where, numerics, bar)
     all_turns = [list(generations(e, real, store)) for e, real in zip(distinct, drawn, strict=True)]

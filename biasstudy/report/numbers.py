@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.checks import unknown
 from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
@@ -608,14 +609,14 @@ def unmarked(text: str) -> str:
 
 def _block(name: str, stored_results: Stored) -> str:
     if name not in BLOCKS:
-        raise ValueError(f"unknown block {name!r}; known: {', '.join(BLOCKS)}")
+        raise ValueError(unknown("block", name, BLOCKS))
     return BLOCKS[name](stored_results)
 
 
 def _value(key: str, stored_results: Stored) -> str:
     name, *words = (word.strip() for word in key.split(";"))
     if name not in VALUES:
-        raise ValueError(f"unknown value {name!r}; known: {', '.join(VALUES)}")
+        raise ValueError(unknown("value", name, VALUES))
     takes = list(inspect.signature(VALUES[name]).parameters)[1:]
     if len(words) != len(takes):
         raise ValueError(f"{name} takes {'; '.join(takes)}, got {'; '.join(words) or 'nothing'!r}")

@@ -272,8 +272,7 @@ def _figure(path: Path, about: dict[str, str], folder: Path) -> str:
     place = urllib.parse.quote(path.with_suffix("").relative_to(folder).as_posix())
     css_class = "" if about["made"] == "trained here" else " reference"
     files = ", ".join(
-        f'<a href="{place}.{ending}">{ending.upper()}</a>'
-        for ending in ("pdf", "png", "csv")
+        f'<a href="{place}.{ending}">{ending.upper()}</a>' for ending in ("pdf", "png", "csv")
     )
     caption = (
         f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.checks import meant
 from ..core.places import replacing, write_bytes
 from ..experiment import stored_experiment
 from ..inference.plans import Plan, plan_from
@@ -157,7 +158,7 @@ def studies(folder: Path | None = None) -> list[str]:
 def _about(folder: Path, study: str) -> dict[str, Any]:
     if study not in (known := studies(folder)):
         raise FileNotFoundError(
-            f"no reference results {study!r} ship with the package; known: "
+            f"no reference results {study!r} ship with the package{meant(study, known)}; known: "
             f"{', '.join(known) or 'none'}"
         )
     return json.loads(lzma.decompress((folder / f"{study}.json.xz").read_bytes()))

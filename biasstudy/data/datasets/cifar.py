@@ -62,8 +62,10 @@ DIM_25 = (
     "tractor",
 )
 
+_INSTRUMENTS = {"n_instruments": (2000, 40_000)}
 
-@DATASETS.register("cifar20", version=1, fetch="cifar100")
+
+@DATASETS.register("cifar20", version=1, fetch="cifar100", within=_INSTRUMENTS)
 def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Dataset:
     """The 50,000 + 10,000 photographs of CIFAR-100 in 20 coarse classes; the group is the fine
     class. Nested.
@@ -99,7 +101,7 @@ def cifar20(*, size: int = SIDE, n_instruments: int = 10_000) -> Dataset:
     )
 
 
-@DATASETS.register("cifar100", version=1, fetch="cifar100")
+@DATASETS.register("cifar100", version=1, fetch="cifar100", within=_INSTRUMENTS)
 def cifar100(*, size: int = SIDE, n_instruments: int = 10_000) -> Dataset:
     """The photographs of CIFAR-100 in 100 fine classes; the group is the coarse class. Grouped: a
     class has one group.
@@ -126,8 +128,6 @@ def _read(size: int, n_instruments: int) -> tuple[dict, dict, dict, dict[str, tu
     """Images, fine and coarse labels of `train` and `test`, and the names of the classes."""
     if size not in (32, 16, 8):
         raise ValueError(f"size must be 32, 16 or 8; got {size}")
-    if not 2000 <= n_instruments <= 40_000:
-        raise ValueError(f"n_instruments must be in 2000..40000; got {n_instruments}")
     content = check_files(data_folder() / "cifar-100-python")
     # content matched its md5
     read = {name: pickle.loads(packed, encoding="latin1") for name, packed in content.items()}

@@ -1,6 +1,7 @@
 """Downloads of the real data sets, by the libraries that know them: mirrors, checksums and progress
 are theirs. What may not be downloaded by a program is described."""
 
+from ...core.checks import unknown
 from ...core.places import data_folder
 
 
@@ -76,7 +77,7 @@ def fetch(name: str) -> None:
     raises   ValueError   for an unknown name; OSError with one sentence if no mirror answers
     """
     if name not in FETCHERS:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(FETCHERS)}")
+        raise ValueError(unknown("data set", name, FETCHERS))
     try:
         print(f"{FETCHERS[name]()} in {data_folder()}")
     except RuntimeError as error:  # torchvision's word for: every mirror failed, or a checksum did

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checks import listed
+from ...core.checks import listed, unknown
 from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ..images import Dataset, LabeledImages
@@ -129,7 +129,7 @@ def _check_options(size: int, instruments: int, damaged: str, ranks: str) -> Non
         ("ranks", ranks, ("auto", "never")),
     ):
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; known: {listed(known)}")
+            raise ValueError(unknown(name, value, known))
 
 
 def class_names(classes: str) -> tuple[str, ...]:
@@ -142,9 +142,7 @@ def class_names(classes: str) -> tuple[str, ...]:
     )
     for name in asked:
         if name not in WNIDS:
-            raise ValueError(
-                f"unknown class or wnid {name!r} of Hard ImageNet; known: {listed(WNIDS)}"
-            )
+            raise ValueError(unknown("class or wnid", name, WNIDS, "of Hard ImageNet"))
     if len(set(asked)) < max(2, len(asked)):
         raise ValueError(f"classes must be two or more different ones; got {classes!r}")
     return tuple(asked)

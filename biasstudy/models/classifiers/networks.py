@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
+from ...core.checks import BATCH, RATE, STEPS, WEIGHT, unknown, within
 from ...core.context import Context
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import generator_for
@@ -215,7 +215,7 @@ class Deep(Network):
             raise ValueError(f"{called(self)}: smoothing must be in [0, 1); got {self.smoothing}")
         if self.optimizer not in ("adamw", "sgd"):
             raise ValueError(
-                f"unknown optimizer {self.optimizer!r} of {called(self)}; known: adamw, sgd"
+                unknown("optimizer", self.optimizer, ("adamw", "sgd"), f"of {called(self)}")
             )
 
     def _loss(self, output: Tensor, label: Tensor) -> Tensor:
