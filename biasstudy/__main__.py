@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _all_options(self) -> list[str]:
         """Options of this parser and of all its commands."""
-        found = []
+        found: list[str] = []
         for action in self._actions:
             found += action.option_strings
             if isinstance(action, argparse._SubParsersAction):

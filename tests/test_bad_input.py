@@ -32,7 +32,17 @@ def write(tmp_path, **parameters) -> str:
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"raito": 0.5}, "unknown parameter 'raito'; known: bias,"),
+        ({"raito": 0.5}, "unknown parameter 'raito' (did you mean ratio?); known: bias,"),
+        ({"generator": "mixtrue"}, "unknown generator 'mixtrue' (did you mean mixture?); known"),
+        (
+            {"generator_options": {"cluster": 2}},
+            "unknown option 'cluster' of generator 'mixture' (did you mean clusters?); known",
+        ),
+        (
+            {"arms": ["generated", "resmaple"]},
+            "unknown arm 'resmaple' in arms (did you mean resample?); known",
+        ),
+        ({"device": "gpu"}, "unknown device 'gpu' (did you mean cpu?); known: cpu, cuda, auto"),
         ({"arms": "[0,1]"}, "arms must be a list; got str '[0,1]'"),
         (
             {"arms": ["real", "fresh"]},
@@ -127,7 +137,10 @@ PAPERMILL = [  # arguments, the sentence in the output
     (["-p", "ratio", "-1"], "ratio must be at least 0; got -1"),
     (["-p", "seed", "0.5"], "seed must be a whole number; got float 0.5"),
     (["-y", "ratio: 1e-3"], "in YAML write 1.0e-3"),
-    (["-p", "dataset", "colored-mnist"], "unknown data set 'colored-mnist'; known:"),
+    (
+        ["-p", "dataset", "colored-mnist"],
+        "unknown data set 'colored-mnist' (did you mean colorized-mnist?)",
+    ),
     (["-p", "protocol", "replace"], "protocol 'replace' needs ratio 1"),
     (["-p", "n_real", "3900"], "not enough real images"),
     (["-p", "arms", "[real]"], "arms must be a list; got str '[real]'"),

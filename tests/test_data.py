@@ -10,7 +10,7 @@ from conftest import tiny
 from biasstudy import DATASETS, LabeledImages
 from biasstudy.data.conditions import condition_of
 from biasstudy.data.pools import Member, Pool
-from biasstudy.data.real import dataset_of, real_data, shares_of_start
+from biasstudy.data.real import all_real_data, dataset_of, real_data, shares_of_start
 
 NAMES = ["colorized-mnist-5k", "standin20"]
 
@@ -128,6 +128,55 @@ def test_biased_starts_have_the_shares_of_the_formula(bias):
     shares, favoured = shares_of_start(nested, "biased", bias, seed=3)
     assert (np.sum(favoured < 0, axis=1) == 2).all() and (favoured[~nested.occurs] == 0).all()
     assert np.allclose(shares[favoured < 0], (1 - bias) / (3 + 2 * (1 - bias)))
+
+
+SIZES = [  # fields, sentences, changes each of which fits, changes each of which just does not
+    (
+        {"n_real": 3500, "n_test": 5000},
+        ("at most n_real 3000 fits", "n_test is 5000, but the balanced test set has at most 1000"),
+        [{"n_real": 3000, "n_test": 1000}],
+        [{"n_real": 3010, "n_test": 1000}, {"n_real": 3000, "n_test": 1001}],
+    ),
+    (
+        {"n_real": 2000, "generator": "reserve", "ratio": 0.5, "n_generations": 2},
+        ("at most n_real 1500 or ratio 0.25 fits",),
+        [{"n_real": 1500}, {"ratio": 0.25}],
+        [{"n_real": 1502}, {"ratio": 0.251}],
+    ),
+    (
+        {"n_real": 5, "n_test": 5000},
+        ("n_real must be at least the number of classes, 10; got 5", "n_test is 5000"),
+        [],
+        [{"n_test": 10}, {"n_real": 10}],
+    ),
+    (
+        {"dataset": "standin20", "n_real": 20000, "generator": "reserve", "n_test": 100},
+        ("at most n_real 12000 or ratio 0.1 fits",),
+        [{"n_real": 12000}, {"ratio": 0.1}],
+        [{"n_real": 12100}, {"ratio": 0.101}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "sentences", "fitting", "larger"), SIZES)
+def test_all_sizes_that_do_not_fit_are_told_at_once_with_the_largest_that_do(
+    fields, sentences, fitting, larger
+):
+    for changes in ({}, *larger):
+        with pytest.raises(ValueError) as error:
+            real_data(tiny(**{**fields, **changes}))
+        if not changes:
+            assert all(sentence in str(error.value) for sentence in sentences)
+    for changes in fitting:
+        assert real_data(tiny(**{**fields, **changes})).sizes
+
+
+def test_of_several_arms_the_one_that_needs_a_reserve_is_told_first():
+    e = tiny(n_real=2000, n_test=5000)
+    with pytest.raises(ValueError, match=r"for the reserve; at most .*; n_test is 5000"):
+        all_real_data([e, e.to_arm("real")])
+    fitting = [tiny(), tiny().to_arm("real")]
+    assert [real.sizes["reserve"] > 0 for real in all_real_data(fitting)] == [False, True]
 
 
 def test_too_few_images_say_how_many_there_are():

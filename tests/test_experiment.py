@@ -28,7 +28,10 @@ BAD = [
     ({"start": "skewed"}, "unknown start 'skewed'; known: unbiased, biased"),
     ({"protocol": "replace", "ratio": 0.5}, "needs ratio 1"),
     ({"protocol": "append"}, "unknown protocol 'append'; known: accumulate"),
-    ({"dataset": "colored-mnist"}, "unknown data set 'colored-mnist'; known: .*colorized-mnist-5k"),
+    (
+        {"dataset": "colored-mnist"},
+        "unknown data set 'colored-mnist' .*; known: .*colorized-mnist-5k",
+    ),
     ({"generator": "ddmp"}, "unknown generator 'ddmp'; known: .*mixture"),
     ({"classifier": "resnet"}, "unknown classifier 'resnet'; known: .*lenet"),
     (

@@ -88,5 +88,6 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     assert main(["fetch", "emnist"]) == 2
     assert (
         capsys.readouterr().err
-        == "biasstudy: unknown data set 'emnist'; known: mnist, cifar100, hard-imagenet\n"
+        == "biasstudy: unknown data set 'emnist' (did you mean mnist?); known: mnist, cifar100, "
+        "hard-imagenet\n"
     )

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_parameters import executed, injected
 
+from biasstudy import notebook
 from biasstudy.campaign import sweep
+from biasstudy.parameters import read
 from biasstudy.report.shipped import recipe, reference, reference_parts, studies
 from biasstudy.study import SETTINGS, study_from
 
@@ -120,20 +123,22 @@ def test_the_parameters_cell_declares_fields_with_their_types_and_smoke_values(p
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_a_parameter_file_says_all_that_its_notebook_would(path):
-    """The command line and papermill run the same experiments, so they share every stage."""
+    """The command line and papermill run the same experiments, so they share every stage; and no
+    smoke value of the notebook's cell is in them."""
     declared = parameters(ROOT / "notebooks" / f"{path.parent.name}.ipynb")
     given = yaml.safe_load(path.read_text())
     assert set(given) <= set(declared)
+    by_run = read(path)
+    assert by_run.notes == (), "write the value into the file"
+    assert study_from(by_run.parameters).id == study_from(given).id
     for key, value in given.items():
         assert type(value) is type(declared[key]) or (
             type(declared[key]) is float and type(value) is int
         ), key
     assert given["scale"] == path.stem.split("-")[0]
-    by_command, by_papermill = study_from(given), study_from({**declared, **given})
-    assert (
-        by_command.experiments == by_papermill.experiments
-        and by_command.numerics == by_papermill.numerics
-    )
+    namespace = executed(*injected(ROOT / "notebooks" / f"{path.parent.name}.ipynb", path))
+    by_papermill, _ = notebook.read(namespace)
+    assert by_papermill.id == study_from(by_run.parameters).id
 
 
 @pytest.mark.parametrize("study", studies())

@@ -4,9 +4,11 @@ cannot be meant is one sentence before any training."""
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -15,13 +17,15 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node, read_yaml_file
+from papermill.parameterize import parameterize_notebook
 
 from biasstudy import Experiment, notebook
 from biasstudy.__main__ import main
 from biasstudy.campaign import sweep
 from biasstudy.core.checks import checked, parse_yaml
 from biasstudy.core.places import check_folder
-from biasstudy.parameters import parse_changes, read_parameters
+from biasstudy.parameters import cell_of, parse_changes, read, read_parameters
 from biasstudy.study import SETTINGS, study_from
 
 STUDY = "study = notebook.study(globals())"
@@ -63,6 +67,21 @@ class Magics:
 
 
 # ---- What the reader sees is what runs -----------------------------------------------------------
+
+
+def injected(notebook: Path, file: Path) -> list[str]:
+    """The cells of parameters of a notebook, as papermill executes it with -f FILE."""
+    book = parameterize_notebook(
+        load_notebook_node(str(notebook)),
+        read_yaml_file(str(file)),
+        report_mode=False,
+        comment="Parameters",
+        kernel_name=None,
+        language=None,
+    )
+    tags = {"parameters", "injected-parameters"}
+    return [cell.source for cell in book.cells if tags & set(cell.metadata.tags)]
+
 
 SEEN = [  # cells, parameters of the study that they make
     ((PARAMETERS,), {"ratio": 0.5}),
@@ -177,6 +196,235 @@ def test_a_study_folder_that_is_a_file_is_told_before_training(tmp_path, runs, m
     with pytest.raises(ValueError, match=r"cannot be a folder: .*file is a file"):
         notebook.study(executed(PARAMETERS))
     assert check_folder(tmp_path / "new" / "one") == tmp_path / "new" / "one"
+
+
+# ---- Layers: the cell of a notebook, a file, changes ---------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+HALF = "bias: 0.5\nn_real: 400\nclassifier: ridge\nprecision: float32\n"
+
+
+def half_of_a_study(folder: Path) -> Path:
+    """A file that leaves half of the fields to the notebook in the folder beside params."""
+    for part in ("notebooks", "params/cifar20"):
+        (folder / part).mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks" / "cifar20.ipynb", folder / "notebooks")
+    (folder / "params" / "cifar20" / "half.yaml").write_text(HALF)
+    return folder / "params" / "cifar20" / "half.yaml"
+
+
+def test_half_of_a_file_means_the_same_by_run_and_through_papermill(tmp_path, runs, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "biasstudy.campaign.commands.study_from", lambda told: seen.append(told) or study_from(told)
+    )
+    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    path = half_of_a_study(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["run", str(path)])
+    by_run = study_from(seen[0])
+    assert by_run.base.dataset == "standin20" and by_run.base.bias == 0.5
+    ids = "print(*[e.id for e in study.experiments])"
+    cells = injected(tmp_path / "notebooks" / "cifar20.ipynb", path)
+    *_, last = kernel_cells({}, IMPORT, *cells, STUDY, ids)
+    assert text(last).split() == [e.id for e in by_run.experiments]
+
+
+def test_what_a_file_leaves_out_is_told(tmp_path):
+    path = half_of_a_study(tmp_path)
+    given, cell = read(path), cell_of(ROOT / "notebooks" / "cifar20.ipynb")
+    (first, *_) = given.notes
+    assert first.startswith(f"{path} leaves to notebooks/cifar20.ipynb: ")
+    assert f"dataset {cell['dataset']!r}" in first and "n_real" not in first
+    (tmp_path / "alone.yaml").write_text("ratio: 0.25\n")
+    alone = read(tmp_path / "alone.yaml", {"seed": 3})
+    assert study_from(alone.parameters).base == Experiment(ratio=0.25, seed=3)
+    (only,) = alone.notes
+    assert "has no notebook; where it says nothing, the defaults hold: " in only
+    assert "n_real 1000" in only and "n_seeds 1" in only and "ratio" not in only
+
+
+def test_a_file_may_name_its_notebook_and_papermill_takes_it(tmp_path, runs):
+    path = tmp_path / "mine.yaml"
+    path.write_text("notebook: cifar20\nn_real: 400\n")
+    cells = injected(ROOT / "notebooks" / "cifar20.ipynb", path)
+    study, _ = notebook.read(executed(*cells))
+    assert study.id == study_from(read(path).parameters).id and study.base.n_real == 400
+    other = injected(ROOT / "notebooks" / "colorized_mnist.ipynb", path)
+    with pytest.raises(ValueError, match="for the notebook 'cifar20'; this one is 'colorized_mn"):
+        notebook.read(executed(*other))
+    path.write_text("notebook: cifar21\n")
+    with pytest.raises(ValueError, match=r"there is no notebooks/cifar21\.ipynb around it"):
+        read(path)
+    path.write_text("notebook: ../cifar20\n")
+    with pytest.raises(ValueError, match="must be the name of a notebook, such as cifar20"):
+        read(path)
+
+
+def test_a_notebook_without_parameters_is_told(tmp_path):
+    path = half_of_a_study(tmp_path)
+    for broken in ("", "{}", '{"cells": []}', '{"cells": [{"metadata": {}}]}'):
+        (tmp_path / "notebooks" / "cifar20.ipynb").write_text(broken)
+        with pytest.raises(ValueError, match=r"cifar20\.ipynb is no notebook whose cell"):
+            read(path)
+
+
+MODELS = [  # lower layer, upper layer, parameters, dropped
+    (
+        {"generator": "gan", "generator_steps": 1200, "classifier_steps": 80},
+        {"generator": "mixture"},
+        {"generator": "mixture", "classifier_steps": 80},
+        "generator mixture takes its own steps, batch and options; those of gan are dropped: "
+        "generator_steps 1200",
+    ),
+    (
+        {"classifier_steps": 80, "classifier_options": {"smoothing": 0.1}, "ratio": 0.5},
+        {"classifier": "ridge", "classifier_options": {"penalty": 2.0}},
+        {"classifier": "ridge", "classifier_options": {"penalty": 2.0}, "ratio": 0.5},
+        "classifier ridge takes its own steps, batch and options; those of lenet are dropped: "
+        "classifier_steps 80",
+    ),
+    (
+        {"instrument": "lenet", "instrument_steps": 150, "dataset_options": {"n_colors": 3}},
+        {"instrument": "ridge", "dataset": "standin20"},
+        {"instrument": "ridge", "dataset": "standin20"},
+        "those of lenet are dropped: instrument_steps 150",
+    ),
+    (
+        {"generator": "gan", "generator_steps": 1200},
+        {"generator": "gan"},
+        {"generator": "gan", "generator_steps": 1200},
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("lower", "upper", "parameters", "sentence"), MODELS)
+def test_another_model_takes_its_own_steps_and_options_and_it_is_said(
+    lower, upper, parameters, sentence, tmp_path
+):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(lower))
+    given = read(path, upper)
+    assert given.parameters == parameters
+    assert sentence in "\n".join(given.notes) and (sentence or len(given.notes) == 1)
+    cell = "".join(f"{name} = {value!r}\n" for name, value in lower.items())
+    told = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in upper.items())
+    study, notes = notebook.read(executed(cell, told))
+    assert study.base == study_from(parameters).base and sentence in "\n".join(notes)
+
+
+def test_another_generator_through_the_command_line(tmp_path, runs, monkeypatch, capsys):
+    """It was refused: generator_steps must stay 0, got 1200."""
+    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    file = ROOT / "params" / "cifar20" / "paper.yaml"
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "run",
+                str(file),
+                *[
+                    "-p",
+                    "generator",
+                    "mixture",
+                    "-p",
+                    "precision",
+                    "float32",
+                    "-p",
+                    "device",
+                    "cpu",
+                ],
+            ]
+        )
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "generator mixture takes its own steps, batch and options; those of diff"
+    )
+
+
+def test_a_grid_reads_its_base_as_run_does(tmp_path):
+    base = half_of_a_study(tmp_path)
+    path = tmp_path / "params" / "grid.yaml"
+    path.write_text("base: cifar20/half.yaml\ngrid: {ratio: [0.25, 0.5]}\n")
+    grid = sweep.read(path)
+    expected = study_from(
+        {**read(base).parameters, "variants": [{"ratio": r} for r in (0.25, 0.5)]}
+    )
+    assert [e.id for e in grid.study.experiments] == [e.id for e in expected.experiments]
+    assert grid.notes and "ratio" not in grid.notes[0]
+
+
+# ---- Nothing overwrites --------------------------------------------------------------------------
+
+FOLDERS = [  # what papermill says, the folder, settings that are told
+    ("", "", {}),
+    ("ratio = 0.5\nn_real = 200", "", {}),
+    ("ratio = 0.1", "ratio-0.1", {"ratio": 0.1}),
+    ("name = 'mine'\nratio = 0.1", "ratio-0.1", {"ratio": 0.1}),
+    ("seed = 3\nratio = 1.0", "ratio-1.0+seed-3", {"ratio": 1.0, "seed": 3}),
+    ("generator = 'gan'", "generator-gan", {"generator": "gan"}),
+    ("scale = '../x y'", "-x-y-", {"scale": "../x y"}),
+    (
+        "scale = 'offline'\nn_test = 30\nratio = 0.1\nbias = 0.2",
+        "offline-",
+        {"scale": "offline", "n_test": 30, "ratio": 0.1, "bias": 0.2},
+    ),
+]
+
+
+@pytest.mark.parametrize(("told", "folder", "settings"), FOLDERS)
+def test_a_folder_is_named_after_what_differs_from_the_cell(
+    told, folder, settings, tmp_path, runs, capsys
+):
+    cells = (PARAMETERS, "# Parameters\n" + told) if told else (PARAMETERS,)
+    study = notebook.study(executed(*cells))
+    here = notebook.output_folder()
+    assert study.settings == settings
+    if not folder:
+        assert here == tmp_path / "study" / "figures" and capsys.readouterr().out == ""
+        return
+    assert here.parent == tmp_path / "study" / "figures" and here.name.startswith(folder)
+    assert here.name == folder or folder.endswith("-"), "a hash tells them apart"
+    assert f"figures, tables and the answer go to {here}\n" in capsys.readouterr().out
+
+
+def test_two_ratios_leave_two_sets_and_both_are_on_the_page(tmp_path, runs):
+    from biasstudy import figures
+    from biasstudy.report.page import _own
+
+    small = PARAMETERS.replace("n_seeds = 3", "n_seeds = 1\nprecision = 'float64'")
+    written = {}
+    for ratio in (0.5, 0.1):
+        cells = (small + "name = 'mine'\n", f"# Parameters\nratio = {ratio}\n")
+        study = notebook.study(executed(*cells))
+        results = study.run()
+        notebook.answer(results, "mine")
+        files = figures.save(
+            *figures.curves(results), "What changes.", "mine-1", results, notebook.output_folder()
+        )
+        written[ratio] = {name: (notebook.output_folder() / name).read_bytes() for name in files}
+    first, second = tmp_path / "study" / "figures", tmp_path / "study" / "figures" / "ratio-0.1"
+    for folder, ratio in ((first, 0.5), (second, 0.1)):
+        assert {name: (folder / name).read_bytes() for name in written[ratio]} == written[ratio]
+        assert (folder / "mine.txt").is_file()
+    about = [json.loads((folder / "mine-1.json").read_text()) for folder in (first, second)]
+    assert [record["settings"] for record in about] == [{}, {"ratio": 0.1}]
+    assert about[0]["study"] != about[1]["study"]
+    assert about[1]["mark"].endswith("ratio 0.1") and "ratio" not in about[0]["mark"]
+    page = "".join(_own(tmp_path / "study"))
+    assert "<h2>mine</h2>" in page and "<h2>mine: ratio-0.1</h2>" in page
+    assert 'href="figures/mine-1.csv"' in page and 'href="figures/ratio-0.1/mine-1.csv"' in page
+
+
+def test_a_cell_that_was_edited_by_hand_does_not_overwrite(tmp_path, runs):
+    first = notebook.study(executed(PARAMETERS))
+    place = notebook.output_folder()
+    place.mkdir(parents=True)
+    (place / "study-1.json").write_text(json.dumps({"study": first.id}))
+    edited = notebook.study(executed(PARAMETERS.replace("ratio = 0.5", "ratio = 0.7")))
+    assert notebook.output_folder() == place / edited.id and not edited.settings
+    notebook.study(executed(PARAMETERS))
+    assert notebook.output_folder() == place
 
 
 # ---- A real kernel -------------------------------------------------------------------------------
@@ -581,12 +829,12 @@ def test_any_bytes_in_a_file_or_after_p_are_parameters_or_one_sentence(tmp_path_
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(content)
     text = content.decode("utf-8", "surrogateescape")
-    for read in (
+    for reading in (
         lambda: study_from(read_parameters(path)),
         lambda: study_from(parse_changes([("ratio", text)])),
     ):
         try:
-            read()
+            reading()
         except ValueError as error:
             assert str(error) and "\n" not in str(error)
     assert path.read_bytes() == content
