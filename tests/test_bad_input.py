@@ -132,6 +132,22 @@ def test_a_reference_at_another_setting_lists_what_there_is():
         study.run()
 
 
+MISSPELT = [  # arguments, what was meant
+    (["rnu", "a.yaml"], "run"),
+    (["run", "a.yaml", "--wrokers", "2"], "--workers"),
+    (["run", "a.yaml", "--keep", "result"], "results"),
+    (["nulls", "--only", "word"], "words"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "meant"), MISSPELT)
+def test_a_misspelt_command_option_or_value_is_told_what_it_may_mean(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert f"(did you mean {meant}?)" in capsys.readouterr().err.splitlines()[-1]
+
+
 PAPERMILL = [  # arguments, the sentence in the output
     (["-p", "raito", "0.5"], "unknown parameter 'raito' (did you mean ratio?); known:"),
     (["-p", "ratio", "-1"], "ratio must be at least 0; got -1"),

@@ -33,7 +33,7 @@ BAD = [
         "unknown data set 'colored-mnist' .*; known: .*colorized-mnist-5k",
     ),
     ({"generator": "ddmp"}, "unknown generator 'ddmp'; known: .*mixture"),
-    ({"classifier": "resnet"}, "unknown classifier 'resnet'; known: .*lenet"),
+    ({"classifier": "resnet"}, "unknown classifier 'resnet' .*; known: .*lenet"),
     (
         {"filter": "best"},
         "unknown filter 'best'; known: classifier, clip, expert, frozen, none, random-cell",
@@ -128,7 +128,7 @@ def test_classifiers_may_be_fitted_otherwise_than_the_expert_whose_weights_they_
 
 
 def test_unknown_fields_are_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown parameter 'raito'; known: dataset, .*ratio"):
+    with pytest.raises(ValueError, match=r"unknown parameter 'raito' .*; known: dataset, .*ratio"):
         experiment_from({"raito": 0.5})
 
 
