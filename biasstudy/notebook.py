@@ -91,7 +91,7 @@ def read(namespace: Mapping[str, Any]) -> tuple[Study, list[str]]:
     settings |= {
         name: value
         for name, value in given.items()
-        if own and name not in own and value != DEFAULTS[name]
+        if own and name not in own and name != "name" and value != DEFAULTS[name]
     }
     if settings:
         changed = listed(f"{name} {shown(value)}" for name, value in settings.items())

@@ -2,6 +2,7 @@
 one is installed."""
 
 import html
+import inspect
 import io
 import json
 import re
@@ -9,8 +10,10 @@ import shutil
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import FLOAT64, tiny
+from matplotlib.figure import Figure
 from PIL import Image
 
 from biasstudy import Results, figures, run
@@ -160,3 +163,12 @@ def test_a_picture_in_few_colours_keeps_its_few_coloured_points():
     small = figures.packed(drawn.getvalue())
     after = np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), int)
     assert len(small) < len(drawn.getvalue()) / 1.5 and np.abs(after - before).max() <= 16
+
+
+def test_every_figure_comes_with_its_table():
+    """`samples` is a Figure alone until the notebooks that show it take two."""
+    alike = {"samples"}
+    for name, function in vars(figures).items():
+        returned = getattr(function, "__annotations__", {}).get("return")
+        if inspect.isfunction(function) and "Figure" in str(returned) and name != "signed":
+            assert (returned == tuple[Figure, pd.DataFrame]) != (name in alike), name
