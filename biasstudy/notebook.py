@@ -81,7 +81,7 @@ def read(namespace: Mapping[str, Any]) -> tuple[Study, list[str]]:
         upper = {name: given[name] for name in cells[told[0]].parameters if name in given}
         void = made_void(own, upper)
         void -= {name for cell in cells[told[0] + 1 :] for name in cell.assigned}
-        notes += void_notes(own, upper, void)
+        notes += void_notes(own, upper)
         given = {name: value for name, value in given.items() if name not in void}
     settings = {
         name: given[name]

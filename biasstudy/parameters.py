@@ -51,13 +51,17 @@ def read(
     file = read_parameters(path)
     notebook = _notebook_of(path, file.pop(NOTEBOOK, None))
     cell = cell_of(notebook) if notebook else {}
-    parameters, notes = cell, list[str]()
-    for layer in (file, dict(changes or {})):
-        void = made_void(parameters, layer)
-        notes += void_notes(parameters, layer, void)
-        parameters = {k: v for k, v in parameters.items() if k not in void} | layer
+    below = layered(cell, file)
+    parameters = layered(below, changes or {})
+    notes = void_notes(below, changes or {})
     said = {*file, *(changes or {}), *besides}
     return Given(parameters, (*_origin(path, notebook, parameters, said), *notes))
+
+
+def layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """The upper layer over what it leaves of the lower one."""
+    void = made_void(lower, upper)
+    return {name: value for name, value in lower.items() if name not in void} | dict(upper)
 
 
 def made_void(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> set[str]:
@@ -73,15 +77,17 @@ def made_void(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> set[str]:
     }
 
 
-def void_notes(lower: Mapping[str, Any], upper: Mapping[str, Any], void: set[str]) -> list[str]:
+def void_notes(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> list[str]:
     """A sentence for each model that lost fields which were not at their defaults."""
-    notes = []
+    notes, void = list[str](), made_void(lower, upper)
     for role in NAMED:
         lost = _in_words(
             {
                 name: lower[name]
                 for name in lower
-                if name in void and name.startswith(f"{role}_") and lower[name] != DEFAULTS[name]
+                if name in void
+                and name.startswith(f"{role}_")
+                and lower[name] != DEFAULTS.get(name)
             }
         )
         if lost:
