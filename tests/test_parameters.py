@@ -421,6 +421,9 @@ def test_two_ratios_leave_two_sets_and_both_are_on_the_page(tmp_path, runs):
     assert [record["settings"] for record in about] == [{}, {"ratio": 0.1}]
     assert about[0]["study"] != about[1]["study"]
     assert about[1]["mark"].endswith("ratio 0.1") and "ratio" not in about[0]["mark"]
+    picture, counts = figures.data_picture(study.real)
+    figures.save(picture, counts, "The start.", "mine-2", results, second)
+    assert picture.get_supxlabel() == "ratio 0.1", "drawn without results, signed when saved"
     page = "".join(_own(tmp_path / "study"))
     assert "<h2>mine</h2>" in page and "<h2>mine: ratio-0.1</h2>" in page
     assert 'href="figures/mine-1.csv"' in page and 'href="figures/ratio-0.1/mine-1.csv"' in page

@@ -116,9 +116,14 @@ def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
         f"n = {seeds} seed{'s' * (seeds > 1)}",
         _fitness(list(settings) or [results]),
         results.note,
-        listed(f"{k} {shown(v)}" for k, v in results.settings.items() if k not in _SAID),
+        _changed(results),
     ]
     return " · ".join(w for w in words if w)
+
+
+def _changed(results: Results) -> str:
+    """What differs from the notebook's cell, in words."""
+    return listed(f"{k} {shown(v)}" for k, v in results.settings.items() if k not in _SAID)
 
 
 _SAID = ("dataset", "scale", "n_seeds")  # settings that every mark names
@@ -215,6 +220,9 @@ def save(
     returns  the file names
     """
     folder.mkdir(parents=True, exist_ok=True)
+    line = " ".join(figure.get_supxlabel().split())
+    if _changed(results) not in line:  # a picture of real data is drawn without results
+        signed(figure, " · ".join(filter(None, (line, _changed(results)))))
     for ending in ("png", "pdf"):
         with replacing(folder / f"{name}.{ending}") as file:
             figure.savefig(file, metadata={"CreationDate": None} if ending == "pdf" else {})
