@@ -59,7 +59,8 @@ def study(namespace: Mapping[str, Any]) -> Study:
     folder = check_folder(_folder_of(asked))
     if folder != figures_folder():
         notes.append(f"figures, tables and the answer go to {folder}")
-    print(*notes, sep="\n", end="\n" * bool(notes))
+    for note in notes:
+        print(note)
     _latest = asked
     return asked
 
