@@ -98,6 +98,7 @@ BENCHES = {
             "dataset_options": {"size": 32},
             "n_real": 5000,
             "instrument": "airbench",
+            "instrument_steps": 500,
             "instrument_options": {"flip": True},
         },
         {

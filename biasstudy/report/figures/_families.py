@@ -264,7 +264,8 @@ def intervals(
             label=label,
         )
         within = rows[row].isin(hollow).to_numpy()
-        axis.plot(rows["mean"][within], at[within], marker, color=color, mfc="white", ms=3.5)
+        white = {"markerfacecolor": "white", "markersize": 4, "zorder": 3}
+        axis.plot(rows["mean"][within], at[within], marker, color=color, **white)
         if "floor" in table:
             axis.plot(
                 rows.floor,
