@@ -6,9 +6,9 @@ the same keys.
 settings   fields of the experiment, without seed; scale, numerics, arms
 n_seeds    int
 accuracy   arm -> mean over seeds and classifiers, a list over generations
-contrast   arm -> the headline contrast, a list over generations; null where nothing ranks the groups
+contrast   arm -> the headline contrast, a list over generations; null where nothing ranks groups
 verdict    the words on A; null without the arms generated and none
-fitness    word of the gate, what it says, and its criteria in generation 0 (`first`) and in the last
+fitness    word of the gate, what it says, its criteria in generation 0 (`first`) and in the last
            that generates (`last`), null where not measured; null where nothing is generated
 sentence   the answer in words
 made       "trained here", or where and when results that ship were made
@@ -61,9 +61,7 @@ def _answer(results: Any, told: Any) -> dict[str, Any]:
             arm: _numbers(np.mean([o.correct().mean((1, 2)) for o in outcomes], axis=0))
             for arm, outcomes in by_arm.items()
         },
-        "contrast": {
-            arm: _numbers(headline(outcomes).mean(0)) for arm, outcomes in by_arm.items()
-        },
+        "contrast": {arm: _numbers(headline(outcomes).mean(0)) for arm, outcomes in by_arm.items()},
         "verdict": str(verdict(*told)) if told and not math.isnan(told[0].a.mean) else None,
         "fitness": _fitness(results),
         "sentence": sentence(results, told[1] if told else None),

@@ -82,7 +82,7 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
             axis.axhline(0, color="#999999", linewidth=0.8)
         if is_accuracy(metric):
             chance_line(axis, results.outcomes[0])
-    legend(figure, list(axes.flat), 6)
+    legend(figure, axes.flat)
     return signed(figure, mark_of(results)), table
 
 

@@ -75,7 +75,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         axis.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.25),
-            ncols=2,
+            ncols=1 if len(results.outcomes[0].groups) > 10 else 2,
             fontsize=7,
             columnspacing=0.7,
             handlelength=1.3,
@@ -163,10 +163,8 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
         lines = by_seed(table[table.group == name])
         lines = lines - lines.loc[-1]
         if many:
-            label = f"each of {len(groups)} groups, mean over seeds" if g == 0 else None
-            axis.plot(
-                lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6, label=label
-            )
+            label = f"each of {len(groups)} groups" if g == 0 else None
+            axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6, label=label)
         else:
             lines_of_seeds(axis, lines, name, color=palette[g], marker=GROUP_MARKERS[g % 10])
     axis.axhline(0, color="#999999", linewidth=0.8)

@@ -101,14 +101,14 @@ def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> 
     axis.plot(lines.index, lines.mean(axis=1), label=label, linewidth=1.7, **style)
 
 
-def legend(figure: Figure, axes: Iterable[Any], columns: int = 5) -> None:
+def legend(figure: Figure, axes: Iterable[Any]) -> None:
     """One legend above all panels: whatever any of them labels, once."""
     handles = {
         name: handle
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5)
 
 
 def chance_line(axis: Any, outcome: Any) -> None:
