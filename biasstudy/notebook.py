@@ -309,13 +309,15 @@ def output_folder() -> Path:
 
 def answer(results: Any, name: str, study: Study | None = None) -> str:
     """The answer in words, a line per variant if a study is given; also written beside the figures
-    as name.txt."""
+    as name.txt, and with its numbers as name-answer.json, see `report.answers`."""
     from .inference.verdicts import sentences
+    from .report.answers import write_answers
 
-    text = "\n".join(sentences(study.split(results) if study else {"": results}))
-    folder = output_folder()
+    parts = study.split(results) if study else {"": results}
+    text, folder = "\n".join(sentences(parts)), output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.txt", text + "\n")
+    write_answers(parts, name, folder)
     return text
 
 

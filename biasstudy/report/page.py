@@ -224,6 +224,7 @@ def _own(folder: Path) -> Iterable[str]:
     """Figures that notebooks wrote into the folder, own results first; those that are not whole
     are named."""
     paths = sorted((folder / "figures").glob("*.json"))
+    paths = [path for path in paths if not path.name.endswith("-answer.json")]  # no figures
     about = {path: _about(path) for path in paths}
     whole = {path: record for path, record in about.items() if record}
     if not whole:
