@@ -147,7 +147,7 @@ class Gauge:
         real, store = real_data(self.experiment), open_store(where, numerics)
         store.open(60_000_000)
         instruments = Instruments(self.experiment, real, store)
-        instruments.warn()
+        instruments.warn(compute=True)
         self.oracle, self.probe = instruments.teller("label").load(), instruments.prober.load()
         extractor: Lazy | None = instruments.extractor
         self.features = extractor.load() if extractor else None

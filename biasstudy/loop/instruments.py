@@ -35,7 +35,7 @@ TELLS = {
     "probe": "the probe is right on %.2f of real images (%s, %s): shares of groups are rough, also "
     "after correction",
 }
-_told: set[tuple[str, float]] = set()  # in this process: said once
+_examined: set[tuple[str, str]] = set()  # oracle and probe in this process: told of once
 
 
 @kind("instrument", keep=True)
@@ -208,17 +208,22 @@ class Instruments:
         """What the probe says of test images, whose groups are known; None if it does not err."""
         return None if self.dataset.probe else self.probe(self.real.test)
 
-    def warn(self) -> None:
-        """Say so if an instrument is often wrong on real images to which it was not fitted."""
+    def warn(self, compute: bool) -> None:
+        """Say so if an instrument is often wrong on real images to which it was not fitted.
+
+        compute   whether to find out where this is not stored
+        """
         unseen = self.real.instruments["comparison"]
+        said = {"oracle": self.oracle(unseen), "probe": self.probe(unseen)}
+        which = (said["oracle"].id, said["probe"].id)
+        if which in _examined or (not compute and not all(map(self.store.has, said.values()))):
+            return
+        _examined.add(which)
         known = unseen.load()
-        for who, by, truth in (
-            ("oracle", self.oracle(unseen), known.label),
-            ("probe", self.probe(unseen), known.group),
-        ):
-            accuracy = float(np.mean(by.load()["told"] == truth))
-            if accuracy < RELIABLE and (who, accuracy) not in _told:
-                _told.add((who, accuracy))
+        truth = {"oracle": known.label, "probe": known.group}
+        for who, stage in said.items():
+            accuracy = float(np.mean(stage.load()["told"] == truth[who]))
+            if accuracy < RELIABLE:
                 log.warning(TELLS[who], accuracy, self.e.instrument, self.e.dataset)
 
     @property

@@ -269,6 +269,7 @@ def _figure(path: Path, about: dict[str, str]) -> str:
     files = ", ".join(
         f'<a href="figures/{path.stem}.{ending}">{ending.upper()}</a>'
         for ending in ("pdf", "png", "csv")
+        if path.with_suffix(f".{ending}").exists()
     )
     caption = (
         f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '

@@ -264,8 +264,15 @@ def intervals(
             label=label,
         )
         within = rows[row].isin(hollow).to_numpy()
-        white = {"markerfacecolor": "white", "markersize": 4, "zorder": 3}
-        axis.plot(rows["mean"][within], at[within], marker, color=color, **white)
+        axis.plot(
+            rows["mean"][within],
+            at[within],
+            marker,
+            color=color,
+            markerfacecolor="white",
+            markersize=4,
+            zorder=3,
+        )
         if "floor" in table:
             axis.plot(
                 rows.floor,
