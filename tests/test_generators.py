@@ -510,7 +510,7 @@ def test_focus_weighs_the_loss_by_a_power_of_the_noise(monkeypatch):
     plain, noise_of = diffusion.noise, []
     monkeypatch.setattr(diffusion, "noise", lambda *of: noise_of.append(plain(*of)) or noise_of[-1])
     for focus in (0.0, 1.0, 2.0):
-        fitted("diffusion", steps=1, focus=focus)
+        fitted("diffusion", steps=1, focus=focus, network="lean", prediction="v")
         a, s = (part[seen["t"]].view(-1, 1, 1, 1) for part in schedule())
         x = (seen["z"] - s * noise_of[-1]) / a
         expected = float((s**focus * (a * noise_of[-1] - s * x) ** 2).mean())
