@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.checks import listed, shown
-from .core.places import check_folder, home, write_text
+from .core.places import check_folder, home
 from .core.registry import DATASETS
 from .experiment import Experiment
 from .study import SETTINGS, Study, study_from
@@ -310,15 +310,11 @@ def output_folder() -> Path:
 def answer(results: Any, name: str, study: Study | None = None) -> str:
     """The answer in words, a line per variant if a study is given; also written beside the figures
     as name.txt, and with its numbers as name-answer.json, see `report.answers`."""
-    from .inference.verdicts import sentences
     from .report.answers import write_answers
 
-    parts = study.split(results) if study else {"": results}
-    text, folder = "\n".join(sentences(parts)), output_folder()
+    folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{name}.txt", text + "\n")
-    write_answers(parts, name, folder)
-    return text
+    return write_answers(study.split(results) if study else {"": results}, name, folder)
 
 
 def check(results: Any) -> None:

@@ -28,7 +28,9 @@ def found(tmp_path_factory):
 
 
 def test_the_answer_of_one_setting_is_what_its_results_say(found, tmp_path):
-    assert write_answers({"": found}, "mine", tmp_path) == "mine-answer.json"
+    text = write_answers({"": found}, "mine", tmp_path)
+    assert text == inference.sentence(found)
+    assert (tmp_path / "mine.txt").read_text() == text + "\n"
     told = json.loads((tmp_path / "mine-answer.json").read_text())
     assert told["n_seeds"] == 2 and told["made"] == "trained here"
     assert told["verdict"] == "no verdict with fewer than 6 seeds"

@@ -228,6 +228,8 @@ def test_the_answer_counts_settings_with_a_bias_to_amplify():
         f"In 1 {fit}: whether {changed} changed by a quarter cannot be told. In 1 they are not: "
         in answer(planted(open_setting))
     )
+    unknown = planted([("cannot tell", {"fit": "fitness not measured"})])
+    assert "In 1 this was not measured: whether " in answer(unknown)
     assert answer(planted([("amplified", {"has_bias": False})])).startswith("No answer: ")
 
 

@@ -21,14 +21,13 @@ from ..core.store import Lazy, Stage, Store, kind
 from ..data.images import LabeledImages
 from ..data.real import RealData
 from ..experiment import Experiment
-from ..measures.fitness import Seen, Unseen, fitness
+from ..measures.fitness import RELIABLE, Seen, Unseen, fitness
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
 from .judges import ExactJudge, Extractor, FittedJudge, Judge, PartJudge, choices
 
 log = logging.getLogger("biasstudy")
 
-RELIABLE = 2 / 3  # an instrument that is right less often than this is told
 TELLS = {
     "oracle": "the oracle is right on %.2f of real images (%s, %s): what it says of generated ones "
     "tells little",
@@ -259,7 +258,7 @@ class Instruments:
             counts=self.real.counts.tolist(),
         )
 
-    def fitness(self, batch: Stage, oracle: Stage, probed: Stage) -> Stage:
+    def fitness(self, batch: Lazy, oracle: Stage, probed: Stage) -> Stage:
         """Whether a batch of generated images deserves a verdict, beside real images of the
         start."""
         start, unseen, by = self.real.start, self.real.instruments["comparison"], self.extractor

@@ -26,20 +26,21 @@ from ..core.places import write_text
 from ..experiment import ALL_ARMS
 from ..inference.contrasts import headline
 from ..inference.gate import gate
-from ..inference.verdicts import corrected_changes, sentence, verdict
+from ..inference.verdicts import corrected_changes, line_of, sentence, verdict
 
 
 def write_answers(parts: Mapping[str, Any], name: str, folder: Path) -> str:
-    """Write NAME-answer.json.
+    """Write NAME-answer.json, and its sentences as NAME.txt.
 
     parts    name of a variant -> Results; one without a name is the only one
-    returns  the file name
+    returns  the sentences, a line per variant
     """
     told = answers(parts)
     only = told[""] if list(told) == [""] else {"variants": told}
-    file = f"{name}-answer.json"
-    write_text(folder / file, json.dumps(only, indent=1, allow_nan=False) + "\n")
-    return file
+    write_text(folder / f"{name}-answer.json", json.dumps(only, indent=1, allow_nan=False) + "\n")
+    text = "\n".join(line_of(variant, answer["sentence"]) for variant, answer in told.items())
+    write_text(folder / f"{name}.txt", text + "\n")
+    return text
 
 
 def answers(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

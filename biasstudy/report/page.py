@@ -40,6 +40,7 @@ _COLUMNS = {
     "A_high": "to",
     "R": "R",
     "detectable": "detectable",
+    "fit": "generator",
     "status": "status",
     "verdict": "verdict",
 }

@@ -18,6 +18,7 @@ from ...experiment import PATHS
 from ...inference.contrasts import HEADLINE
 from ...inference.gate import UNFIT, gate
 from ...loop.results import Results
+from ...measures.fitness import RELIABLE
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
     "generated": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
@@ -55,7 +56,6 @@ STYLE = {
     "lines.markersize": 4.5,
     "image.interpolation": "nearest",
 }
-MOST_WRONG = 1 / 3  # of a probe on real test images, so that shares of groups are drawn
 WIDTH = 7.0  # inches: the text width of a one-column page
 BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 
@@ -128,17 +128,17 @@ def is_accuracy(metric: str) -> bool:
 
 
 def why_no_shares(results: Results) -> str:
-    """Why shares of groups are not drawn, for a panel: the probe is wrong on more than a third of
-    real test images; empty if they may be."""
+    """Why shares of groups are not drawn, for a panel: the probe is not RELIABLE on real test
+    images; empty if they may be."""
     known = [o.confusion for o in results.outcomes if o.confusion is not None]
     if not known:
         return ""
-    wrong = 1 - float(np.mean([np.trace(c[:, :-1]) / c.sum() for c in known]))
-    if wrong <= MOST_WRONG:
+    right = float(np.mean([np.trace(c[:, :-1]) / c.sum() for c in known]))
+    if right >= RELIABLE:
         return ""
     return (
         f"No shares of groups are drawn:\nthe probe that tells the group is wrong\non "
-        f"{100 * wrong:.0f} % of real test images\n(more than a third)."
+        f"{100 * (1 - right):.0f} % of real test images\n(more than a third)."
     )
 
 
