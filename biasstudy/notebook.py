@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.checks import listed, meant, shown, unknown
-from .core.places import check_folder, home, read_text, write_text
+from .core.places import check_folder, home, read_text
 from .core.registry import DATASETS
 from .core.seeds import digest
 from .parameters import NOTEBOOK, made_void, void_notes
@@ -413,14 +413,12 @@ def _is_of_another(path: Path, asked: Study) -> bool:
 
 def answer(results: Any, name: str, study: Study | None = None) -> str:
     """The answer in words, a line per variant if a study is given; also written beside the figures
-    as name.txt."""
-    from .inference.verdicts import sentences
+    as name.txt, and with its numbers as name-answer.json, see `report.answers`."""
+    from .report.answers import write_answers
 
-    text = "\n".join(sentences(study.split(results) if study else {"": results}))
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{name}.txt", text + "\n")
-    return text
+    return write_answers(study.split(results) if study else {"": results}, name, folder)
 
 
 def check(results: Any) -> None:

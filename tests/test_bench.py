@@ -215,29 +215,28 @@ def test_operations_are_proportional_to_the_batch():
 
 
 @dataclass(frozen=True)
-class Large:
-    """A classifier that needs 100 MB for a fit and 300 MB for predictions."""
+class Needs:
+    """A classifier that needs so many megabytes for a fit and 300 MB for predictions."""
+
+    megabytes: int
 
     def fit(self, pool, n_classes, *, seed, context, previous=None):
-        return {"last": torch.tensor(np.ones(100 * 2**20, np.uint8)[-1])}
+        return {"last": torch.tensor(np.ones(self.megabytes * 2**20, np.uint8)[-1])}
 
     def predict(self, state, images, *, context):
         return np.ones(300 * 2**20, np.uint8)
 
 
+def memory_of_a_fit(megabytes):
+    entry = Entry("classifier", "needs", 1, Needs, {"megabytes": megabytes})
+    options = {"megabytes": megabytes}
+    speed = bench.apart(bench.model_speed, entry, options, POOL, NUMERICS, 0.001, 1.0, 4)
+    return speed["memory_mb"]
+
+
 def test_memory_is_that_of_the_fit_alone():
     assert np.ones(500 * 2**20, np.uint8).min() == 1, "used by this process before"
-    large = bench.apart(
-        bench.model_speed,
-        Entry("classifier", "large", 1, Large, {}),
-        {},
-        POOL,
-        NUMERICS,
-        0.001,
-        1.0,
-        4,
-    )
-    assert 90 < large["memory_mb"] - bench.apart(bench.memory_mb, "cpu") < 150
+    assert 70 < memory_of_a_fit(101) - memory_of_a_fit(1) < 130
 
 
 def test_a_measuring_process_that_dies_is_one_sentence():

@@ -712,3 +712,26 @@ def test_imagenet_weights_help_on_photographs():
         return (model.predict(state, test.images, context=SINGLE).argmax(1) == test.label).mean()
 
     assert accuracy(weights="weights/squeezenet1_1.pth") > accuracy() + 0.1
+
+
+def test_patch_ridge_remembers_what_it_computed_and_sees_what_changed(monkeypatch):
+    from collections import OrderedDict
+
+    from biasstudy.models.classifiers import patch_ridge
+
+    monkeypatch.setattr(patch_ridge, "_KEPT", OrderedDict())
+    model = patch_ridge.PatchRidge(filters=4, stride=4)
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 28, 28), dtype=np.uint8)
+    pool = LabeledImages(images, np.arange(40) % 2, np.zeros(40, int))
+    state = model.fit(pool, 2, seed=0, context=CONTEXT)
+    told = model.features(state, images, context=CONTEXT)
+    assert len(patch_ridge._KEPT) == 1, "of the fit, found again"
+    patch_ridge._KEPT.clear()
+    assert (model.features(state, images, context=CONTEXT) == told).all()
+    images[0] = 255 - images[0]
+    changed = model.features(state, images, context=CONTEXT)
+    assert (changed[0] != told[0]).any() and (changed[1:] == told[1:]).all()
+    monkeypatch.setattr(patch_ridge, "MOST_KEPT", 0)
+    kept, images[1] = len(patch_ridge._KEPT), 0
+    model.features(state, images, context=CONTEXT)
+    assert len(patch_ridge._KEPT) == kept, "too large to keep"

@@ -155,7 +155,8 @@ def test_python_of_readme_and_extend_runs_and_prints_what_readme_says(runs, tmp_
         [float(x) for x in re.findall(number, text)] for text in (printed["README.md"][0], said)
     )
     assert here == pytest.approx(there, abs=0.1)
-    assert printed["README.md"][1].count("generated") == printed["extend.md"][-1].count("\n") - 1
+    n_seeds, generations = 6, printed["extend.md"][-1].count("\n") - 1
+    assert printed["README.md"][1].count("generated") == n_seeds * generations
 
 
 # ---- Numbers -------------------------------------------------------------------------------------

@@ -264,6 +264,7 @@ def test_a_process_may_die_before_any_file_operation_or_in_any_write(
         lambda e: drawn[e.id] if e.id in drawn else drawn.setdefault(e.id, real_data(e)),
     )
     whole = run(experiments, where=place / "whole")
+    caplog.clear()  # of the instruments it is told once in a process
     kept = [
         folder.name
         for folder in (place / "whole" / "stages").iterdir()

@@ -9,6 +9,7 @@ from conftest import FLOAT64, tiny
 from biasstudy import inference, run
 from biasstudy.data.real import dataset_of, real_data
 from biasstudy.inference.gate import FIT, UNFIT, UNKNOWN, Gate, gate
+from biasstudy.loop import instruments
 from biasstudy.measures.fitness import (
     CRITERIA,
     SHIFTS,
@@ -274,12 +275,22 @@ def test_words_of_the_gate():
     assert "image-copies 0.50 of at most 0.10" in str(Gate((copies,)))
 
 
-def test_an_instrument_that_fails_on_real_images_is_told_before_training(tmp_path, caplog):
+def test_an_instrument_that_fails_on_real_images_is_told_before_training(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(instruments, "_examined", set())
     weak = tiny(dataset="standin20", n_real=200, n_test=100, instrument="ridge")
     with caplog.at_level("WARNING", "biasstudy"):
         run(weak, where=tmp_path, numerics=FLOAT64)
     told = [r.getMessage() for r in caplog.records]
     assert any(text.startswith("the probe is right on 0.") for text in told)
+    caplog.clear()
+    monkeypatch.setattr(instruments, "_examined", set())
+    run(weak, where=tmp_path, numerics=FLOAT64)
+    assert [r.getMessage() for r in caplog.records] == told, "also where results are only read"
+    caplog.clear()
+    run(weak, where=tmp_path, numerics=FLOAT64)
+    assert not caplog.records, "once in a process"
 
 
 def test_thresholds_stand_once_with_their_reason():

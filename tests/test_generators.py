@@ -427,15 +427,15 @@ def test_images_are_made_by_the_moving_average(monkeypatch):
 
     def watch(self, network):
         update(self, network)
-        seen.append(network.state_dict()["first.bias"].clone())
+        seen.append(network.state_dict()["unet.conv_in.bias"].clone())
 
     monkeypatch.setattr(MovingAverage, "update_parameters", watch)
     state, expected = fitted("diffusion", average=0.15), None
     for n, value in enumerate(seen):
         decay = min(0.15, (1 + n) / (10 + n)) if n else 0
         expected = value if expected is None else decay * expected + (1 - decay) * value
-    assert torch.allclose(state["average.module.first.bias"], expected)
-    assert torch.equal(state["network.first.bias"], seen[-1])
+    assert torch.allclose(state["average.module.unet.conv_in.bias"], expected)
+    assert torch.equal(state["network.unet.conv_in.bias"], seen[-1])
     without = {
         key: torch.zeros_like(value) if key.startswith("network.") else value
         for key, value in state.items()
@@ -469,13 +469,13 @@ def test_unknown_conditions_are_refused_and_none_is_fine(name):
         ("vae", {"beta": -1.0}, "vae: beta must be at least 0; got -1.0"),
         ("diffusion", {"sampling_steps": 0}, "sampling_steps must be at least 1; got 0"),
         ("diffusion", {"sampling_steps": 1001}, "sampling_steps must be at most 1,000; got 1001"),
-        ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got euler"),
+        ("diffusion", {"solver": "euler"}, "solver must be dpm or ddim; got 'euler'"),
         ("diffusion", {"focus": -1.0}, "diffusion: focus must be at least 0; got -1.0"),
         ("diffusion", {"churn": 2.0}, "diffusion: churn must be at most 1; got 2.0"),
         ("diffusion", {"order": 3}, "order must be 1 or 2; got 3"),
         ("diffusion", {"solver": "ddim", "order": 2}, "solver ddim has order 1; got order 2"),
-        ("diffusion", {"network": "vit"}, "network must be lean or unet; got vit"),
-        ("diffusion", {"prediction": "score"}, "prediction must be x, v or eps; got score"),
+        ("diffusion", {"network": "vit"}, "network must be unet or lean; got 'vit'"),
+        ("diffusion", {"prediction": "score"}, "prediction must be x, v or eps; got 'score'"),
         ("diffusion", {"channels": 20}, "channels must be a multiple of 8; got 20"),
         ("diffusion", {"drop": 1.0}, r"average and drop in \[0, 1\); got .*, 1.0$"),
         ("diffusion", {"drop": 0.0, "guidance": 2.0}, "guidance 2.0 needs drop above 0"),
@@ -510,7 +510,7 @@ def test_focus_weighs_the_loss_by_a_power_of_the_noise(monkeypatch):
     plain, noise_of = diffusion.noise, []
     monkeypatch.setattr(diffusion, "noise", lambda *of: noise_of.append(plain(*of)) or noise_of[-1])
     for focus in (0.0, 1.0, 2.0):
-        fitted("diffusion", steps=1, focus=focus)
+        fitted("diffusion", steps=1, focus=focus, network="lean", prediction="v")
         a, s = (part[seen["t"]].view(-1, 1, 1, 1) for part in schedule())
         x = (seen["z"] - s * noise_of[-1]) / a
         expected = float((s**focus * (a * noise_of[-1] - s * x) ** 2).mean())

@@ -189,6 +189,7 @@ def planted(effect_by_setting):
         "status": "exploratory",
         "because": "",
         "beyond": "not compared with all paths",
+        "fit": "fit",
     }
     table = pd.DataFrame([{**columns, "word": word, **more} for word, more in effect_by_setting])
     return SimpleNamespace(effects=table)
@@ -207,14 +208,28 @@ def test_the_answer_counts_settings_with_a_bias_to_amplify():
             ("no verdict with fewer than 6 seeds", {"n": 3}),
         ]
     )
-    assert answer(found) == (
-        "In 2 of 4 settings with a biased start, adding generated images widened the accuracy gap "
-        "between favoured and other groups by more than a quarter; in 2 it stayed within a "
-        "quarter, in 0 it narrowed by more, and in 0 this cannot be told (2 data sets, 6 to 12 "
-        "seeds a setting). Of the 2, 1 widened because the images are generated and 1 are shown "
-        "to go beyond what lost accuracy alone makes; all of this is exploratory, and from small "
-        "models."
+    changed = "the accuracy gap between favoured and other groups"
+    told = (
+        f"{changed} widened by more than a quarter in 2, stayed within a quarter in 2; of the 2, 1 "
+        "widened because the images are generated, and 1 are shown to go beyond what lost accuracy "
+        "alone makes."
     )
+    last = "All of this is exploratory, and from small models."
+    first = "settings have a biased start (2 data sets, 6 to 12 seeds a setting)."
+    fit = "the generated images are fit to be asked about"
+    assert answer(found) == f"4 {first} In 4 {fit}: {told} {last}"
+    found.effects["fit"] = "unfit"
+    assert answer(found) == (
+        f"4 {first} In none are the generated images fit to be asked about. In 4 they are not: "
+        f"{told} {last}"
+    )
+    open_setting = [("cannot tell", {"fit": "unfit"}), ("cannot tell", {})]
+    assert (
+        f"In 1 {fit}: whether {changed} changed by a quarter cannot be told. In 1 they are not: "
+        in answer(planted(open_setting))
+    )
+    unknown = planted([("cannot tell", {"fit": "fitness not measured"})])
+    assert "In 1 this was not measured: whether " in answer(unknown)
     assert answer(planted([("amplified", {"has_bias": False})])).startswith("No answer: ")
 
 

@@ -70,6 +70,8 @@ PARTS = {
     "feature scale": "quality",
     "features": "quality",
     "quality": "quality",
+    "fitness": "quality",
+    "confidences": "filter",
 }
 
 Report = dict[str, Any]  # JSON

@@ -8,6 +8,7 @@ one for each class, since it is told none, and a plain training loop of `diffuse
 """
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,17 +30,15 @@ from ..core.numerics import Numerics
 from ..core.places import replacing
 from ..core.provenance import environment
 from ..core.registry import GENERATORS
-from ..core.seeds import seed_for
-from ..core.store import Lazy
+from ..core.seeds import digest, seed_for
 from ..data.conditions import condition_of
-from ..data.images import LabeledImages
+from ..data.images import UNKNOWN, LabeledImages
 from ..data.real import real_data
-from ..experiment import Experiment, experiment_from
+from ..experiment import experiment_from
 from ..inference.gate import wanted
 from ..loop.instruments import Instruments
-from ..loop.judges import choices
 from ..loop.run import open_store
-from ..measures.fitness import CRITERIA, Seen, Unseen, fitness, misses, weakest
+from ..measures.fitness import CRITERIA, misses, weakest
 from ..report.figures import PALETTE, WIDTH, signed, use_style
 from .peers import BATCH, LATENT, SIDE, Autoencoder
 
@@ -99,6 +98,7 @@ BENCHES = {
             "dataset_options": {"size": 32},
             "n_real": 5000,
             "instrument": "airbench",
+            "instrument_steps": 500,
             "instrument_options": {"flip": True},
         },
         {
@@ -137,41 +137,23 @@ BENCHES = {
 }
 
 
-class Gauge:
-    """Measures the fitness of images on the data of a bench."""
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Images that no stage made, as an input of stages."""
 
-    def __init__(self, bench: Bench, numerics: Numerics, where: Path | None) -> None:
-        numerics.apply()
-        self.experiment: Experiment = experiment_from(dict(bench.fields))
-        self.context = Context(numerics)
-        real, store = real_data(self.experiment), open_store(where, numerics)
-        store.open(60_000_000)
-        instruments = Instruments(self.experiment, real, store)
-        instruments.warn()
-        self.oracle, self.probe = instruments.teller("label").load(), instruments.prober.load()
-        extractor: Lazy | None = instruments.extractor
-        self.features = extractor.load() if extractor else None
-        self.start: LabeledImages = real.start.load()
-        unseen = real.instruments["comparison"].load()
-        self.counts, self.n_groups = real.counts, real.dataset.n_groups
-        self.n_classes = real.dataset.n_classes
-        self.seen_start = self._seen(self.start.images, self.start.label)
-        self.unseen = Unseen(
-            unseen.images, unseen.label, unseen.group, unseen.unit, self._features(unseen.images)
-        )
+    labeled: LabeledImages
 
-    def _features(self, images: np.ndarray) -> np.ndarray | None:
-        return self.features(self.context, images) if self.features else None
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {}
 
-    def _seen(self, images: np.ndarray, label: np.ndarray) -> Seen:
-        classes = choices(self.oracle(self.context, images))
-        groups = choices(self.probe(self.context, images))
-        return Seen(images, label, classes, groups, self._features(images))
+    @property
+    def id(self) -> str:
+        content = self.labeled.images.tobytes() + self.labeled.label.tobytes()
+        return digest(["made", hashlib.sha256(content).hexdigest()])
 
-    def fitness(self, images: np.ndarray, label: np.ndarray) -> dict[str, float]:
-        batch = self._seen(images, label)
-        values = fitness(batch, self.seen_start, self.unseen, self.counts)
-        return {name: v.value for name, v in values.items()}
+    def load(self) -> LabeledImages:
+        return self.labeled
 
 
 def check_data(data: Sequence[str], only: Sequence[str] = ()) -> None:
@@ -215,12 +197,18 @@ def fitness_of_generators(
     made_of = {
         name: entry.target(**entry.resolve(chosen[name].options)) for name, entry in entries.items()
     }
-    gauge = Gauge(bench, numerics or Numerics(), where)
+    numerics = numerics or Numerics()
+    numerics.apply()
+    e, context = experiment_from(dict(bench.fields)), Context(numerics)
+    real, store = real_data(e), open_store(where, numerics)
+    store.open(60_000_000)
+    instruments, start = Instruments(e, real, store), real.start.load()
+    instruments.warn(compute=True)
     # images of the start, evenly: what is told has its shares
-    shown = np.linspace(0, len(gauge.start) - 1, images).astype(int)
-    label = gauge.start.label[shown]
+    shown = np.linspace(0, len(start) - 1, images).astype(int)
+    label, unknown = start.label[shown], np.full(images, UNKNOWN)
     rows: list[dict[str, Any]] = []
-    pictures = {"real": _three_of_each(gauge.start.images, gauge.start.label, gauge.n_classes)}
+    pictures = {"real": _three_of_each(start.images, start.label)}
 
     def measure(name: str, fit: Callable[[], Any], sample: Callable[[Any], np.ndarray]) -> None:
         begun = time.process_time()
@@ -228,7 +216,9 @@ def fitness_of_generators(
         fitted = time.process_time()
         made = sample(state)
         done = time.process_time()
-        values = gauge.fitness(made, label)
+        batch = Made(LabeledImages(made, label, unknown))
+        measured = instruments.fitness(batch, instruments.oracle(batch), instruments.probe(batch))
+        values = dict(zip(CRITERIA, map(float, measured.load()["value"]), strict=True))
         missed = misses(values)
         rows.append(
             {
@@ -242,12 +232,11 @@ def fitness_of_generators(
                 "misses": ", ".join(f"{m} {values[m]:.2f} {wanted(m)}" for m in missed),
             }
         )
-        pictures[name] = _three_of_each(made, label, gauge.n_classes)
+        pictures[name] = _three_of_each(made, label)
         told(f"{name}: {done - begun:.0f} s, {'fit' if not missed else rows[-1]['misses']}")
 
-    context, start = gauge.context, gauge.start
     for name, model in made_of.items():
-        told_start = condition_of(start, chosen[name].condition, gauge.n_groups)
+        told_start = condition_of(start, chosen[name].condition, real.dataset.n_groups)
         fit = functools.partial(
             model.fit, start, told_start, None, seed=seed_for("bench", "fit"), context=context
         )
@@ -272,8 +261,8 @@ def fitness_of_generators(
     return pd.DataFrame(rows), pictures
 
 
-def _three_of_each(images: np.ndarray, label: np.ndarray, n_classes: int) -> np.ndarray:
-    return np.concatenate([images[label == k][:3] for k in range(n_classes)])
+def _three_of_each(images: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return np.concatenate([images[label == k][:3] for k in np.unique(label)])
 
 
 # ---- What is shown -------------------------------------------------------------------------------

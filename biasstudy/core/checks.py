@@ -5,7 +5,7 @@ import functools
 import math
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,17 @@ def within(model: str, options: Any, **ranges: tuple[float, float]) -> None:
             raise ValueError(f"{model}: {name} must be at least {low}; got {value}")
         if value > high:
             raise ValueError(f"{model}: {name} must be at most {high:,}; got {shown(value)}")
+
+
+def among(model: str, options: Any, **choices: Collection[Any]) -> None:
+    """ValueError with one sentence if an option of a model is none of its choices, two at least."""
+    for name, known in choices.items():
+        value = getattr(options, name)
+        if value not in known:
+            *first, last = map(str, known)
+            raise ValueError(
+                f"{model}: {name} must be {', '.join(first)} or {last}; got {shown(value)}"
+            )
 
 
 STEPS, BATCH = (1, 10**8), (1, 10**6)  # of every fit

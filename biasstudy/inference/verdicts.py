@@ -329,6 +329,11 @@ def sentences(parts: Mapping[str, Any]) -> list[str]:
     have a verdict, see `corrected_changes`."""
     told = corrected_changes(parts)
     return [
-        (f"{name}: " if name else "") + sentence(results, told[name][1] if name in told else None)
+        line_of(name, sentence(results, told[name][1] if name in told else None))
         for name, results in parts.items()
     ]
+
+
+def line_of(name: str, text: str) -> str:
+    """A sentence with the name of its variant before it, if that has one."""
+    return f"{name}: {text}" if name else text

@@ -21,21 +21,20 @@ from ..core.store import Lazy, Stage, Store, kind
 from ..data.images import LabeledImages
 from ..data.real import RealData
 from ..experiment import Experiment
-from ..measures.fitness import Seen, Unseen, fitness
+from ..measures.fitness import RELIABLE, Seen, Unseen, fitness
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
 from .judges import ExactJudge, Extractor, FittedJudge, Judge, PartJudge, choices
 
 log = logging.getLogger("biasstudy")
 
-RELIABLE = 2 / 3  # an instrument that is right less often than this is told
 TELLS = {
     "oracle": "the oracle is right on %.2f of real images (%s, %s): what it says of generated ones "
     "tells little",
     "probe": "the probe is right on %.2f of real images (%s, %s): shares of groups are rough, also "
     "after correction",
 }
-_told: set[tuple[str, float]] = set()  # in this process: said once
+_examined: set[tuple[str, str]] = set()  # oracle and probe in this process: told of once
 
 
 @kind("instrument", keep=True)
@@ -208,17 +207,25 @@ class Instruments:
         """What the probe says of test images, whose groups are known; None if it does not err."""
         return None if self.dataset.probe else self.probe(self.real.test)
 
-    def warn(self) -> None:
-        """Say so if an instrument is often wrong on real images to which it was not fitted."""
+    def warn(self, compute: bool) -> None:
+        """Say so if an instrument is often wrong on real images to which it was not fitted.
+
+        compute   whether to find out where this is not stored
+        """
         unseen = self.real.instruments["comparison"]
+        said = {"oracle": self.oracle(unseen), "probe": self.probe(unseen)}
+        if not compute and not all(map(self.store.has, said.values())):
+            return
+        told = {who: stage.load()["told"] for who, stage in said.items()}
+        which = (said["oracle"].id, said["probe"].id)
+        if which in _examined:
+            return
+        _examined.add(which)
         known = unseen.load()
-        for who, by, truth in (
-            ("oracle", self.oracle(unseen), known.label),
-            ("probe", self.probe(unseen), known.group),
-        ):
-            accuracy = float(np.mean(by.load()["told"] == truth))
-            if accuracy < RELIABLE and (who, accuracy) not in _told:
-                _told.add((who, accuracy))
+        truth = {"oracle": known.label, "probe": known.group}
+        for who, answers in told.items():
+            accuracy = float(np.mean(answers == truth[who]))
+            if accuracy < RELIABLE:
                 log.warning(TELLS[who], accuracy, self.e.instrument, self.e.dataset)
 
     @property
@@ -251,7 +258,7 @@ class Instruments:
             counts=self.real.counts.tolist(),
         )
 
-    def fitness(self, batch: Stage, oracle: Stage, probed: Stage) -> Stage:
+    def fitness(self, batch: Lazy, oracle: Stage, probed: Stage) -> Stage:
         """Whether a batch of generated images deserves a verdict, beside real images of the
         start."""
         start, unseen, by = self.real.start, self.real.instruments["comparison"], self.extractor

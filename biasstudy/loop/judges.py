@@ -138,10 +138,9 @@ class RanksJudge:
             said = in_steps(probability_of(context, images)[np.arange(len(label)), label])
             places = np.empty((len(label), 2))
             for k in np.unique(label):
-                known = np.sort(trial["confidence"][trial["label"] == k])
-                for column, side in enumerate(("left", "right")):
-                    found = np.searchsorted(known, said[label == k], side)  # type: ignore[call-overload]
-                    places[label == k, column] = found / len(known)
+                known, own = np.sort(trial["confidence"][trial["label"] == k]), said[label == k]
+                places[label == k, 0] = np.searchsorted(known, own, "left") / len(known)
+                places[label == k, 1] = np.searchsorted(known, own, "right") / len(known)
             return places
 
         return ranks

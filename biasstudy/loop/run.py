@@ -70,8 +70,8 @@ def run(
     outcomes: list[Outcome] = []
     with bar.over([stage for turns in all_turns for stage in results_of(turns)]):
         for i, (e, real, turns) in enumerate(zip(distinct, drawn, all_turns, strict=True)):
-            if e.n_batch and not all(map(store.has, results_of(turns))):
-                Instruments(e, real, store).warn()
+            if e.n_batch:
+                Instruments(e, real, store).warn(not all(map(store.has, results_of(turns))))
             for now in turns:
                 for stage in now.results():
                     bar.now(

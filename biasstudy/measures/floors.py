@@ -18,6 +18,7 @@ from . import LEVEL
 from .metrics import gap, measure, min_over_max, rate
 
 PERMUTATIONS = 1000
+PERMUTATIONS_OF_A_SEED = 200  # of a band that is a mean over seeds
 
 
 # ---- Metrics from tables of correct images -------------------------------------------------------
@@ -226,12 +227,15 @@ def floor_band(
     """The floor of a metric in every generation of one arm: where a single seed lies if groups do
     not matter.
 
-    outcomes  of one arm, one per seed
-    returns   generation, low, mean, high, quantile95: the floor of each seed, averaged over seeds;
-              the band is 95 %
-    raises    ValueError   see floor_of_level
+    outcomes        of one arm, one per seed
+    n_permutations  of all seeds together, at least PERMUTATIONS_OF_A_SEED of each: the band is a
+                    mean over seeds
+    returns         generation, low, mean, high, quantile95: the floor of each seed, averaged over
+                    seeds; the band is 95 %
+    raises          ValueError   see floor_of_level
     """
     rows = []
+    of_a_seed = min(n_permutations, max(PERMUTATIONS_OF_A_SEED, n_permutations // len(outcomes)))
     for t in range(len(outcomes[0].predicted)):
         floors = [
             floor_of_level(
@@ -242,7 +246,7 @@ def floor_band(
                 unit=o.unit if o.paired else None,
                 design=o.design,
                 known=_known(o),
-                n_permutations=n_permutations,
+                n_permutations=of_a_seed,
                 seed=t,
             )
             for o in outcomes

@@ -17,7 +17,7 @@ from ..experiment import PATHS
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
 from ..inference.excess import OUT_OF_REACH
-from ..inference.gate import FIT, NO_FIT
+from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN
 from ..inference.intervals import over_seeds
 from ..inference.verdicts import AMPLIFIED, BECAUSE, SEEDS_FOR_VERDICT, WORDS, in_words
 from .summary import Stored
@@ -50,11 +50,12 @@ def _tally(table: pd.DataFrame) -> str:
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
     biased = table[table.has_bias & ~table.remedy]
-    fit, others = biased[biased.fit == FIT], biased[biased.fit != FIT]
+    fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     parts = [] if len(fit) or biased.empty else [f"{NO_FIT} among the biased starts"]
     for says, settings in (
         ("with a biased start and a fit generator", fit),
-        ("with a biased start and an unfit generator", others),
+        ("with a biased start and an unfit generator", unfit),
+        ("with a biased start and a generator whose fitness was not measured", unknown),
         ("from an unbiased start", table[~table.has_bias & ~table.remedy]),
         ("with a remedy", table[table.remedy]),
     ):

@@ -41,6 +41,7 @@ _COLUMNS = {
     "A_high": "to",
     "R": "R",
     "detectable": "detectable",
+    "fit": "generator",
     "status": "status",
     "verdict": "verdict",
 }
@@ -225,6 +226,7 @@ def _own(folder: Path) -> Iterable[str]:
     """Figures that notebooks wrote into the folder and those inside, own results first; those that
     are not whole are named."""
     paths = sorted((folder / "figures").rglob("*.json"))
+    paths = [path for path in paths if not path.name.endswith("-answer.json")]  # no figures
     about = {path: _about(path) for path in paths}
     whole = {path: record for path, record in about.items() if record}
     if not whole:
@@ -272,7 +274,9 @@ def _figure(path: Path, about: dict[str, str], folder: Path) -> str:
     place = urllib.parse.quote(path.with_suffix("").relative_to(folder).as_posix())
     css_class = "" if about["made"] == "trained here" else " reference"
     files = ", ".join(
-        f'<a href="{place}.{ending}">{ending.upper()}</a>' for ending in ("pdf", "png", "csv")
+        f'<a href="{place}.{ending}">{ending.upper()}</a>'
+        for ending in ("pdf", "png", "csv")
+        if path.with_suffix(f".{ending}").exists()
     )
     caption = (
         f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '

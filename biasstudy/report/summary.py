@@ -246,30 +246,29 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
     amplify and seeds enough for a verdict; remedies apart. Fit generators and others never count
     together.
 
-    returns  a row for each data set with fit generators, and one without: dataset, fit (FIT, or
-             NO_FIT where a data set has no other row), settings, n (seeds that all settings have),
+    returns  a row for each data set and word of the gate: dataset, fit (the word; NO_FIT in place
+             of UNFIT where a data set has no fit one), settings, n (seeds that all settings have),
              amplified, reduced, within, cannot_tell (settings by word), generated (amplified
              because the images are generated), beyond (amplified beyond the loss of accuracy), A,
-             A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean; where
-             nothing is fit: NO_FIT)
+             A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean; the
+             word again where it is not FIT)
     """
     rows = []
     asked = _asked(stored_results.effects)
     asked = asked[asked.has_bias & ~asked.remedy]
-    asked = asked.assign(is_fit=asked.fit == FIT)
-    fit_somewhere = set(asked[asked.is_fit].dataset)
-    in_order = asked.sort_values("is_fit", ascending=False, kind="stable")
-    for (dataset, is_fit), settings in in_order.groupby(["dataset", "is_fit"], sort=False):
+    fit_somewhere = set(asked[asked.fit == FIT].dataset)
+    for (dataset, fit), settings in asked.groupby(["dataset", "fit"], sort=True):
         c = pooled_change(
             [stored_results.parts[row.study][row.variant] for row in settings.itertuples()]
         )
-        unfit = UNFIT if dataset in fit_somewhere else NO_FIT
+        if fit == UNFIT and dataset not in fit_somewhere:
+            fit = NO_FIT
         count = settings.word.value_counts()
         up = settings[settings.word == AMPLIFIED]
         rows.append(
             {
                 "dataset": dataset,
-                "fit": FIT if is_fit else unfit,
+                "fit": fit,
                 "settings": len(settings),
                 "n": c.a.n,
                 **{
@@ -285,7 +284,7 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
                 "beyond": int((up.beyond == BEYOND).sum()),
                 **_columns("A", c.a),
                 "M_none": c.level.mean,
-                "verdict": str(verdict(c)) if is_fit else unfit,
+                "verdict": str(verdict(c)) if fit == FIT else fit,
             }
         )
     return pd.DataFrame(rows)
@@ -388,7 +387,7 @@ def answer(stored_results: Stored) -> str:
         return (
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."
         )
-    fit, others = biased[biased.fit == FIT], biased[biased.fit != FIT]
+    fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     sources = biased.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
     kinds = " and ".join(sorted(biased.status.unique()))
@@ -400,8 +399,10 @@ def answer(stored_results: Stored) -> str:
         told.append(f"In {len(fit)} the generated images are fit to be asked about: {_told(fit)}.")
     else:
         told.append("In none are the generated images fit to be asked about.")
-    if len(others):
-        told.append(f"In {len(others)} they are not: {_told(others)}.")
+    if len(unfit):
+        told.append(f"In {len(unfit)} they are not: {_told(unfit)}.")
+    if len(unknown):
+        told.append(f"In {len(unknown)} this was not measured: {_told(unknown)}.")
     told.append(f"All of this is {kinds}, and from small models.")
     return " ".join(told)
 

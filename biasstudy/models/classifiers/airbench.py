@@ -199,7 +199,10 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                memory = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
+                memory = state["momentum"]
                 memory.mul_(group["momentum"]).add_(weight.grad)
                 move = weight.grad + group["momentum"] * memory
                 if group["orthogonal"]:

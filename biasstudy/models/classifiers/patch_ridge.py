@@ -1,6 +1,8 @@
 """Least squares on what patches of the training images see, in closed form."""
 
-from dataclasses import dataclass
+import hashlib
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,6 +16,11 @@ from ...core.registry import CLASSIFIERS
 from ...data.images import LabeledImages
 
 State = dict[str, Tensor]
+
+# Responses computed last, by what they are computed from. Of one batch the same network is asked
+# for the class, the group and the features.
+_KEPT: OrderedDict[bytes, Tensor] = OrderedDict()
+MOST_KEPT = 64 * 2**20  # bytes
 
 PATCHES = 5000  # drawn from a pool, for its whitening; the filters are among them
 AT_ONCE = 64  # images whose responses are in memory together
@@ -157,6 +164,9 @@ class PatchRidge:
     def _responses(self, state: State, images: np.ndarray) -> Tensor:
         """What each filter answers, above the threshold and below its negative, averaged over parts
         of the image; (N, 2 filters pool^2) float64."""
+        key = _digest(asdict(self), state["filters"], state["offset"], images)
+        if key in _KEPT:
+            return _KEPT[key]
         filters, offset = state["filters"], state["offset"][:, None, None]
         parts = []
         for low in range(0, len(images), AT_ONCE):
@@ -166,10 +176,31 @@ class PatchRidge:
                 for v in (x, x.square())
             )
             spread = (square - mean.square() + self.contrast**2).sqrt()
-            z = F.conv2d(x, filters, stride=self.stride) / spread - offset
-            answers = torch.cat([z - self.threshold, -z - self.threshold], 1).clamp_(min=0)
-            parts.append(F.adaptive_avg_pool2d(answers, self.pool).flatten(1))
-        return torch.cat(parts)
+            # in place where it can be: new memory costs more than the numbers
+            z = F.conv2d(x, filters, stride=self.stride).div_(spread).sub_(offset)
+            above = (z - self.threshold).clamp_(min=0)
+            below = z.add_(self.threshold).neg_().clamp_(min=0)
+            parts.append(
+                torch.cat(
+                    [F.adaptive_avg_pool2d(a, self.pool).flatten(1) for a in (above, below)], 1
+                )
+            )
+        responses = torch.cat(parts)
+        if responses.nbytes <= MOST_KEPT:
+            _KEPT[key] = responses
+            while sum(kept.nbytes for kept in _KEPT.values()) > MOST_KEPT:
+                _KEPT.popitem(last=False)
+        return responses
+
+
+def _digest(options: dict, *arrays: Tensor | np.ndarray) -> bytes:
+    """What names responses: the values they are computed from."""
+    digest = hashlib.blake2b(repr(sorted(options.items())).encode())
+    for array in map(np.asarray, arrays):
+        digest.update(
+            f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        )
+    return digest.digest()
 
 
 def least_squares(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:

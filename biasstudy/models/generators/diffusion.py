@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import BATCH, RATE, STEPS, within
+from ...core.checks import BATCH, RATE, STEPS, among, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, cosine, set_rate, train
 from ...core.noise import generator_for, noise, noise_of_images
@@ -108,15 +108,14 @@ class Diffusion:
             churn=(0, 1),
             sampling_steps=(1, TIMES),
         )
-        for name, among in (
-            ("network", tuple(NETWORKS)),
-            ("prediction", ("x", "v", "eps")),
-            ("solver", ("dpm", "ddim")),
-            ("order", (1, 2)),
-        ):
-            if getattr(self, name) not in among:
-                known = f"{', '.join(map(str, among[:-1]))} or {among[-1]}"
-                raise ValueError(f"diffusion: {name} must be {known}; got {getattr(self, name)}")
+        among(
+            "diffusion",
+            self,
+            network=("unet", "lean"),
+            prediction=("x", "v", "eps"),
+            solver=("dpm", "ddim"),
+            order=(1, 2),
+        )
         if self.solver == "ddim" and self.order != 1:
             raise ValueError(f"diffusion: solver ddim has order 1; got order {self.order}")
         if self.channels % 8:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
+from ...core.checks import BATCH, RATE, STEPS, WEIGHT, among, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, MovingAverage, set_rate, train
 from ...core.noise import CHUNK, generator_for, noise, noise_of_images
@@ -79,11 +79,7 @@ class GAN:
             raise ValueError(
                 f"gan: rate must be above 0, average in [0, 1); got {self.rate}, {self.average}"
             )
-        if self.augment not in AUGMENTATIONS:
-            raise ValueError(
-                f"gan: augment must be {', '.join(AUGMENTATIONS[:-1])} or {AUGMENTATIONS[-1]}; got "
-                f"{self.augment}"
-            )
+        among("gan", self, augment=AUGMENTATIONS)
 
     def fit(
         self,

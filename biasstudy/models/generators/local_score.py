@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.checks import within
+from ...core.checks import among, within
 from ...core.context import Context, to_uint8
 from ...core.noise import CHUNK, generator_for, noise, noise_of_images
 from ...core.registry import GENERATORS
@@ -86,14 +86,7 @@ class LocalScore:
             sampling_steps=(1, TIMES),
             churn=(0, 1),
         )
-        if self.window not in RULES:
-            raise ValueError(
-                f"local-score: window must be denoising or linear; got {self.window!r}"
-            )
-        if self.order not in (1, 2):
-            raise ValueError(f"local-score: order must be 1 or 2; got {self.order}")
-        if self.levels not in LEVELS:
-            raise ValueError(f"local-score: levels must be geometric or even; got {self.levels!r}")
+        among("local-score", self, window=RULES, order=(1, 2), levels=LEVELS)
         for name in ("largest", "smallest"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(

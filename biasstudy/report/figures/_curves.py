@@ -18,7 +18,10 @@ from ._style import (
     OVER_GENERATIONS,
     WIDTH,
     by_seed,
+    chance_line,
     compact,
+    is_accuracy,
+    legend,
     lines_of_seeds,
     mark_of,
     signed,
@@ -58,11 +61,10 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
     figure, axes = plt.subplots(
         lines_of_panels, columns, figsize=(WIDTH, 0.5 + 2.1 * lines_of_panels), squeeze=False
     )
-    floor = None
     for axis, metric in zip(axes.flat, metrics, strict=True):
         if metric in FLOORED and results.outcomes[0].design != "grouped":
             band = floor_band(results.of("generated") or results.outcomes, metric)
-            floor = axis.fill_between(
+            axis.fill_between(
                 band.generation,
                 band.low,
                 band.high,
@@ -78,10 +80,9 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if metric == HEADLINE:
             axis.axhline(0, color="#999999", linewidth=0.8)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    if floor is not None:
-        handles, names = [*handles, floor], [*names, floor.get_label()]
-    figure.legend(handles, names, loc="outside upper left", ncols=6, title=None)
+        if is_accuracy(metric):
+            chance_line(axis, results.outcomes[0])
+    legend(figure, axes.flat)
     return signed(figure, mark_of(results)), table
 
 
@@ -140,13 +141,15 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     figure, axes = plt.subplots(
         1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False
     )
+    chance = 1 / len(first.classes)
     limit = max(0.02, float(np.nanmax(np.abs(cells[1:] - cells[0]))))
     columns = (
         first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
     )
     for t, axis in enumerate(axes[0]):
         values = cells[0] if t == 0 else cells[t] - cells[0]
-        low, high = (min(0.5, float(np.nanmin(cells[0]))), 1.0) if t == 0 else (-limit, limit)
+        lowest = min(chance, float(np.nanmin(cells[0])))
+        low, high = (lowest, 1.0) if t == 0 else (-limit, limit)
         shown = axis.imshow(
             values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high
         )
@@ -158,7 +161,10 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         axis.grid(False)
         axis.tick_params(length=0)
         if t == 0 or t == n_t - 1:
-            figure.colorbar(shown, ax=axis, shrink=0.9, aspect=30, pad=0.03)
+            bar = figure.colorbar(shown, ax=axis, shrink=0.9, aspect=30, pad=0.03)
+            if t == 0:
+                bar.ax.axhline(chance, color="#ffffff", linewidth=1.5)
+                bar.ax.axhline(chance, color="#000000", linewidth=1, linestyle=(0, (1, 1)))
     axes[0][0].set_ylabel("class")
     axes[0][0].set_xlabel("group" if first.design == "crossed" else "group within the class")
     rows = [
@@ -167,4 +173,5 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         for y, g in np.argwhere(first.occurs)
     ]
     table = pd.DataFrame(rows, columns=["generation", "class", "group", "accuracy"])
-    return signed(figure, f"arm {arm} · {mark_of(results)}"), table
+    said = f"arm {arm} · dotted on the first scale: chance · {mark_of(results)}"
+    return signed(figure, said), table

@@ -21,12 +21,17 @@ from ._style import (
     OVER_GENERATIONS,
     WIDTH,
     by_seed,
+    chance_line,
     group_colors,
+    is_accuracy,
     is_unfit,
+    legend,
     lines_of_seeds,
     mark_of,
+    say_instead,
     signed,
     use_style,
+    why_no_shares,
 )
 
 Variants = Mapping[str, Results]
@@ -74,15 +79,6 @@ def _panels(parts: Variants, height: float) -> tuple[Figure, list[Any]]:
     return figure, list(axes.flat[: len(parts)])
 
 
-def _legend(figure: Figure, axes: list[Any]) -> None:
-    handles = {
-        name: handle
-        for axis in axes
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5)
-
-
 def _stacked(rows: list[pd.DataFrame], names: Any) -> pd.DataFrame:
     return pd.concat(
         [table.assign(variant=name) for table, name in zip(rows, names, strict=True)],
@@ -105,11 +101,13 @@ def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]
                 lines_of_seeds(axis, lines, arm, **style)
         if metric == HEADLINE:
             axis.axhline(0, color="#999999", linewidth=0.8)
+        if is_accuracy(metric):
+            chance_line(axis, next(iter(parts.values())).outcomes[0])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supylabel(LABELS.get(metric, metric), fontsize=9)
     for axis in axes[-_columns(parts) :]:
         axis.set_xlabel("generation")
-    _legend(figure, axes)
+    legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
 
@@ -168,9 +166,11 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     axes[0].set_xlim(*_around(of_generations.accuracy))
     axes[0].set_ylim(*_around(pd.concat([of_generations.contrast, pd.Series([0.0])])))
     figure.supylabel("accuracy contrast (signed)", fontsize=9)
+    # a line there would leave no room for what differs
+    chance = 1 / len(next(iter(parts.values())).outcomes[0].classes)
     for axis in axes[-_columns(parts) :]:
-        axis.set_xlabel("accuracy")
-    _legend(figure, axes)
+        axis.set_xlabel(f"accuracy (chance {chance:.2g})")
+    legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
 
@@ -266,7 +266,15 @@ def intervals(
             label=label,
         )
         within = rows[row].isin(hollow).to_numpy()
-        axis.plot(rows["mean"][within], at[within], marker, color=color, mfc="white", ms=3.5)
+        axis.plot(
+            rows["mean"][within],
+            at[within],
+            marker,
+            color=color,
+            markerfacecolor="white",
+            markersize=4,
+            zorder=3,
+        )
         if "floor" in table:
             axis.plot(
                 rows.floor,
@@ -320,7 +328,7 @@ def acceptance(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         axis.set_xticks(sorted(variant_rows.generation.unique()))
         axis.set_xlabel("made in generation")
     figure.supylabel("share accepted", fontsize=9)
-    _legend(figure, axes)
+    legend(figure, axes)
     return signed(figure, _mark(parts)), table
 
 
@@ -424,7 +432,12 @@ def share_and_accuracy(
     figure, axes = plt.subplots(
         1, len(arms), figsize=(WIDTH, 2.8), sharex=True, sharey=True, squeeze=False
     )
+    why = why_no_shares(results)
     for axis, arm in zip(axes[0], arms, strict=True):
+        axis.set_title(f"arm {arm}")
+        if why:
+            say_instead(axis, why)
+            continue
         for t, marker, color in zip(
             sorted(set(table.generation)), "o^", ("#888888", ARM_STYLE[arm]["color"]), strict=False
         ):
@@ -436,7 +449,7 @@ def share_and_accuracy(
             axis.plot(
                 binned.share, binned.accuracy, "-" + marker, color=color, label=f"generation {t}"
             )
-        axis.set_title(f"arm {arm}")
+        chance_line(axis, results.outcomes[0])
         axis.set_xlabel("share of the group in its class")
         axis.legend()
     axes[0][0].set_ylabel("accuracy of the cell")

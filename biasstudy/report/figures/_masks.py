@@ -25,6 +25,7 @@ from ._style import (
     OVER_GENERATIONS,
     WIDTH,
     by_seed,
+    chance_line,
     lines_of_seeds,
     mark_of,
     signed,
@@ -166,6 +167,7 @@ def sensitivity(results: Results) -> tuple[Figure, pd.DataFrame]:
                 f"{column}, generation {t}",
                 {"color": color, "linestyle": dash, "marker": "."},
             )
+    chance_line(right, results.outcomes[0])
     right.set_title(f"accuracy with noise,\narm {arm}")
     for axis in (left, right):
         axis.set_xlabel("sigma of the noise (pixels 0 to 1)")

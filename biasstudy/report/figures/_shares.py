@@ -22,8 +22,10 @@ from ._style import (
     group_colors,
     lines_of_seeds,
     mark_of,
+    say_instead,
     signed,
     use_style,
+    why_no_shares,
 )
 
 
@@ -50,7 +52,12 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         )
         return signed(figure, mark_of(results)), table.reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
+    why = why_no_shares(results)
     for axis, panel in zip(axes[0], panels, strict=True):
+        if why:
+            axis.set_title(_title(panel))
+            say_instead(axis, why)
+            continue
         if panel == "favoured":
             _drift(axis, results.of(arms[0]), "favoured-share")
             _favoured(axis, table[table.metric == "favoured-share"], arms)
@@ -61,14 +68,14 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
                 table[(table.metric == "group-share") & (table.arm == panel)],
                 results.outcomes[0].groups,
             )
-            axis.set_title(f"shares of groups minus the\nstart's, arm {panel}")
+        axis.set_title(_title(panel))
         ticks = sorted(table[table.arm == arms[0]].generation.unique())
         axis.set_xticks(ticks, ["start" if t < 0 else str(t) for t in ticks])
         axis.set_xlabel("made in generation")
         axis.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.25),
-            ncols=2,
+            ncols=1 if len(results.outcomes[0].groups) > 10 else 2,
             fontsize=7,
             columnspacing=0.7,
             handlelength=1.3,
@@ -123,6 +130,12 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _title(panel: str) -> str:
+    if panel == "favoured":
+        return "share of images in the cells\nthat the start favours"
+    return f"shares of groups minus the\nstart's, arm {panel}"
+
+
 def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
     """Grey band: where the share of one seed would lie by sampling alone; of group shares the
     widest, around the start's."""
@@ -141,7 +154,6 @@ def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
 def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
     for arm in arms:
         lines_of_seeds(axis, by_seed(table[table.arm == arm]), arm, **ARM_STYLE[arm])
-    axis.set_title("share of images in the cells\nthat the start favours")
 
 
 def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None:
@@ -151,7 +163,8 @@ def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None
         lines = by_seed(table[table.group == name])
         lines = lines - lines.loc[-1]
         if many:
-            axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6)
+            label = f"each of {len(groups)} groups" if g == 0 else None
+            axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6, label=label)
         else:
             lines_of_seeds(axis, lines, name, color=palette[g], marker=GROUP_MARKERS[g % 10])
     axis.axhline(0, color="#999999", linewidth=0.8)

@@ -19,6 +19,7 @@ from ...experiment import PATHS
 from ...inference.contrasts import HEADLINE
 from ...inference.gate import UNFIT, gate
 from ...loop.results import Results
+from ...measures.fitness import RELIABLE
 
 ARM_STYLE: dict[str, dict[str, Any]] = {
     "generated": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
@@ -99,6 +100,55 @@ def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> 
     if lines.shape[1] > 1:
         axis.plot(lines.index, lines, color=style["color"], linewidth=0.6, alpha=0.35)
     axis.plot(lines.index, lines.mean(axis=1), label=label, linewidth=1.7, **style)
+
+
+def legend(figure: Figure, axes: Iterable[Any]) -> None:
+    """One legend above all panels: whatever any of them labels, once."""
+    handles = {
+        name: handle
+        for axis in axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5)
+
+
+def chance_line(axis: Any, outcome: Any) -> None:
+    """A line at the accuracy of guessing, 1 / number of classes; the legend says so."""
+    axis.axhline(
+        1 / len(outcome.classes),
+        color="#000000",
+        linewidth=0.9,
+        linestyle=(0, (1, 3)),
+        label="chance (1 / classes)",
+    )
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether guessing would reach 1 / number of classes in it."""
+    return metric == "accuracy" or metric.endswith("-accuracy") or "ablated-accuracy" in metric
+
+
+def why_no_shares(results: Results) -> str:
+    """Why shares of groups are not drawn, for a panel: the probe is not RELIABLE on real test
+    images; empty if they may be."""
+    known = [o.confusion for o in results.outcomes if o.confusion is not None]
+    if not known:
+        return ""
+    right = float(np.mean([np.trace(c[:, :-1]) / c.sum() for c in known]))
+    if right >= RELIABLE:
+        return ""
+    return (
+        f"No shares of groups are drawn:\nthe probe that tells the group is wrong\non "
+        f"{100 * (1 - right):.0f} % of real test images\n(more than a third)."
+    )
+
+
+def say_instead(axis: Any, why: str) -> None:
+    """A panel that says why it is empty."""
+    axis.text(0.5, 0.5, why, ha="center", va="center", transform=axis.transAxes, fontsize=8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
 
 
 def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
@@ -214,8 +264,8 @@ def packed(png: bytes) -> bytes:
 def save(
     figure: Figure, table: pd.DataFrame, claim: str, name: str, results: Results, folder: Path
 ) -> list[str]:
-    """Write name.png, .pdf, .csv (what the figure draws) and .json (its claim, where the numbers
-    come from, and what differs from the notebook's cell).
+    """Write name.png, .csv (what the figure draws), .json (its claim, where the numbers come from,
+    and what differs from the notebook's cell) and, but at scale smoke, name.pdf.
 
     returns  the file names
     """
@@ -223,7 +273,8 @@ def save(
     line = " ".join(figure.get_supxlabel().split())
     if _changed(results) not in line:  # a picture of real data is drawn without results
         signed(figure, " · ".join(filter(None, (line, _changed(results)))))
-    for ending in ("png", "pdf"):
+    pictures = ("png",) if results.outcomes[0].scale == "smoke" else ("png", "pdf")
+    for ending in pictures:
         with replacing(folder / f"{name}.{ending}") as file:
             figure.savefig(file, metadata={"CreationDate": None} if ending == "pdf" else {})
     write_text(folder / f"{name}.csv", table.to_csv(index=False))
@@ -236,4 +287,4 @@ def save(
         "study": results.study,
     }
     write_text(folder / f"{name}.json", json.dumps(about, indent=1) + "\n")
-    return [f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
+    return [f"{name}.{ending}" for ending in (*pictures, "csv", "json")]
