@@ -206,7 +206,8 @@ def test_a_plan_ships_with_the_results(tmp_path, runs):
 
 
 def test_what_ships_without_a_plan_is_exploratory():
-    assert reference("colorized_mnist").plan is None
+    assert reference("colorized_mnist_gan").plan is None
+    assert reference("colorized_mnist").plan.confirmatory
 
 
 def test_reference_results_have_their_plan_where_the_same_is_asked(tmp_path, runs, monkeypatch):
