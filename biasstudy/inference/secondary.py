@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..core.checks import unknown
 from ..measures.floors import shuffled
-from ..measures.metrics import rate, refusal
+from ..measures.metrics import rate
 from .contrasts import CONTRASTS, arms_of, check_pairs, estimate_of
 from .intervals import Estimate, holm
 
@@ -67,33 +67,29 @@ class Rates(NamedTuple):
     members: np.ndarray
 
 
-def _of_all(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_all(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Accuracy."""
     return Rates(np.zeros(len(label), int), label == predicted, np.ones((1, k), bool))
 
 
-def _of_classes(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_classes(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Accuracy within each class."""
     return Rates(label, label == predicted, np.eye(k, dtype=bool))
 
 
-def _of_odds(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_odds(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """True positive rate of each class, then false positive rate of each class."""
     row = np.where(label == predicted, predicted, k + predicted)
     one = np.eye(k, dtype=bool)
     return Rates(row, np.ones(len(label)), np.concatenate([one, ~one]))
 
 
-def _of_predicted(
-    label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int
-) -> Rates:
+def _of_predicted(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """How often each class is predicted."""
     return Rates(predicted, np.ones(len(label)), np.ones((k, k), bool))
 
 
-def _of_confidence(
-    label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int
-) -> Rates:
+def _of_confidence(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Confidence minus accuracy."""
     x = np.asarray(confidence, float) - (label == predicted)
     return Rates(np.zeros(len(label), int), x, np.ones((1, k), bool))
@@ -161,7 +157,7 @@ def _total(chosen: np.ndarray, v: np.ndarray, axis: Any = (-2, -1)) -> np.ndarra
 class Secondary(NamedTuple):
     """What a metric is made of: its rates and the choice among them."""
 
-    rates: Callable[[np.ndarray, np.ndarray, np.ndarray, int], Rates]
+    rates: Callable[[np.ndarray, np.ndarray, Any, int], Rates]
     choice: Callable[[np.ndarray], np.ndarray]
 
 
@@ -182,9 +178,8 @@ SECONDARY = {
 
 
 def _rates(metric: str, o: Any, t: int, r: int) -> Rates:
-    return SECONDARY[metric].rates(
-        o.label, o.predicted[t, r], o.confidence[t, r], o.occurs.shape[0]
-    )
+    confidence = None if o.confidence is None else o.confidence[t, r]
+    return SECONDARY[metric].rates(o.label, o.predicted[t, r], confidence, o.occurs.shape[0])
 
 
 def _table(rates: Rates, cells: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +298,7 @@ def _check(first: Sequence[Any], second: Sequence[Any], metric: str) -> None:
     if metric not in SECONDARY:
         raise ValueError(unknown("secondary metric", metric, SECONDARY))
     check_pairs(first, second, "a difference needs two lists of outcomes")
-    if reason := refusal(metric, first[0].design, first[0].biased, first[0].paired):
+    if reason := first[0].refusal(metric):
         raise ValueError(reason)
 
 
@@ -377,7 +372,7 @@ def pairs(results: Any, arm: str = "generated") -> pd.DataFrame:
     last = len(outcomes[0].predicted) - 1
     rows = []
     for metric in SECONDARY:
-        if refusal(metric, outcomes[0].design, outcomes[0].biased, outcomes[0].paired):
+        if outcomes[0].refusal(metric):
             continue
         for t in dict.fromkeys((0, last)):
             found = Counter(pair_of(o, metric, t) for o in outcomes)
@@ -395,8 +390,8 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     returns  metric, contrast, mean, low, high (see `difference`), p (of a change that is its floor,
              two-sided, uncorrected: see `secondary_of_settings`), slope, slope_low, slope_high
              (`slope`), floor (`floor_of_change`), top, bottom, seeds_with_this_pair (`pairs`, of
-             the arm generated in the last generation), n (seeds), refused (why the design forbids
-             the metric, else ""; then numbers are nan, n is 0)
+             the arm generated in the last generation), n (seeds), refused (why the metric is not
+             defined or not known, else ""; then numbers are nan, n is 0)
     raises   ValueError   if none of the contrasts has both arms
     """
     here = [name for name in names if all(map(results.of, CONTRASTS[name]))]
@@ -410,7 +405,7 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     made_by = table[table.generation == table.generation.max()].set_index("metric")
     rows: list[dict[str, Any]] = []
     for metric in SECONDARY:
-        reason = refusal(metric, o.design, o.biased, o.paired)
+        reason = o.refusal(metric)
         for name in here:
             row: dict[str, Any] = {
                 "metric": metric,

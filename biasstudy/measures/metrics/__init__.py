@@ -30,7 +30,7 @@ C^g_yk = P(yhat = k | y, g) the confusion.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -310,19 +310,28 @@ def _asked(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())[3:]
 
 
+def _is_needed(p: inspect.Parameter) -> bool:
+    return p.default is p.empty and p.kind is not p.VAR_KEYWORD
+
+
 def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> list[Value]:
     function = METRICS[name].target
     asked = _asked(function)
-    for p in asked:
-        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given:
-            raise ValueError(
-                f"metric {name!r} needs {p.name}, not known here; known: "
-                f"{', '.join(given) or 'nothing'}"
-            )
+    if missing := lacking(name, given):
+        raise ValueError(
+            f"metric {name!r} needs {missing[0]}, not known here; known: "
+            f"{', '.join(given) or 'nothing'}"
+        )
     result = function(*arrays, **{p.name: given[p.name] for p in asked if p.name in given})
     if isinstance(result, Value):
         return [result]
     return list(result) if isinstance(result, Iterable) else [Value(float(result), len(arrays[0]))]
+
+
+def lacking(name: str, known: Collection[str]) -> list[str]:
+    """Keywords that a metric cannot do without and that are not among the known ones."""
+    asked = _asked(METRICS[name].target)
+    return [p.name for p in asked if _is_needed(p) and p.name not in known]
 
 
 def applicable(design: str, biased: bool, paired: bool = True) -> list[str]:
