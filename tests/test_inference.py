@@ -266,14 +266,15 @@ def test_attribution_goes_both_ways():
             "down too": (less, less),
         }.items()
     }
-    assert "amplified, because the images are generated, exploratory." in said["up"]
+    told = "exploratory, fitness not measured."
+    assert f"amplified, because the images are generated, {told}" in said["up"]
     assert (
-        "not shown to be because the images are generated: R is not above 0, exploratory."
+        f"not shown to be because the images are generated: R is not above 0, {told}"
         in said["up too"]
     )
-    assert "reduced, because the images are generated, exploratory." in said["down"]
+    assert f"reduced, because the images are generated, {told}" in said["down"]
     assert (
-        "not shown to be because the images are generated: R is not below 0, exploratory."
+        f"not shown to be because the images are generated: R is not below 0, {told}"
         in said["down too"]
     )
 

@@ -163,9 +163,9 @@ def score_parts(
     variant = _coded(table.pop("variant"))
     parts = {}
     for i, named in enumerate(variant.names):
-        here = variant.codes == i
+        rows = variant.codes == i
         try:
-            parts[named] = _scored(table[here], arm.only(here), named, favoured, name)
+            parts[named] = _scored(table[rows], arm.only(rows), named, favoured, name)
         except ValueError as error:
             raise ValueError(f"variant {named}: {error}") from error
     return parts
@@ -279,7 +279,7 @@ def _within(values: pd.Series, name: str) -> np.ndarray:
 def _arms_of(values: pd.Series, arms: Mapping[str, str]) -> _Coded:
     """The arm of every row, a position in ALL_ARMS."""
     theirs = _coded(values)
-    called = {}
+    called: dict[str, str] = {}
     for arm, name in arms.items():
         if arm not in ALL_ARMS:
             raise ValueError(unknown("arm", arm, ALL_ARMS))
@@ -563,8 +563,9 @@ def _is_paired(
     of_units = cells.groupby("unit").nunique()
     if (of_units.label > 1).any():
         raise ValueError(
-            f"unit {units[int(of_units.label.gt(1).idxmax())]} has images of several labels; {int((of_units.label > 1).sum()):,} of "
-            f"{len(of_units):,} units do: a unit is one photograph"
+            f"unit {units[int(of_units.label.gt(1).idxmax())]} has images of several labels; "
+            f"{int((of_units.label > 1).sum()):,} of {len(of_units):,} units do: a unit is one "
+            "photograph"
         )
     n_groups = len(np.unique(group))
     if (of_units.group == 1).all():
