@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import check_name
-from ..core.places import check_folder, replacing, write_text
+from ..core.places import check_folder, write_text
 from ..experiment import ALL_ARMS
-from ..inference.contrasts import CONTRASTS, all_contrasts, combined
+from ..inference.contrasts import CONTRASTS, all_contrasts, combined, decompose
 from ..inference.excess import all_excesses
 from ..inference.scales import growth, logit_contrast, relative_contrast
 from ..inference.verdicts import sentences
@@ -70,7 +70,7 @@ def run_score(asked: Scored) -> Iterator[str]:
         from ..report.page import write_scored
 
         written = _write(parts, table, name, asked.out)
-        page = write_scored(asked.out, sentences(parts), table)
+        page = write_scored(asked.out, table)
         yield f"written: {page}, {len(written)} figures in {asked.out / 'figures'}"
     if asked.detect is not None:
         from .plan import power_lines
@@ -130,9 +130,9 @@ def contrast_table(parts: Mapping[str, Results]) -> pd.DataFrame:
     """Every number about the change, with its 95 % interval.
 
     parts    results of each setting, by its name
-    returns  variant, number (M(none), A, S, R, F; E: excess over a path; growth; A on other
-             scales), of, mean, low, high, p (two-sided, uncorrected; nan where there is none), n;
-             no rows of a setting that has no contrast
+    returns  variant, number (M(none), A, S, R, F; what R is made of; E: excess over a path;
+             growth; A on other scales), of, mean, low, high, p (two-sided, uncorrected; nan
+             where there is none), n; no rows of a setting that has no contrast
     """
     rows: list[tuple[Any, ...]] = []
     for variant, results in parts.items():
@@ -143,6 +143,11 @@ def contrast_table(parts: Mapping[str, Results]) -> pd.DataFrame:
         told = [("M(none)", "contrast without generated images", combined(arms, {"none": 1}))]
         told += [
             (name, " - ".join(CONTRASTS[name]), estimate) for name, estimate in contrasts.items()
+        ]
+        told += [
+            ("part of R", part, estimate)
+            for part, estimate in decompose(results).items()
+            if part != "total"
         ]
         excesses = all_excesses(results) if contrasts["A"].n > 1 else {}
         told += [
@@ -212,23 +217,23 @@ def _write(parts: Mapping[str, Results], table: pd.DataFrame, name: str, out: Pa
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     write_answers(parts, name, folder)
-    for key, values in (("contrasts", table), ("secondary", secondary_of_settings(parts))):
-        with replacing(folder / f"{name}-{key}.csv") as file:
-            write_text(file, values.to_csv(index=False))
+    write_text(folder / f"{name}-contrasts.csv", table.to_csv(index=False))
     first = next(iter(parts.values()))
     drawn: dict[str, Any] = {}
     if len(parts) > 1:
-        drawn["grid"] = *figures.grid(parts), "The contrast over generations, in every setting."
+        others = secondary_of_settings(parts)
+        write_text(folder / f"{name}-secondary.csv", others.to_csv(index=False))
+        drawn["1-grid"] = *figures.grid(parts), "The contrast over generations, in every setting."
     else:
-        drawn["curves"] = *figures.curves(first), "Accuracy and gaps over generations, by arm."
+        drawn["1-curves"] = *figures.curves(first), "Accuracy and gaps over generations, by arm."
     if len(table):
-        drawn["plane"] = *figures.plane(parts), "The way of each arm: accuracy against contrast."
-        drawn["forest"] = *figures.forest(parts), "What generated images change, with intervals."
+        drawn["2-plane"] = *figures.plane(parts), "The way of each arm: accuracy against contrast."
+        drawn["3-forest"] = *figures.forest(parts), "What generated images change, with intervals."
     if len(parts) == 1:
-        drawn["cells"] = *figures.cell_accuracy(first), "Accuracy of every cell, and its change."
-        drawn["other"] = *figures.secondary(first), "Other metrics, beside their floors."
+        drawn["4-cells"] = *figures.cell_accuracy(first), "Accuracy of every cell, and its change."
+        drawn["5-secondary"] = *figures.secondary(first), "Other metrics, beside their floors."
         if first.outcomes[0].confidence is not None:
-            drawn["calibration"] = *figures.calibration(first), "Calibration error of each group."
+            drawn["6-calibration"] = *figures.calibration(first), "Calibration error of each group."
     for key, (figure, values, claim) in drawn.items():
         figures.save(figure, values, claim, f"{name}-{key}", first, folder)
     return list(drawn)

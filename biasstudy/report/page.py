@@ -7,7 +7,7 @@ import html
 import io
 import json
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -68,19 +68,16 @@ def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
     return _written(folder, body)
 
 
-def write_scored(folder: Path, sentences: Sequence[str], contrasts: pd.DataFrame) -> Path:
-    """Write folder/index.html of predictions made elsewhere.
-
-    sentences  the answer of each setting
-    contrasts  every number about the change
-    """
+def write_scored(folder: Path, contrasts: pd.DataFrame) -> Path:
+    """Write folder/index.html of predictions made elsewhere: answer and figures from
+    folder/figures, then every number about the change."""
     body = "".join(
         [
-            *(f'<p class="answer">{html.escape(text)}</p>' for text in sentences),
+            *_own(folder),
+            "<h2>Every number about the change</h2>",
             _html_table(contrasts.astype(object).where(contrasts.notna(), "")),
             '<p class="small">Mean, 95 % interval and two-sided p-value, uncorrected, for new '
             "seeds and new test images.</p>",
-            *_own(folder),
         ]
     )
     return _written(folder, body)

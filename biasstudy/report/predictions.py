@@ -48,7 +48,7 @@ OPTIONAL = (
 )
 RUN = ("arm", "seed", "generation", "replicate")  # what tells runs of one setting apart
 SHOWN = 3  # examples in a sentence
-NOTE = "predictions made elsewhere"
+NOTE = "made elsewhere"
 _UNKNOWN = "unknown"
 
 
