@@ -74,7 +74,7 @@ def test_the_cheapest_design_reaches_80_percent_and_no_cheaper_one_does(stored):
     study = study_from(SMALL)
     pilot = nearest(study.base)
     question = Question(pilot, spread(pilot.results), 0.05)
-    planner = Planner(study, [question], 0.05, 1)
+    planner = Planner([question], 0.05, 1, study)
     sizes = [(20, 1), (40, 1), (40, 3)]
     words = ("amplified", "within")
     best = planner.cheapest(sizes, words)
@@ -90,7 +90,7 @@ def test_the_cheapest_design_reaches_80_percent_and_no_cheaper_one_does(stored):
             if planner.hours(design) < planner.hours(best) - 1e-3:
                 assert not reaches(design), design
     assert planner.cheapest(sizes, ("amplified",)).seeds <= best.seeds
-    blind = Planner(study, [question], 1e-9, 1)
+    blind = Planner([question], 1e-9, 1, study)
     assert blind.cheapest([(20, 1)], ("amplified",)) is None
 
 
@@ -99,7 +99,7 @@ def test_the_cost_is_that_of_the_stages(stored):
     once."""
     study = study_from({**SMALL, "seed": 1000, "n_classifiers": 2})
     pilot = nearest(study.base)
-    planner = Planner(study, [Question(pilot, spread(pilot.results), None)], 0.01, 1)
+    planner = Planner([Question(pilot, spread(pilot.results), None)], 0.01, 1, study)
     hours = [planner.hours(Design(n, 20, 2)) for n in (6, 7, 8)]
     assert hours[2] - hours[1] == pytest.approx(hours[1] - hours[0])
     results = study.run()
@@ -122,7 +122,7 @@ def test_several_hypotheses_share_the_error_rate_and_the_least_certain_counts(st
         pilot = nearest(e)
         questions.append(Question(pilot, spread(pilot.results), margin))
     design = Design(8, 20, 1)
-    both = Planner(study, questions, 0.05, 2).power(design)
+    both = Planner(questions, 0.05, 2, study).power(design)
     each = [question.power(design, 0.05, 2) for question in questions]
     assert both.amplified == min(found.amplified for found in each)
     assert both.within == min(found.within for found in each)

@@ -1,7 +1,10 @@
 """The command `score`: tables of predictions of any loop are read, the answer is printed, figures
 and a page are written."""
 
+import lzma
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +23,8 @@ from ..inference.verdicts import sentences
 from ..loop.results import Results
 from ..report.predictions import columns_read, score_parts
 
+# not text, no such column; not packed as its ending says, or cut off
+_NO_TABLE = (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
 ENDINGS = (".csv", ".csv.gz", ".csv.xz", ".csv.bz2", ".csv.zip", ".parquet")
 
 
@@ -97,7 +102,7 @@ def read_files(files: Sequence[Path], columns: Mapping[str, str]) -> pd.DataFram
             raise ValueError(f"{path} is no table: files end in {', '.join(ENDINGS)}")
         try:
             tables.append(_read(path, columns))
-        except (ValueError, EOFError) as error:  # not text, not packed, cut off, no column
+        except _NO_TABLE as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
 

@@ -252,28 +252,30 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 def _whole(values: pd.Series, name: str) -> np.ndarray:
     """Whole numbers, 0 or more."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
-    wrong = ~(numbers >= 0) | (numbers != np.floor(numbers)) | (numbers >= 2.0**53)
-    if wrong.any():
-        example = shown(values.iloc[int(wrong.argmax())])
-        raise ValueError(
-            f"{name} must be a whole number, 0 or more; got {example} in {wrong.sum():,} of "
-            f"{len(values):,} rows"
-        )
+    numbers = _numbers(values)
+    fine = (numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < 2.0**53)
+    _check_values(values, fine, f"{name} must be a whole number, 0 or more")
     return numbers.astype(np.int64)
 
 
 def _within(values: pd.Series, name: str) -> np.ndarray:
     """Numbers in [0, 1]."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
-    wrong = ~((numbers >= 0) & (numbers <= 1))
-    if wrong.any():
-        example = shown(values.iloc[int(wrong.argmax())])
-        raise ValueError(
-            f"{name} must be a number in [0, 1]; got {example} in {wrong.sum():,} of "
-            f"{len(values):,} rows"
-        )
+    numbers = _numbers(values)
+    _check_values(values, (numbers >= 0) & (numbers <= 1), f"{name} must be a number in [0, 1]")
     return numbers
+
+
+def _numbers(values: pd.Series) -> np.ndarray:
+    """As numbers, nan where they are none."""
+    return pd.to_numeric(values, errors="coerce").to_numpy(float, na_value=np.nan)
+
+
+def _check_values(values: pd.Series, fine: np.ndarray, must: str) -> None:
+    """ValueError with the first value that is not fine."""
+    if not fine.all():
+        first = values.iloc[int(fine.argmin())]
+        seen = shown(first.item() if isinstance(first, np.generic) else first)
+        raise ValueError(f"{must}; got {seen} in {(~fine).sum():,} of {len(values):,} rows")
 
 
 def _arms_of(values: pd.Series, arms: Mapping[str, str]) -> _Coded:
@@ -542,8 +544,12 @@ def _design(n: np.ndarray, classes: Sequence[str], groups: Sequence[str]) -> str
     """How classes and groups meet; n (n_classes, n_groups) test images."""
     here, there = (n > 0).any(1), (n > 0).any(0)
     if here.sum() < 2 or there.sum() < 2:
-        what, names = ("label", classes) if here.sum() < 2 else ("group", groups)
-        raise ValueError(f"all test images have the {what} {listed(names)}: nothing to compare")
+        what, name = (
+            ("label", classes[int(here.argmax())])
+            if here.sum() < 2
+            else ("group", groups[int(there.argmax())])
+        )
+        raise ValueError(f"all test images have the {what} {name}: nothing to compare")
     groups_of_class, classes_of_group = (n > 0).sum(1), (n > 0).sum(0)
     if (groups_of_class <= 1).all() and (classes_of_group <= 1).all():
         raise ValueError(
@@ -570,12 +576,11 @@ def _is_paired(
     n_groups = len(np.unique(group))
     if (of_units.group == 1).all():
         return False
-    wrong = of_units.group != n_groups
-    if wrong.any():
-        first = int(wrong.idxmax())
+    few, many = int(of_units.group.idxmin()), int(of_units.group.idxmax())
+    if of_units.group[few] < n_groups:
         raise ValueError(
-            f"unit {units[first]} is shown in {of_units.group[first]} of {n_groups} groups; "
-            f"{int(wrong.sum()):,} of {len(of_units):,} units: each is in one group, or all are in "
+            f"of {n_groups} groups, unit {units[many]} is shown in {of_units.group[many]} and "
+            f"unit {units[few]} in {of_units.group[few]}: each unit is in one group, or all are in "
             "every group"
         )
     return True
