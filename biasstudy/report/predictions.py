@@ -123,6 +123,7 @@ def score(
     arms: Mapping[str, str] | None = None,
     favoured: str | Mapping[Any, Any] | None = None,
     name: str = "predictions",
+    scale: str = "custom",
 ) -> Results:
     """Results from predictions of any loop: contrasts, verdicts, figures take them as their own.
 
@@ -134,10 +135,13 @@ def score(
               all classes in which they are, or "0=red,1=green"; default: the column favoured, else
               nobody, and groups are ranked by generation 0 of the other seeds
     name      what figures and sentences call the data
+    scale     the word that figures carry: smoke for what is only tried out
     returns   Results      of all variants; of one each: `score_parts`
     raises    ValueError   with one sentence: the first thing that is missing, differs or cannot be
     """
-    parts = score_parts(frame, columns=columns, arms=arms, favoured=favoured, name=name)
+    parts = score_parts(
+        frame, columns=columns, arms=arms, favoured=favoured, name=name, scale=scale
+    )
     return Results([o for part in parts.values() for o in part.outcomes], note=NOTE)
 
 
@@ -148,6 +152,7 @@ def score_parts(
     arms: Mapping[str, str] | None = None,
     favoured: str | Mapping[Any, Any] | None = None,
     name: str = "predictions",
+    scale: str = "custom",
 ) -> dict[str, Results]:
     """Results of each variant, by its name ("" where the table has no column variant); arguments
     and errors as of `score`."""
@@ -159,13 +164,13 @@ def score_parts(
     _check_whole(table)
     arm = _arms_of(table.pop("arm"), arms or {})
     if "variant" not in table:
-        return {"": _scored(table, arm, "", favoured, name)}
+        return {"": _scored(table, arm, "", favoured, name, scale)}
     variant = _coded(table.pop("variant"))
     parts = {}
     for i, named in enumerate(variant.names):
         rows = variant.codes == i
         try:
-            parts[named] = _scored(table[rows], arm.only(rows), named, favoured, name)
+            parts[named] = _scored(table[rows], arm.only(rows), named, favoured, name, scale)
         except ValueError as error:
             raise ValueError(f"variant {named}: {error}") from error
     return parts
@@ -326,7 +331,9 @@ class _Runs(NamedTuple):
         return f"arm {ALL_ARMS[self.of['arm'][run]]}, seed {seed}, generation {t}"
 
 
-def _scored(table: pd.DataFrame, arm: _Coded, variant: str, favoured: Any, name: str) -> Results:
+def _scored(
+    table: pd.DataFrame, arm: _Coded, variant: str, favoured: Any, name: str, scale: str
+) -> Results:
     """Results of one setting."""
     for needed in CONTRASTS["A"]:
         if ALL_ARMS.index(needed) not in arm.codes:
@@ -369,7 +376,7 @@ def _scored(table: pd.DataFrame, arm: _Coded, variant: str, favoured: Any, name:
             fixed[what] = _called(of_image, what, fixed)
     _check_generations(runs)
     _check_shared(runs, fixed["label"])
-    return _results(runs, of_image, fixed, variant, favoured, name)
+    return _results(runs, of_image, fixed, variant, favoured, name, scale)
 
 
 def _classes(table: pd.DataFrame) -> dict[str, Any]:
@@ -659,6 +666,7 @@ def _results(
     variant: str,
     favoured: Any,
     name: str,
+    scale: str,
 ) -> Results:
     label, group, unit = (of_image[what] for what in ("label", "group", "unit"))
     classes, groups = names["label"], names["group"]
@@ -702,7 +710,7 @@ def _results(
                 Outcome(
                     experiment=Elsewhere(**fields, own_arm=ALL_ARMS[a]),
                     numerics=_UNKNOWN,
-                    scale="custom",
+                    scale=scale,
                     classes=tuple(classes),
                     groups=tuple(groups),
                     design=design,
