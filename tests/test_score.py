@@ -689,7 +689,7 @@ def test_parquet_is_read_where_it_can_be_and_else_says_what_to_install(tmp_path,
         raise ImportError("Unable to find a usable engine")
 
     monkeypatch.setattr(pd, "read_parquet", lacking)
-    with pytest.raises(ImportError, match=r"needs pyarrow: pip install biasstudy\[parquet\]"):
+    with pytest.raises(ImportError, match="needs pyarrow: pip install pyarrow, or write CSV"):
         command.read_files([path], {})
 
 

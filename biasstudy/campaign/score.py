@@ -113,7 +113,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             there = pd.read_parquet(path)
         except ImportError as error:
             raise ImportError(
-                "reading Parquet needs pyarrow: pip install biasstudy[parquet], or write CSV"
+                "reading Parquet needs pyarrow: pip install pyarrow, or write CSV"
             ) from error
         return there[list(columns_read(list(map(str, there.columns)), columns).values())]
     header = pd.read_csv(path, nrows=0).columns
