@@ -118,6 +118,7 @@ BENCHES = {
                 "size": 64,
             },
             "n_real": 340,
+            "n_test": 100,
             "instrument": "squeezenet",
             "instrument_steps": 150,
             "instrument_options": {
