@@ -178,6 +178,10 @@ def _text(table: pd.DataFrame) -> str:
     return shown.to_string(index=False, formatters={**signed, "p": "{:.2g}".format}, na_rep="")
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def _found(results: Results) -> str:
     """What is in the table, for a sentence."""
     o = results.of("generated")[0]
@@ -190,14 +194,14 @@ def _found(results: Results) -> str:
     if o.design == "crossed" and len(empty):
         label, group = empty[0]
         holes = (
-            f", but {len(empty)} cells have no test image, the first class {o.classes[label]} in "
+            f", but {_count(len(empty), 'cell')} without a test image, the first class {o.classes[label]} in "
             f"group {o.groups[group]}"
         )
     favoured = "groups are favoured" if o.biased else "no group is named as favoured"
     return "; ".join(
         [
             f"arms {', '.join(arm for arm in ALL_ARMS if arm in arms)}",
-            f"{len(results.of('generated'))} seeds",
+            _count(len(results.of("generated")), "seed"),
             f"generations 0 to {e.n_generations}",
             *([f"{e.n_classifiers} classifiers each"] if e.n_classifiers > 1 else []),
             images,

@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..core.checks import unknown
 from ..measures.floors import shuffled
-from ..measures.metrics import rate
+from ..measures.metrics import rate, refusal
 from .contrasts import CONTRASTS, arms_of, check_pairs, estimate_of
 from .intervals import Estimate, holm
 
@@ -298,8 +298,14 @@ def _check(first: Sequence[Any], second: Sequence[Any], metric: str) -> None:
     if metric not in SECONDARY:
         raise ValueError(unknown("secondary metric", metric, SECONDARY))
     check_pairs(first, second, "a difference needs two lists of outcomes")
-    if reason := first[0].refusal(metric):
+    if reason := _refusal(metric, first[0]):
         raise ValueError(reason)
+
+
+def _refusal(metric: str, o: Any) -> str | None:
+    """Why a metric is not defined for an outcome, or cannot be told."""
+    unknown = () if o.confidence is not None else ("confidence",)
+    return refusal(metric, o.design, o.biased, o.paired, unknown)
 
 
 def _estimate(
@@ -334,23 +340,27 @@ def floor_of_change(
     returns             float   nan where no class has two groups
     """
     _check(first, second, metric)
-    o = first[0]
+    groups = _groups_that_do_not_matter(first[0], n_permutations, seed)
+    sides = ([_permuted(o, metric, generation, groups) for o in arm] for arm in (first, second))
+    return _mean_difference(*sides)
+
+
+def _mean_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    return float(np.mean([a - b for a, b in zip(first, second, strict=True)]))
+
+
+def _groups_that_do_not_matter(o: Any, n_permutations: int, seed: int) -> np.ndarray | None:
+    """Groups of the test images, permuted, (n_permutations, N); None where no class has two."""
     stratum = o.unit if o.paired else o.label
     if len(np.unique(np.stack([stratum, o.group]), axis=1)[0]) == len(np.unique(stratum)):
+        return None
+    return shuffled(o.group, stratum, n_permutations, np.random.default_rng(seed))
+
+
+def _permuted(o: Any, metric: str, t: int, groups: np.ndarray | None) -> float:
+    """Mean over permutations and classifiers of a metric; groups (n_permutations, N), None: nan."""
+    if groups is None:
         return float("nan")
-    groups = shuffled(o.group, stratum, n_permutations, np.random.default_rng(seed))
-    return float(
-        np.mean(
-            [
-                _permuted(a, metric, generation, groups) - _permuted(b, metric, generation, groups)
-                for a, b in zip(first, second, strict=True)
-            ]
-        )
-    )
-
-
-def _permuted(o: Any, metric: str, t: int, groups: np.ndarray) -> float:
-    """Mean over permutations and classifiers of a metric; groups (n_permutations, N)."""
     values = []
     for r in range(o.predicted.shape[1]):
         v, _ = _table(_rates(metric, o, t, r), _cells(o), groups)
@@ -372,7 +382,7 @@ def pairs(results: Any, arm: str = "generated") -> pd.DataFrame:
     last = len(outcomes[0].predicted) - 1
     rows = []
     for metric in SECONDARY:
-        if outcomes[0].refusal(metric):
+        if _refusal(metric, outcomes[0]):
             continue
         for t in dict.fromkeys((0, last)):
             found = Counter(pair_of(o, metric, t) for o in outcomes)
@@ -403,9 +413,15 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     o = results.of("generated")[0]
     table = pairs(results)
     made_by = table[table.generation == table.generation.max()].set_index("metric")
+    groups = _groups_that_do_not_matter(o, PERMUTATIONS, seed=0)
     rows: list[dict[str, Any]] = []
     for metric in SECONDARY:
-        reason = o.refusal(metric)
+        reason = _refusal(metric, o)
+        permuted = {  # once, whatever the contrasts that an arm is in
+            arm: [_permuted(o, metric, -1, groups) for o in results.of(arm)]
+            for arm in {arm for name in here for arm in CONTRASTS[name]}
+            if not reason
+        }
         for name in here:
             row: dict[str, Any] = {
                 "metric": metric,
@@ -419,7 +435,7 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
             if not reason:
                 arms = arms_of(results, name)
                 last, tilt = difference(*arms, metric), slope(*arms, metric)
-                floor = floor_of_change(*arms, metric)
+                floor = _mean_difference(*(permuted[arm] for arm in CONTRASTS[name]))
                 row |= {
                     "mean": last.mean,
                     "low": last.low,

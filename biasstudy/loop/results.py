@@ -19,7 +19,7 @@ from ..experiment import Experiment
 from ..inference.contrasts import check_one_setting
 from ..inference.plans import Plan
 from ..measures.fitness import CRITERIA
-from ..measures.metrics import Value, cells, lacking, measure_all, refusal
+from ..measures.metrics import Value, cells, measure_all, refusal
 from ..measures.quality import NAMES
 from ..measures.shares import favoured_part, told_counts
 from ..measures.spurious import values as spurious_values
@@ -198,12 +198,8 @@ class Outcome:
 
     def refusal(self, metric: str) -> str | None:
         """Why a metric of its predictions is not defined, or not known; None if it is."""
-        if reason := refusal(metric, self.design, self.biased, self.paired):
-            return reason
-        given = [name for name, value in self._known(0, 0).items() if value is not None]
-        if missing := lacking(metric, given):
-            return f"metric {metric!r} needs {' and '.join(missing)}, not known here"
-        return None
+        unknown = [name for name, value in self._known(0, 0).items() if value is None]
+        return refusal(metric, self.design, self.biased, self.paired, unknown)
 
     def values(self, metric: str, t: int, r: int) -> list[Value]:
         """Values of one metric of predictions in generation t, of its classifier r; ValueError with

@@ -341,7 +341,7 @@ def _scored(
             raise ValueError(f"arm {needed} is missing: A needs it; the table has {present}")
     classes = _classes(table)
     group, image = _coded(table["group"]), _coded(table["image"])
-    unit = _coded(table["unit"] if "unit" in table else table["image"])
+    unit = _coded(table["unit"]) if "unit" in table else image
     columns = {
         "label": classes["label"],
         "predicted": classes["predicted"],

@@ -241,8 +241,13 @@ def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray)
 # ---- Asking for metrics --------------------------------------------------------------------------
 
 
-def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | None:
-    """Why a metric is not defined for an experiment; None if it is."""
+def refusal(
+    name: str, design: str, biased: bool, paired: bool = True, unknown: Collection[str] = ()
+) -> str | None:
+    """Why a metric is not defined for an experiment, or cannot be told; None if it can.
+
+    unknown   keywords of metrics of which nothing is known
+    """
     traits = METRICS[name].traits
     if design in traits.get("refuses", {}):
         return f"metric {name!r} is not defined for a {design} design: {traits['refuses'][design]}"
@@ -253,6 +258,8 @@ def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | 
             f"metric {name!r} needs every photograph in every group: this data set shows each in "
             "one group only"
         )
+    if missing := [keyword for keyword in _needed(name) if keyword in unknown]:
+        return f"metric {name!r} needs {' and '.join(missing)}, not known here"
     return None
 
 
@@ -310,14 +317,10 @@ def _asked(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())[3:]
 
 
-def _is_needed(p: inspect.Parameter) -> bool:
-    return p.default is p.empty and p.kind is not p.VAR_KEYWORD
-
-
 def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> list[Value]:
     function = METRICS[name].target
     asked = _asked(function)
-    if missing := lacking(name, given):
+    if missing := [keyword for keyword in _needed(name) if keyword not in given]:
         raise ValueError(
             f"metric {name!r} needs {missing[0]}, not known here; known: "
             f"{', '.join(given) or 'nothing'}"
@@ -328,10 +331,10 @@ def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> 
     return list(result) if isinstance(result, Iterable) else [Value(float(result), len(arrays[0]))]
 
 
-def lacking(name: str, known: Collection[str]) -> list[str]:
-    """Keywords that a metric cannot do without and that are not among the known ones."""
+def _needed(name: str) -> list[str]:
+    """Keywords that a metric cannot do without."""
     asked = _asked(METRICS[name].target)
-    return [p.name for p in asked if _is_needed(p) and p.name not in known]
+    return [p.name for p in asked if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
 
 def applicable(design: str, biased: bool, paired: bool = True) -> list[str]:
