@@ -194,8 +194,8 @@ def _found(results: Results) -> str:
     if o.design == "crossed" and len(empty):
         label, group = empty[0]
         holes = (
-            f", but {_count(len(empty), 'cell')} without a test image, the first class {o.classes[label]} in "
-            f"group {o.groups[group]}"
+            f", but {_count(len(empty), 'cell')} without a test image, the first class "
+            f"{o.classes[label]} in group {o.groups[group]}"
         )
     favoured = "groups are favoured" if o.biased else "no group is named as favoured"
     return "; ".join(
