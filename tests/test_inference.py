@@ -367,7 +367,7 @@ def test_sentences_correct_for_the_number_of_studies():
         got = [getattr(p, name) for p in adjusted]
         assert np.allclose(got[:3], holm([p_of(c) for c in changes[:3]]))
         assert np.isnan(got[3:]).all(), "too few seeds, or no arm none"
-    assert ": no verdict with fewer than 6 seeds. A = " in few
+    assert ": no verdict with fewer than 6 seeds, fitness not measured. A = " in few
     assert bare == "bare: No answer: the arms generated and none are needed."
 
 

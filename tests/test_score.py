@@ -712,15 +712,15 @@ for seed in range(6):
             run |= {"label": label, "group": group, "predicted": predicted}
             runs.append(pd.DataFrame(run))
 table = pd.concat(runs).sample(frac=1, random_state=0)
-started = time.perf_counter()
+started = time.process_time()
 inference.sentence(biasstudy.score(table))
 kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 kilobytes /= 1024 if sys.platform == "darwin" else 1
-print(len(table), time.perf_counter() - started, kilobytes / 2**20)
+print(len(table), time.process_time() - started, kilobytes / 2**20)
 """
 
 
-def test_a_million_rows_take_under_ten_seconds_and_two_gigabytes():
+def test_a_million_rows_take_under_ten_seconds_of_a_core_and_two_gigabytes():
     out = subprocess.run(
         [sys.executable, "-c", MILLION], capture_output=True, text=True, check=True
     ).stdout.split()
