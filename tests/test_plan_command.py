@@ -130,7 +130,7 @@ def test_designs_are_priced_by_one_probe(stored, monkeypatch):
     families = {piece.recipe.family for piece in schedule.pieces.values()}
     monkeypatch.setattr(sweep, "add_probe", probe)
     pilot = nearest(study_from(SMALL).base)
-    planner = Planner(study, [Question(pilot, spread(pilot.results), None)], 0.01, 1)
+    planner = Planner([Question(pilot, spread(pilot.results), None)], 0.01, 1, study)
     hours = [planner.hours(Design(6, n_test, 1)) for n_test in (20, 40, 80)]
     assert len(probes) == 1 and hours[0] > 0 and np.allclose(hours, hours[0])
 
