@@ -555,6 +555,11 @@ class Experiment:
         options = entry.resolve(self.filter_options)
         return dataclasses.replace(self, filter=entry.traits["imitates"], filter_options=options)
 
+    @property
+    def is_remedy(self) -> bool:
+        """Whether its protocol is one that is meant to help."""
+        return PROTOCOLS[self.protocol].balanced
+
     # -- names
 
     def fields(self) -> dict[str, Any]:

@@ -26,7 +26,9 @@ DATA_SETS = [
 SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 # of stored results
 READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]
-FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]
+# of a table of predictions
+SCORE = ROOT / "notebooks" / "score.ipynb"
+FAMILIES = [path for path in NOTEBOOKS if path not in [*DATA_SETS, *READERS, SCORE]]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -249,6 +251,15 @@ def test_a_reader_reads_all_that_ships_unless_told(path):
     assert len(codes[0] & codes[1]) >= 1, "readers end alike"
 
 
+def test_the_notebook_of_predictions_takes_an_example_that_ships_unless_told():
+    declared = parameters(SCORE)
+    assert declared["source"].removeprefix("reference:") in studies()
+    text = "\n".join(source(c) for c in cells(SCORE))
+    assert ".predictions()" in text and "score(table" in text and "study.run(" not in text
+    asked = study_from({**declared, "source": "run"})
+    assert {"generated", "real", "none"} == {e.arm for e in asked.experiments}
+
+
 @pytest.mark.parametrize("path", FAMILIES + READERS, ids=lambda p: p.stem)
 def test_a_family_compares_variants(path):
     study = study_from(parameters(path))
@@ -264,5 +275,5 @@ def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
         for family in ("start", "protocol", "filter", "transfer", "generator", "locality")
     }
     families |= {"cifar20_condition", "cifar20_start"}
-    families |= {"conjecture", "summary", "hard_imagenet_filter"}
+    families |= {"conjecture", "summary", "score", "hard_imagenet_filter"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

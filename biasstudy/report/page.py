@@ -65,6 +65,25 @@ def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
             *_own(folder),
         ]
     )
+    return _written(folder, body)
+
+
+def write_scored(folder: Path, contrasts: pd.DataFrame) -> Path:
+    """Write folder/index.html of predictions made elsewhere: answer and figures from
+    folder/figures, then every number about the change."""
+    body = "".join(
+        [
+            *_own(folder),
+            "<h2>Every number about the change</h2>",
+            _html_table(contrasts.astype(object).where(contrasts.notna(), "")),
+            '<p class="small">Mean, 95 % interval and two-sided p-value, uncorrected, for new '
+            "seeds and new test images.</p>",
+        ]
+    )
+    return _written(folder, body)
+
+
+def _written(folder: Path, body: str) -> Path:
     page = folder / "index.html"
     known = environment()
     write_text(
