@@ -1,5 +1,5 @@
-"""Command line: python -m biasstudy list | fetch | plan | run | sweep | nulls | bench | sampling |
-notebooks | ledger | report | doctor.
+"""Command line: python -m biasstudy list | fetch | folder | plan | run | sweep | nulls | bench |
+sampling | notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
@@ -111,6 +111,23 @@ def _parser() -> argparse.ArgumentParser:
         "name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)"
     )
     fetch.set_defaults(call=_fetch)
+    folder = commands.add_parser(
+        "folder",
+        help="what a run would see in a folder of photographs of your own",
+        description="The table or folders, classes, groups, splits and counts as the data set "
+        "`folder` finds them, and what fits. Nothing is trained.",
+    )
+    folder.add_argument("path", type=Path, metavar="PATH")
+    folder.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="an option of the data set: metadata, image, label, group, split, size (YAML value); "
+        "all: python -m biasstudy list data sets, docs/extend.md",
+    )
+    folder.set_defaults(call=_folder)
     _add_plan(commands)
     _add_run(commands)
     _add_sweep(commands)
@@ -400,6 +417,14 @@ def _fetch(asked: argparse.Namespace) -> int:
     from .data.datasets.fetch import fetch
 
     fetch(asked.name)
+    return 0
+
+
+def _folder(asked: argparse.Namespace) -> int:
+    from .data.datasets.folder import seen
+    from .parameters import parse_changes
+
+    print("\n".join(seen(asked.path, parse_changes(asked.p))))
     return 0
 
 

@@ -56,11 +56,17 @@ class Entry:
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in; ValueError names an unknown key, a wrong type, a number
         outside the trait `within`, a mapping of names to (lowest, highest), or a word that is not
-        in the trait `among`, a mapping of names to words."""
+        in the trait `among`, a mapping of names to words. Texts that the trait `lists` names may be
+        lists of texts: they become one text with commas."""
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
                 raise ValueError(unknown("option", key, known, f"of {self.noun} {self.name!r}"))
+            if key in self.traits.get("lists", ()) and isinstance(value, list):
+                value = ", ".join(
+                    checked(f"{key!r} in option of {self.noun} {self.name!r}", part, str)
+                    for part in value
+                )
             known[key] = checked(
                 f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )

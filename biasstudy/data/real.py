@@ -184,7 +184,10 @@ def real_data(experiment: Experiment) -> RealData:
         "dataset": e.dataset,
         "version": e.dataset_entry.identity,
         "checksum": dataset.checksum,
-        "options": e.dataset_entry.resolve(e.dataset_options),
+        # where files lie is no part of what is computed: their checksum says what they hold
+        "options": {}
+        if e.dataset_entry.traits.get("by_content")
+        else e.dataset_entry.resolve(e.dataset_options),
     }
     drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
     if e.draws == "disjoint":
