@@ -182,7 +182,7 @@ class Study:
                 generated, none = (
                     [e.to_arm(arm).id for e in self._seeds(base)] for arm in ("generated", "none")
                 )
-                usual = None if base.bias > 0 else ABSOLUTE
+                usual = None if base.leans else ABSOLUTE
                 asked.append(hypothesis_of(name, generated, none, self.margin or usual))
         return asked
 

@@ -104,6 +104,8 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     given = read(asked.file, asked.changes)
     study = study_from(given.parameters)
     _say(given.notes)
+    if study.source == "run":
+        _say(study.real.says())
     print(study.table().to_string())
     _freeze(study, Numerics(**study.numerics))
     if workers > 1:

@@ -90,7 +90,7 @@ class Change:
 
 def has_bias(o: Any) -> bool:
     """Whether the start of an outcome has a bias that could be amplified."""
-    return o.biased and o.experiment.bias > 0
+    return o.biased and o.experiment.leans
 
 
 def p_above(e: Estimate, up: bool = True) -> float:

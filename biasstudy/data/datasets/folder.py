@@ -15,7 +15,7 @@ from ...core.registry import DATASETS
 from ...core.seeds import digest, seed_for
 from ..images import Dataset, LabeledImages
 from ..metadata import Rows, examples, rows_of
-from ..photographs import checksums, pixels
+from ..photographs import VERSION, checksums, pixels
 
 SIDES = (8, 512)  # of the squares that photographs are made into
 TEST_SHARE = 0.25  # of each cell, where no split is given
@@ -340,10 +340,9 @@ def _instruments(train: np.ndarray, asked: int, n_validation: int) -> tuple[int,
 
 def _checksum(found: _Found) -> str:
     """Names all that a run can see: files, classes, groups, splits, side, in their order."""
-    columns = [found.sums.tolist(), found.label.tolist(), found.group.tolist()]
-    return digest(
-        [*columns, found.split.tolist(), list(found.classes), list(found.groups), found.size], 40
-    )
+    columns = [found.sums, found.label, found.group, found.split]
+    names = [list(found.classes), list(found.groups)]
+    return digest([VERSION, found.size, *names, *(column.tolist() for column in columns)], 40)
 
 
 # ---- What is said --------------------------------------------------------------------------------
