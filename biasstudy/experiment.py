@@ -286,10 +286,10 @@ class Experiment:
             raise ValueError(
                 f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)"
             )
-        if self.start == AS_FOUND and self.bias != 0:
+        if self.start == AS_FOUND and (self.bias, self.n_thinned) != (0, 2):
             raise ValueError(
-                f"start {AS_FOUND!r} has the shares that are found, and bias stays 0; got bias "
-                f"{self.bias}"
+                f"start {AS_FOUND!r} has the shares that are found, so bias stays 0 and n_thinned "
+                f"2; got bias {self.bias}, n_thinned {self.n_thinned}"
             )
         if self.favoured and self.start != AS_FOUND:
             raise ValueError(

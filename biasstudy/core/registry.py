@@ -9,8 +9,10 @@ import hashlib
 import importlib
 import inspect
 import math
+import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +153,26 @@ class Registry(Mapping[str, Entry]):
     def __len__(self) -> int:
         assert self._loaded
         return len(self._entries)
+
+
+def import_own(modules: Iterable[str]) -> None:
+    """Import modules of the user's own, which may lie in the working directory; what they register
+    is then known.
+
+    raises   ValueError   with one sentence, if one is not there or cannot be imported
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # it may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"cannot import {shown(module)} ({reason}); own modules are looked for in {here} "
+                "and where Python looks"
+            ) from error
 
 
 DATASETS = Registry("data set", "biasstudy.data.datasets")

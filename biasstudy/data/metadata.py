@@ -156,7 +156,7 @@ def _columns(
     """The dialect, and the columns of image, label, groups and split ("": none)."""
     dialect, usual = next(
         ((name, known) for name, known in DIALECTS.items() if known[0] in header),
-        ("a table of its own", ("", "", "", "")),
+        ("a table of its own", ("", "", "", "split")),
     )
     of = dict(zip(("image", "label", "group", "split"), usual, strict=True))
     if asked["image"] and asked["image"] != of["image"]:

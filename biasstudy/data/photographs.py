@@ -141,9 +141,9 @@ def photograph(packed: bytes, size: int) -> np.ndarray:
     rgb = _rgb(upright)
     width, height = rgb.size
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    square = (left, top, left + side, top + side)
-    scaled = rgb.resize((size, size), Image.Resampling.BICUBIC, box=square)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = rgb.crop((left, top, left + side, top + side))
+    scaled = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(scaled).transpose(2, 0, 1)
 
 

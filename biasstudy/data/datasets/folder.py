@@ -64,8 +64,9 @@ def folder(
               split          column of the split: train, val, test, or 0, 1, 2; without one a
                              quarter of every class and group is the test set, in every run the same
               size           int 8..512: side in pixels
-              n_instruments  int: training images set aside for the measuring devices; 0: a fifth of
-                             them, at most a third of a class and group
+              n_instruments  int: training images set aside for the measuring devices, equally many
+                             of every class and group; 0: a fifth of all, at most a third of the
+                             smallest class and group
               validation     what images of the split val are: leave-out (not used), train, or
                              instruments. Without a split test they are the test set
               damaged        stop, or skip: leave out images that are not there or cannot be read,
@@ -329,13 +330,13 @@ def _instruments(train: np.ndarray, asked: int, n_validation: int) -> tuple[int,
         return n_validation, n_validation
     usual = min(int(INSTRUMENTS * train.sum()), MOST_INSTRUMENTS)
     cells = train[train > 0]
-    most = len(cells) * int(cells.min() // OF_A_CELL)
-    if asked > max(most, OF_A_CELL * len(cells)):
+    third = len(cells) * int(cells.min() // OF_A_CELL)
+    if asked // len(cells) >= cells.min():
         raise ValueError(
             f"folder: n_instruments {asked:,} are {asked // len(cells):,} of each class and group, "
-            f"more than a third of the smallest, which has {cells.min():,}; at most {most:,} fits"
+            f"and the smallest has {cells.min():,}; at most {len(cells) * (cells.min() - 1):,} fits"
         )
-    return asked or max(len(cells), min(usual, most)), asked or usual
+    return asked or max(len(cells), min(usual, third)), asked or usual
 
 
 def _checksum(found: _Found) -> str:
