@@ -1,5 +1,5 @@
-"""Starts as they are found: in the natural shares of the training images, with instruments and test
-images in keeping.
+"""Starts as they are found: in the natural shares of the training images; and the instruments and
+test images beside them, as even over classes and groups as these allow.
 
 A *cell* is a class with a group. Shares are those of all training images but such that were set
 aside by name (`Dataset.set_aside`).
@@ -88,29 +88,36 @@ def without_small_cells(favoured: np.ndarray, start: np.ndarray, test: np.ndarra
     return np.where(np.minimum(start, test) < SMALLEST, 0, favoured)
 
 
-def natural_instruments(dataset: Dataset) -> np.ndarray:
-    """Images of every cell that become instruments, (n_classes, n_groups) int: in natural shares,
-    at most a third of a cell; all that were set aside by name, where there are such."""
+def instruments_as_found(dataset: Dataset) -> np.ndarray:
+    """Images of every cell that become instruments, (n_classes, n_groups) int: equally many of each
+    that occurs, of a rare one a third; all that were set aside by name, where there are such.
+
+    (In natural shares an instrument hardly ever says that an image is of a rare group.)
+    """
     counts = natural_counts(dataset)
     if dataset.set_aside is not None:
         return dataset.train.counts(*counts.shape) - counts
-    n = dataset.n_instruments if dataset.n_natural is None else dataset.n_natural
-    shares = largest_remainder(counts.ravel(), min(n, int(counts.sum()))).reshape(counts.shape)
-    return np.minimum(shares, counts // OF_A_CELL)
+    n = dataset.n_instruments if dataset.n_as_found is None else dataset.n_as_found
+    return _evenly(n, counts // OF_A_CELL)
 
 
-def natural_test(dataset: Dataset, n_test: int) -> np.ndarray:
+def even_test(dataset: Dataset, n_test: int) -> np.ndarray:
     """Test images of every cell, (n_classes, n_groups) int: equally many of each that occurs, and
     of one that has fewer all."""
-    have = dataset.test.counts(dataset.n_classes, dataset.n_groups)
-    taken, left = np.zeros_like(have), min(n_test, int(have.sum()))
+    return _evenly(n_test, dataset.test.counts(dataset.n_classes, dataset.n_groups))
+
+
+def _evenly(n: int, most: np.ndarray) -> np.ndarray:
+    """n dealt out to cells, equally many to each, but none more than its most; fewer than n where
+    all are full."""
+    dealt, left = np.zeros_like(most), min(n, int(most.sum()))
     while left:
-        open_cells = have > taken
-        more = np.zeros_like(have)
-        more[open_cells] = largest_remainder(np.ones(int(open_cells.sum())), left)
-        more = np.minimum(more, have - taken)
-        taken, left = taken + more, left - int(more.sum())
-    return taken
+        free = most > dealt
+        more = np.zeros_like(most)
+        more[free] = largest_remainder(np.ones(int(free.sum())), left)
+        more = np.minimum(more, most - dealt)
+        dealt, left = dealt + more, left - int(more.sum())
+    return dealt
 
 
 def sentences(
@@ -126,7 +133,7 @@ def sentences(
     start, favoured   (n_classes, n_groups) int
     largest           the largest n_real that fits
     """
-    natural, aside = natural_counts(dataset), natural_instruments(dataset)
+    natural, aside = natural_counts(dataset), instruments_as_found(dataset)
     occurs = natural > 0
     yield (
         f"Start as found: {start.sum():,} images in the shares of {natural.sum():,}, "
@@ -145,7 +152,7 @@ def sentences(
     yield f"Favoured ({how}): {told}{more}." if told else "Nothing is favoured: no contrast."
     small = (favoured_cells(dataset, named) != 0) & (favoured == 0)
     if small.any():
-        test = natural_test(dataset, n_test)
+        test = even_test(dataset, n_test)
         cells = [
             f"{dataset.classes[k]}, {dataset.groups[g]} ({start[k, g]} in the start, "
             f"{test[k, g]} test)"

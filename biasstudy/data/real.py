@@ -23,11 +23,11 @@ from ..experiment import AS_FOUND, FILTERED, IMITATING, PROTOCOLS, Experiment
 from .conditions import Conditions, condition_of
 from .images import Dataset, LabeledImages, concatenate
 from .natural import (
+    even_test,
     favoured_cells,
+    instruments_as_found,
     natural_counts,
-    natural_instruments,
     natural_start,
-    natural_test,
     sentences,
     without_small_cells,
 )
@@ -95,7 +95,7 @@ def counts_of_start(dataset: Dataset, e: Experiment, n_real: int) -> tuple[np.nd
     if e.start == AS_FOUND:
         found = natural_start(dataset, n_real)
         favoured = favoured_cells(dataset, e.favoured)
-        return found, without_small_cells(favoured, found, natural_test(dataset, e.n_test))
+        return found, without_small_cells(favoured, found, even_test(dataset, e.n_test))
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), n_real)
     counts = [largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)]
@@ -202,8 +202,8 @@ def real_data(experiment: Experiment) -> RealData:
         "options": _options_in_keys(e, dataset),
     }
     # these instruments leave other images to the rest
-    natural = {"shares": "natural"} if e.start == AS_FOUND else {}
-    drawn = {**name, **natural, "counts": digest(counts.tolist()), "seed": e.seed}
+    as_found = {"as_found": True} if e.start == AS_FOUND else {}
+    drawn = {**name, **as_found, "counts": digest(counts.tolist()), "seed": e.seed}
     if e.draws == "disjoint":
         drawn["draws"] = e.n_draws
 
@@ -228,13 +228,13 @@ def real_data(experiment: Experiment) -> RealData:
             functools.partial(bare_stock.take, counts, np.zeros_like(counts)),
         ),
         test=Part(
-            {**name, "part": "test", "n_test": e.n_test, **natural},
+            {**name, "part": "test", "n_test": e.n_test, **as_found},
             functools.partial(_test_images, dataset, e),
             functools.partial(_test_images, bare_stock.dataset, e),
         ),
         instruments={
             purpose: Part(
-                {**name, "part": purpose, **natural},
+                {**name, "part": purpose, **as_found},
                 functools.partial(stock.instruments, purpose),
                 functools.partial(bare_stock.instruments, purpose),
             )
@@ -250,7 +250,7 @@ def _options_in_keys(e: Experiment, dataset: Dataset) -> dict[str, Any]:
     """Options of the data set as they enter keys: where files lie is no part of what is computed,
     since their checksum says what they hold."""
     if e.dataset_entry.traits.get("by_content"):
-        return {"n_instruments": dataset.n_instruments, "n_natural": dataset.n_natural}
+        return {"n_instruments": dataset.n_instruments, "n_as_found": dataset.n_as_found}
     return e.dataset_entry.resolve(e.dataset_options)
 
 
@@ -494,11 +494,11 @@ class _Stock:
     def _n_aside(
         self, e: Experiment, members: dict[int, np.ndarray], kept: np.ndarray
     ) -> dict[int, int]:
-        """Lane -> images that become instruments: equally many, but where the start is as
-        found."""
+        """Lane -> images that become instruments: equally many, but of rare cells fewer where the
+        start is as found."""
         if e.start == AS_FOUND:
-            natural = natural_instruments(self.dataset).ravel()
-            return {lane: int(natural[lane]) for lane in members}
+            of_cells = instruments_as_found(self.dataset).ravel()
+            return {lane: int(of_cells[lane]) for lane in members}
         n = self.dataset.n_instruments // len(members)
         if self.dataset.set_aside is not None:
             n = min(n, *(int((~kept[index]).sum()) for index in members.values()))
@@ -660,7 +660,7 @@ def _test_images(dataset: Dataset, e: Experiment) -> LabeledImages:
     lanes = test.label if dataset.paint else test.label * dataset.n_groups + test.group
     names = np.unique(lanes)
     if e.start == AS_FOUND:
-        wanted = natural_test(dataset, e.n_test).ravel()[names]
+        wanted = even_test(dataset, e.n_test).ravel()[names]
     else:
         wanted = largest_remainder(np.ones(len(names)), e.n_test)
     order = np.random.default_rng(seed_for("test", dataset.checksum)).permutation(len(lanes))

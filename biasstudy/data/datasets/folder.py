@@ -14,8 +14,9 @@ from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ...core.seeds import digest, seed_for
 from ..images import Dataset, LabeledImages
-from ..metadata import Rows, examples, rows_of
+from ..metadata import TABLES, Rows, examples, rows_of
 from ..photographs import VERSION, checksums, pixels
+from .examples import EXAMPLES
 
 SIDES = (8, 512)  # of the squares that photographs are made into
 TEST_SHARE = 0.25  # of each cell, where no split is given
@@ -51,7 +52,9 @@ def folder(
 
     what      RGB, the middle square scaled to `size`; label and group: what the table says, as text
               or numbers. Crossed, nested or grouped: as it is found
-    options   root           the folder; a relative path starts in the data folder
+    options   root           the folder; a relative path starts in the data folder.
+                             digits-by-thickness is made when first asked for: 5,000 real digits,
+                             grouped by how thick their strokes are
               metadata       file of the table in it: .csv, .tsv, .jsonl or .parquet; default:
                              metadata.csv, .jsonl or .parquet; without one, folders
                              split/class[/group]/
@@ -81,6 +84,8 @@ def folder(
     if not root.strip():
         raise ValueError("folder: say where the images are: dataset_options: {root: PATH}")
     place = data_folder() / in_home(root, "give the option root in full")
+    if root in EXAMPLES and not (place / TABLES[0]).is_file():
+        EXAMPLES[root](place)
     rows = rows_of(
         place, metadata, {"image": image, "label": label, "group": group, "split": split}
     )
@@ -263,7 +268,7 @@ def _dataset(found: _Found, n_instruments: int, validation: str) -> Dataset:
         for part in (drawn, ~drawn)
     ]
     set_aside = np.flatnonzero(found.split[drawn] == "validation")
-    balanced, natural = _instruments(train, n_instruments, len(set_aside))
+    n_balanced, n_as_found = _n_instruments(train, n_instruments, len(set_aside))
     return Dataset(
         parts[0],
         parts[1],
@@ -271,9 +276,9 @@ def _dataset(found: _Found, n_instruments: int, validation: str) -> Dataset:
         found.groups,
         design,
         _checksum(found),
-        balanced,
+        n_balanced,
         set_aside=set_aside if len(set_aside) else None,
-        n_natural=natural,
+        n_as_found=n_as_found,
         caption=found.root.name,
         report=tuple(_report(found, design, train, test, len(set_aside))),
     )
@@ -324,8 +329,8 @@ def _check_validation(found: _Found, train: np.ndarray) -> None:
         )
 
 
-def _instruments(train: np.ndarray, asked: int, n_validation: int) -> tuple[int, int]:
-    """Images set aside for instruments: equally many of each cell, and in natural shares."""
+def _n_instruments(train: np.ndarray, asked: int, n_validation: int) -> tuple[int, int]:
+    """Images set aside for instruments: equally many of each cell, and beside a start as found."""
     if n_validation:
         return n_validation, n_validation
     usual = min(int(INSTRUMENTS * train.sum()), MOST_INSTRUMENTS)
