@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)"
     )
     fetch.add_argument(
-        "name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)"
+        "name", help="mnist, cifar100; hard-imagenet, waterbirds (say what to get, and check it)"
     )
     fetch.set_defaults(call=_fetch)
     folder = commands.add_parser(

@@ -1,7 +1,10 @@
 """Folders that the data set `folder` makes when they are first asked for, to try it out."""
 
+import contextlib
 import csv
 import io
+import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +58,19 @@ def digits_by_thickness(root: Path) -> None:
         # plain grey levels: the same bytes on every machine
         (root / name).write_bytes(f"P5 {side} {height} 255\n".encode() + image.tobytes())
         rows.writerow([name, label[i], "thin" if thin[i] else "thick"])
-    write_text(root / "metadata.csv", table.getvalue())  # last: then all is there
+    write_text(root / "metadata.csv", table.getvalue())
+
+
+def make(name: str, root: Path) -> None:
+    """Make the example of this name, whole or not at all; what another process made meanwhile
+    stays."""
+    partial = root.with_name(f"partial-{uuid.uuid4().hex[:12]}-{root.name}")
+    try:
+        EXAMPLES[name](partial)
+        with contextlib.suppress(OSError):  # another one is there
+            partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 EXAMPLES: dict[str, Callable[[Path], None]] = {"digits-by-thickness": digits_by_thickness}

@@ -14,9 +14,9 @@ from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ...core.seeds import digest, seed_for
 from ..images import Dataset, LabeledImages
-from ..metadata import TABLES, Rows, examples, rows_of
+from ..metadata import Rows, examples, rows_of
 from ..photographs import VERSION, checksums, pixels
-from .examples import EXAMPLES
+from .examples import EXAMPLES, make
 
 SIDES = (8, 512)  # of the squares that photographs are made into
 TEST_SHARE = 0.25  # of each cell, where no split is given
@@ -84,8 +84,8 @@ def folder(
     if not root.strip():
         raise ValueError("folder: say where the images are: dataset_options: {root: PATH}")
     place = data_folder() / in_home(root, "give the option root in full")
-    if root in EXAMPLES and not (place / TABLES[0]).is_file():
-        EXAMPLES[root](place)
+    if root in EXAMPLES and not place.is_dir():
+        make(root, place)
     rows = rows_of(
         place, metadata, {"image": image, "label": label, "group": group, "split": split}
     )
