@@ -91,7 +91,7 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     assert (
         capsys.readouterr().err
         == "biasstudy: unknown data set 'emnist' (did you mean mnist?); known: mnist, cifar100, "
-        "hard-imagenet\n"
+        "hard-imagenet, waterbirds\n"
     )
 
 
