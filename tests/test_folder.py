@@ -24,6 +24,8 @@ from biasstudy.__main__ import main
 from biasstudy.data import photographs
 from biasstudy.data.datasets import cifar
 from biasstudy.data.datasets import folder as folder_module
+from biasstudy.data.datasets.colorized_mnist import digits_5k
+from biasstudy.data.datasets.examples import thickness
 from biasstudy.data.photographs import photograph
 from biasstudy.data.real import _source, real_data
 
@@ -626,6 +628,31 @@ def test_cifar_as_png_files_gives_the_same_results_to_the_last_bit(tmp_path, dat
     assert len(one) > 500 and one.equals(other)
     for a, b in zip(results.outcomes, again.outcomes, strict=True):
         assert all((x == y).all() for x, y in zip(a.predicted, b.predicted, strict=True))
+
+
+# ---- The example ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [2, 4, 6, 8])
+def test_the_thickness_of_a_bar_is_its_width(width):
+    bar = np.zeros((28, 28), np.uint8)
+    bar[4:24, 10 : 10 + width] = 200
+    assert thickness(bar) == thickness(bar.T) == width
+    assert np.isnan(thickness(np.zeros((28, 28), np.uint8)))
+
+
+def test_the_example_is_made_when_it_is_first_asked_for(data):
+    source = load("digits-by-thickness", size=28)
+    table_of = (data / "digits-by-thickness" / "metadata.csv").read_text().splitlines()[1:]
+    groups = Counter(line.rsplit(",", 1)[1] for line in table_of)
+    assert groups == {"thin": 1250, "thick": 3750}
+    assert [path.name for path in data.iterdir() if path.name.startswith("partial")] == []
+    digits = {image.tobytes(): y for image, y in zip(*digits_5k(), strict=True)}
+    for part in (source.train, source.test):
+        assert [digits[image[0].tobytes()] for image in part.images] == part.label.tolist()
+        thin = np.array([thickness(image[0]) for image in part.images])
+        cut = [thin[part.group == g] for g in (0, 1)]
+        assert source.groups == ("thick", "thin") and cut[1].max() <= cut[0].min() + 1e-6
 
 
 # ---- The command ---------------------------------------------------------------------------------
