@@ -1,5 +1,5 @@
-"""Command line: python -m biasstudy list | fetch | score | plan | run | sweep | nulls | bench |
-sampling | notebooks | ledger | report | doctor.
+"""Command line: python -m biasstudy list | fetch | folder | score | plan | run | sweep | nulls |
+bench | sampling | notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
@@ -108,10 +108,27 @@ def _parser() -> argparse.ArgumentParser:
         "fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)"
     )
     fetch.add_argument(
-        "name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)"
+        "name", help="mnist, cifar100; hard-imagenet, waterbirds (say what to get, and check it)"
     )
     fetch.set_defaults(call=_fetch)
     _add_score(commands)
+    folder = commands.add_parser(
+        "folder",
+        help="what a run would see in a folder of photographs of your own",
+        description="The table or folders, classes, groups, splits and counts as the data set "
+        "`folder` finds them, and what fits. Nothing is trained.",
+    )
+    folder.add_argument("path", type=Path, metavar="PATH")
+    folder.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="an option of the data set: metadata, image, label, group, split, size (YAML value); "
+        "all: python -m biasstudy list data sets, docs/extend.md",
+    )
+    folder.set_defaults(call=_folder)
     _add_plan(commands)
     _add_run(commands)
     _add_sweep(commands)
@@ -465,6 +482,14 @@ def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"--{option} takes NAME=VALUE, each name once; got {text}")
         pairs[name] = value
     return pairs
+
+
+def _folder(asked: argparse.Namespace) -> int:
+    from .data.datasets.folder import seen
+    from .parameters import parse_changes
+
+    print("\n".join(seen(asked.path, parse_changes(asked.p))))
+    return 0
 
 
 def _plan(asked: argparse.Namespace) -> int:

@@ -28,7 +28,8 @@ SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]
 # of a table of predictions
 SCORE = ROOT / "notebooks" / "score.ipynb"
-FAMILIES = [path for path in NOTEBOOKS if path not in [*DATA_SETS, *READERS, SCORE]]
+OWN = ROOT / "notebooks" / "own_data.ipynb"
+FAMILIES = [path for path in NOTEBOOKS if path not in [*DATA_SETS, *READERS, SCORE, OWN]]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -84,7 +85,7 @@ def test_every_figure_has_its_table_under_it(path):
         for i, cell in enumerate(code)
         if any("image/png" in o.get("data", {}) for o in cell["outputs"])
     ]
-    assert len(pictures) >= (5 if path in DATA_SETS else 4)
+    assert len(pictures) >= (5 if path in [*DATA_SETS, OWN] else 4)
     for i in pictures:
         near = [code[i - 1], code[i], *code[i + 1 : i + 2]]
         assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), (
@@ -227,6 +228,9 @@ def test_siblings_share_their_code():
     assert one == other and len(set(one) & set(masked)) >= 12, (
         "masks add to what is measured, and take nothing away"
     )
+    own = [source(c) for c in cells(OWN) if not tagged(c)]
+    assert len([cell for cell in own if cell not in one]) == 2, "set-up, and what was found"
+    assert "reference" not in "".join(own), "nothing of it ships"
     codes = {path.stem: [source(c) for c in cells(path) if not tagged(c)] for path in FAMILIES}
     shared = set.intersection(*map(set, codes.values()))
     assert len(shared) >= 8, "set-up, data, loop, asserts, curves, effects, answer"
@@ -275,5 +279,5 @@ def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
         for family in ("start", "protocol", "filter", "transfer", "generator", "locality")
     }
     families |= {"cifar20_condition", "cifar20_start"}
-    families |= {"conjecture", "summary", "score", "hard_imagenet_filter"}
+    families |= {"conjecture", "summary", "score", "hard_imagenet_filter", "own_data"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

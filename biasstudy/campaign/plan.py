@@ -410,9 +410,9 @@ def _asked(powers: Powers, within: str) -> str:
 def _margin(margin: str, study: Study, e: Experiment) -> float | None:
     """The margin of a hypothesis; None: a quarter of M(none)."""
     if not margin:
-        return study.margin or (None if e.bias > 0 else ABSOLUTE)
+        return study.margin or (None if e.leans else ABSOLUTE)
     if margin == "quarter":
-        if e.bias > 0:
+        if e.leans:
             return None
         raise ValueError(
             "--margin quarter is a quarter of the contrast that a biased start makes, and this "

@@ -92,7 +92,7 @@ class Change:
 def has_bias(o: Any) -> bool:
     """Whether the start of an outcome has a bias that could be amplified; one whose strength is not
     known, nan, has."""
-    return o.biased and o.experiment.bias != 0
+    return o.biased and o.experiment.leans
 
 
 def p_above(e: Estimate, up: bool = True) -> float:

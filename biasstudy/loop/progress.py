@@ -5,23 +5,19 @@ A sweep takes hours and says a line in a log as well, now and then.
 """
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-
-def wanted() -> bool:
-    """Whether somebody is watching."""
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+from ..core.places import watched
 
 
 class Progress:
     """Counts finished stages; `steps` shows the steps of the fit under way."""
 
     def __init__(self, show: bool | None = None) -> None:
-        self.show = wanted() if show is None else show
+        self.show = watched() if show is None else show
         self._bar: Any = None
 
     @contextlib.contextmanager
