@@ -37,6 +37,8 @@ from ._pictures import samples as samples
 from ._secondary import secondary as secondary
 from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
+from ._style import COLUMN_DPI as COLUMN_DPI
+from ._style import DPI_VARIABLE as DPI_VARIABLE
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
 from ._style import packed as packed
