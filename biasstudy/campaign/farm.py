@@ -19,6 +19,7 @@ from .cost import Costs, Recipe, stored_costs
 from .engine import task_of
 from .sweep import Job, Schedule, duration, schedule_of
 
+FIRST = 20.0  # seconds
 UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
 DEATHS = 3
@@ -268,9 +269,9 @@ class Farm:
                 self.schedule.pieces[id].slot.discard()
 
     def _line(self) -> str:
-        """How far it is, and how long the rest takes at the rate of what was done so far: the
-        finished stages, and the parts that are under way."""
-        forecast = f", about {duration(self._seconds_left())} left" if self.timed else ""
+        """How far it is, and how long the rest takes at the rate so far."""
+        forecast = f", about {duration(self._seconds_left())} left"
+        forecast *= self.known or bool(self.timed)
         forecast += "" if self.known or not forecast else " and what was never timed"
         return (
             f"{len(self.schedule.finished)} of {len(self.schedule.jobs)} done, {len(self.running)} "
@@ -278,6 +279,8 @@ class Farm:
         )
 
     def _seconds_left(self) -> float:
+        """At the rate of what was done so far, finished or under way; FIRST seconds at the workers'
+        number count with it, so that nothing done yet is no rate."""
         now = time.perf_counter()
         under_way = {}
         for job in self.running.values():
@@ -285,13 +288,14 @@ class Farm:
             longest = max((self.price[id] for id in job.missing & self.left), default=0.0)
             under_way[job.experiment.id] = min(now - self.since[job.experiment.id], longest)
         done = sum(map(sum, self.timed.values())) + sum(under_way.values())
-        rate = min(done / max(now - self.started, UNTIMED), max(1, self.engine.slots))
+        workers = max(1, self.engine.slots)
+        rate = min((done + workers * FIRST) / (now - self.started + FIRST), workers)
         # the last experiments end alone
         alone = max(
             (self.cost[name] - under_way.get(name, 0.0) for name in self._unfinished()), default=0.0
         )
         rest = max(0.0, self.ahead - sum(under_way.values()))
-        return max(rest / rate if rate else 0.0, alone, 0.0)
+        return max(rest / rate, alone, 0.0)
 
     def _unfinished(self) -> list[str]:
         return [*self.waiting, *(job.experiment.id for job in self.running.values())]
