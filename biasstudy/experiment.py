@@ -27,7 +27,6 @@ class Protocol:
     """How generated images enter the pool of generation t + 1, as data; n = n_real, q = round(ratio
     n) images in a batch."""
 
-    says: str  # the pool of generation t + 1, in words
     start: bool  # the real start stays
     batches: str  # "all" batches made so far, or the "newest"
     full_batch: bool = False  # a batch must be as large as the start (ratio 1)
@@ -37,32 +36,37 @@ class Protocol:
     balanced: bool = False
     # the first round(fresh_share q) images of each batch come from the reserve
     fresh: bool = False
+    # the pool of generation t + 1, in words: no part of the rule
+    says: str = field(default="", compare=False)
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    "accumulate": Protocol("The start and all batches so far.", start=True, batches="all"),
-    "latest": Protocol("The start and the newest batch.", start=True, batches="newest"),
+    "accumulate": Protocol(start=True, batches="all", says="The start and all batches so far."),
+    "latest": Protocol(start=True, batches="newest", says="The start and the newest batch."),
     "replace": Protocol(
-        "The newest batch alone; ratio must be 1.", start=False, batches="newest", full_batch=True
+        start=False,
+        batches="newest",
+        full_batch=True,
+        says="The newest batch alone; ratio must be 1.",
     ),
     "subsample": Protocol(
-        "Of the start and all batches n_real images, drawn anew each generation.",
         start=True,
         batches="all",
         drawn=True,
+        says="Of the start and all batches n_real images, drawn anew each generation.",
     ),
     "fresh": Protocol(
-        "The start and all batches, of each fresh_share from the reserve.",
         start=True,
         batches="all",
         fresh=True,
+        says="The start and all batches, of each fresh_share from the reserve.",
     ),
     "balanced": Protocol(
-        "Of the start and all batches n_real images, in every class equally many of each group as "
-        "the probe sees it (a remedy).",
         start=True,
         batches="all",
         balanced=True,
+        says="Of the start and all batches n_real images, in every class equally many of each "
+        "group as the probe sees it (a remedy).",
     ),
 }
 

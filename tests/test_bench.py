@@ -350,7 +350,11 @@ def test_generators_are_measured_beside_peers_and_rows_are_kept(tmp_path, monkey
 def test_what_is_not_there_to_be_measured_is_refused(tmp_path):
     for data, only, reason in (
         (["faces"], [], "unknown data 'faces'; known: digits, cifar20, hard-imagenet"),
-        (["digits"], ["mixtures"], "unknown generator 'mixtures' for digits; known: mixture"),
+        (
+            ["digits"],
+            ["mixtures"],
+            "unknown generator 'mixtures' for digits .did you mean mixture.*; known: mixture",
+        ),
     ):
         with pytest.raises(ValueError, match=reason):
             generators.write(data, only, tmp_path, NUMERICS, print)

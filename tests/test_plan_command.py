@@ -3,14 +3,16 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import yaml
 from conftest import FLOAT64, TINY
 
-from biasstudy import Experiment, run
+from biasstudy import Experiment, Numerics, run
 from biasstudy.__main__ import main
 from biasstudy.campaign import plan as planning
 from biasstudy.campaign.plan import Design, Planner, Question, nearest, plan_lines
+from biasstudy.core.places import runs_folder
 from biasstudy.inference.power import power, spread
 from biasstudy.report.shipped import reference
 from biasstudy.study import study_from
@@ -107,6 +109,30 @@ def test_the_cost_is_that_of_the_stages(stored):
     # medians of a kind in place of its single times
     assert hours[0] * 3600 == pytest.approx(sum(seconds.values()), rel=0.5)
     assert planner.hours(Design(6, 20, 4)) > hours[0]
+
+
+def test_designs_are_priced_by_one_probe(stored, monkeypatch):
+    """Else hours of a busy machine differ between designs that cost the same."""
+    from biasstudy.campaign import sweep
+
+    study = study_from({**SMALL, "generator": "vae", "generator_steps": 3})
+    probes = []
+
+    def probe(costs, experiments, numerics, images):
+        probes.append(len(experiments))
+        unknown = {"generator", "classifier", "batch"}
+        costs.probed |= {family: (1.0, 0.0) for family in families if kind_of(family) in unknown}
+
+    def kind_of(family):
+        return family.rsplit("-", 1)[0]
+
+    schedule = sweep.schedule_of(study, runs_folder(), Numerics(**study.numerics))
+    families = {piece.recipe.family for piece in schedule.pieces.values()}
+    monkeypatch.setattr(sweep, "add_probe", probe)
+    pilot = nearest(study_from(SMALL).base)
+    planner = Planner(study, [Question(pilot, spread(pilot.results), None)], 0.01, 1)
+    hours = [planner.hours(Design(6, n_test, 1)) for n_test in (20, 40, 80)]
+    assert len(probes) == 1 and hours[0] > 0 and np.allclose(hours, hours[0])
 
 
 def test_several_hypotheses_share_the_error_rate_and_the_least_certain_counts(stored):

@@ -93,7 +93,8 @@ def test_margins(runs):
 def told(parameters, tmp_path, capsys, command="run"):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(parameters))
     assert main([command, str(tmp_path / "study.yaml")]) == 0
-    return [line for line in capsys.readouterr().out.splitlines() if "plan" in line]
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if "plan" in line and "has no notebook" not in line]
 
 
 def test_a_changed_plan_is_told_in_one_sentence(tmp_path, runs, capsys):
@@ -205,7 +206,8 @@ def test_a_plan_ships_with_the_results(tmp_path, runs):
 
 
 def test_what_ships_without_a_plan_is_exploratory():
-    assert reference("colorized_mnist").plan is None
+    assert reference("colorized_mnist_gan").plan is None
+    assert reference("colorized_mnist").plan.confirmatory
 
 
 def test_reference_results_have_their_plan_where_the_same_is_asked(tmp_path, runs, monkeypatch):

@@ -117,7 +117,7 @@ def test_variances_of_results_that_ship():
     from biasstudy.inference import contrast
     from biasstudy.report.shipped import reference
 
-    results = reference("colorized_mnist")
+    results = reference("colorized_mnist_gan")
     found, a = spread(results), contrast(results, "A")
     assert found.n == 6 and np.isnan(found.refits)
     assert found.level == pytest.approx(

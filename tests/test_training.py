@@ -54,9 +54,9 @@ def test_the_rate_rises_and_falls_to_zero():
     [
         (
             {"precision": "float16"},
-            "unknown precision 'float16'; known: float64, float32, bf16, auto",
+            r"unknown precision 'float16' .did you mean float64.*; known: float64, float32, bf16",
         ),
-        ({"device": "tpu"}, "unknown device 'tpu'; known: cpu, cuda, auto"),
+        ({"device": "tpu"}, r"unknown device 'tpu' .did you mean cpu.*; known: cpu, cuda, auto"),
         ({"threads": 0}, "threads must be at least 1; got 0"),
         ({"threads": "2"}, "threads must be a whole number; got str '2'"),
     ],

@@ -86,8 +86,11 @@ BENCHES = {
             "mixture, 32 clusters": Model("mixture", {"clusters": 32}),
             "local-score": Model("local-score"),
             "local-score, told the group": Model("local-score", condition="group"),
+            "mixture, told the group": Model("mixture", condition="group"),
             "vae": Model("vae"),
+            "vae, latents in clusters": Model("vae", {"clusters": 16, "beta": 2.0, "channels": 16}),
             "gan": Model("gan"),
+            "gan, augmented": Model("gan", {"augment": "translation", "sees_colors": True}),
             "diffusion": Model("diffusion"),
         },
     ),
@@ -103,7 +106,9 @@ BENCHES = {
         },
         {
             "mixture": Model("mixture"),
+            "mixture, told the fine class": Model("mixture", {"clusters": 4}, "group"),
             "local-score": Model("local-score"),
+            "local-score, told the fine class": Model("local-score", condition="group"),
             "vae": Model("vae"),
             "gan": Model("gan"),
             "diffusion": Model("diffusion"),
@@ -118,6 +123,7 @@ BENCHES = {
                 "size": 64,
             },
             "n_real": 340,
+            "n_test": 100,
             "instrument": "squeezenet",
             "instrument_steps": 150,
             "instrument_options": {
@@ -128,6 +134,7 @@ BENCHES = {
         },
         {
             "mixture": Model("mixture"),
+            "mixture, told the cue": Model("mixture", {"clusters": 5}, "group"),
             "local-score": Model("local-score", {"widen": 1.75}),
             "vae": Model("vae"),
             "gan": Model("gan"),

@@ -103,7 +103,7 @@ def add_probe(
     for steps in (2, *STEPS):  # the first warms up
         with tempfile.TemporaryDirectory() as folder:
             probes = [_short(e, steps) for e in experiments]
-            run(probes, numerics=numerics, where=folder, keep="all", progress=False)
+            run(probes, numerics=numerics, where=folder, keep="all", progress=False, tell=False)
             seconds, sizes = _measured(Path(folder))
             medians[steps] = {
                 recipe.family: statistics.median(times) for recipe, times in seconds.items()

@@ -24,6 +24,7 @@ from ..parameters import read
 from ..report.shipped import fields_of, reference, studies
 from ..report.tables import finished
 from ..study import Study, study_from
+from .cost import Costs
 from .sweep import duration, schedule_of
 
 ENOUGH = 0.8  # power that a design should have
@@ -227,6 +228,7 @@ class Planner:
     def __post_init__(self) -> None:
         self._power: dict[Design, Power] = {}
         self._hours: dict[tuple[int, int], tuple[float, float]] = {}
+        self._costs: Costs | None = None
         self.priced_from = ""
 
     def power(self, design: Design) -> Power:
@@ -263,9 +265,10 @@ class Planner:
             },
         )
         schedule = schedule_of(two, where, numerics)
-        costs, self.priced_from = schedule.costs(numerics, where, set(schedule.pieces))
+        if self._costs is None:  # designs have the same kinds of stages: measured once
+            self._costs, self.priced_from = schedule.costs(numerics, where, set(schedule.pieces))
         both, one = (
-            costs.of(
+            self._costs.of(
                 schedule.pieces[id].recipe
                 for id in set().union(
                     *(

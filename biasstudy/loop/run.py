@@ -36,6 +36,7 @@ def run(
     scale: str = "custom",
     keep: str = "results",
     progress: bool | None = None,
+    tell: bool = True,
 ) -> Results:
     """Run experiments, or read what an earlier run left, and return their results.
 
@@ -47,6 +48,7 @@ def run(
     keep         "results": weights and batches are deleted when no experiment of this call needs
                  them; "all": kept
     progress     a line on stderr; default: in a terminal and in JupyterLab
+    tell         whether it is told where instruments are often wrong on real images
     raises       ValueError, FileNotFoundError or OSError with one sentence, before any training
     """
     if keep not in ("results", "all"):
@@ -70,7 +72,7 @@ def run(
     outcomes: list[Outcome] = []
     with bar.over([stage for turns in all_turns for stage in results_of(turns)]):
         for i, (e, real, turns) in enumerate(zip(distinct, drawn, all_turns, strict=True)):
-            if e.n_batch:
+            if tell and e.n_batch:
                 Instruments(e, real, store).warn(not all(map(store.has, results_of(turns))))
             for now in turns:
                 for stage in now.results():

@@ -26,7 +26,8 @@ _IN_THE_FORMULA = ("start", "batches", "full_batch", "drawn", "fresh")
 
 def has_formula(protocol: Protocol) -> bool:
     """Whether `drift_variance` holds under a protocol: all that its data say is in the formula."""
-    unknown = [f for f in fields(protocol) if f.name not in _IN_THE_FORMULA]
+    rule = [f for f in fields(protocol) if f.compare]
+    unknown = [f for f in rule if f.name not in _IN_THE_FORMULA]
     return all(getattr(protocol, f.name) == f.default for f in unknown)
 
 

@@ -92,6 +92,7 @@ ROWS = (
         "colorized_mnist_transfer", *(f"generator gan, bias {b}" for b in LOW))),
     Row("biased by 0.8", _variants("colorized_mnist_transfer", "generator gan, bias 0.8")),
     Row("biased by 0.6, as `make study` trains it", _variants("colorized_mnist", "")),
+    Row("biased by 0.6", _variants("colorized_mnist_gan", "")),
     Row("biased by 0.6, batches added (ratio 1)", _variants(
         "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol accumulate")),
     Row("biased by 0.6, real data replaced", _variants(
@@ -129,6 +130,7 @@ ACCURACY = (
         "classifier small-cnn, classifier_steps 500",
     ),
     ("colorized_mnist", ""),
+    ("colorized_mnist_gan", ""),
     ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
     ("colorized_mnist_generator", "generator diffusion, guidance 1.5"),
     *_variants("cifar20_condition", "condition class", "condition group"),

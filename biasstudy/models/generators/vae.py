@@ -12,19 +12,22 @@ from ...core.checks import BATCH, RATE, STEPS, WEIGHT, within
 from ...core.context import Context, to_uint8
 from ...core.fitting import Batches, cosine, set_rate, train
 from ...core.noise import CHUNK, noise, noise_of_images
+from ...core.numerics import Numerics
 from ...core.registry import GENERATORS
 from ...core.seeds import seed_for
 from ...data.images import LabeledImages
+from .clusters import chosen, clusters_of, gaussian, largest
 from .colors import Colors
 
 State = dict[str, Tensor]
+ROUNDS = 10  # of k-means among latents
 
 
 @GENERATORS.register("vae", version=1, warm=True)
 @dataclass(frozen=True)
 class VAE:
     """An encoder and a decoder, both told the condition; an image is the decoder's mean for a
-    standard normal latent.
+    latent that is standard normal, or like those of the training images.
 
     loss  E -log p(x | z, c) + beta KL(q(z | x, c) || N(0, 1)),  z from q, per image
     p     Gaussian of variance 1 per number of x, the image in uncorrelated colours: a wrong hue
@@ -40,7 +43,12 @@ class VAE:
                             cosine
     beta      float >= 0    weight of the divergence: higher gives plainer images that keep the told
                             condition better; the same as a Gaussian of variance beta
-    source    Kingma and Welling 2014; Sohn et al. 2015 (conditional); Higgins et al. 2017 (beta)
+    clusters  int >= 0      0: z is standard normal. Else the training images are encoded and their
+                            latents parted into so many clusters per condition; z is from the
+                            Gaussian of one cluster: its means' covariance plus its mean variance.
+                            Latents that no image has then make none, so beta may be low
+    source    Kingma and Welling 2014; Sohn et al. 2015 (conditional); Higgins et al. 2017 (beta);
+              Ghosh et al. 2020 (latents from a density fitted after the networks)
     """
 
     steps: int = 1200
@@ -49,6 +57,7 @@ class VAE:
     latent: int = 16
     rate: float = 2e-3
     beta: float = 12.0
+    clusters: int = 0
 
     def __post_init__(self) -> None:
         within(
@@ -60,6 +69,7 @@ class VAE:
             latent=(1, 4096),
             rate=RATE,
             beta=WEIGHT,
+            clusters=(0, 10**5),
         )
         if self.rate == 0:
             raise ValueError(f"vae: rate must be above 0; got {self.rate}")
@@ -111,7 +121,31 @@ class VAE:
 
         train({"networks": networks, "adam": adam}, step, self.steps, context)
         shape = {"n_conditions": torch.tensor(n_conditions), "size": torch.tensor(size)}
-        return shape | {name: value.detach().cpu() for name, value in networks.state_dict().items()}
+        weights = {name: value.detach().cpu() for name, value in networks.state_dict().items()}
+        latents = self._latents(networks, images, told, seed, context) if self.clusters else {}
+        return shape | weights | latents
+
+    def _latents(
+        self, networks: "Networks", images: Tensor, told: np.ndarray, seed: int, context: Context
+    ) -> State:
+        """Means and variances of the latents of all training images, those of a cluster side by
+        side; in float64, so that what is drawn from them is the same on every CPU."""
+        encoded = []
+        with torch.inference_mode():
+            for low in range(0, len(told), CHUNK):
+                x = networks.colors(context.pixels(images[low : low + CHUNK]))
+                c = context.tensor(told[low : low + CHUNK])
+                with context.numerics.autocast():
+                    encoded.append(torch.cat(networks.encoder(x, c), 1).double().cpu())
+        mean, log_variance = torch.cat(encoded).chunk(2, 1)
+        cluster = clusters_of(mean, told, self.clusters, ROUNDS, seed)
+        order = np.lexsort((cluster, told))
+        return {
+            "latents.mean": mean[order].contiguous(),
+            "latents.variance": log_variance[order].exp(),
+            "latents.told": torch.as_tensor(told[order]),
+            "latents.cluster": torch.as_tensor(cluster[order]),
+        }
 
     def sample(
         self, state: State, told: np.ndarray, first_index: int, *, seed: int, context: Context
@@ -128,15 +162,40 @@ class VAE:
         with torch.inference_mode():
             for low in range(0, len(told), CHUNK):
                 c = context.tensor(told[low : low + CHUNK])
-                z = noise_of_images(first_index + low, len(c), (self.latent,), seed, context)
+                z = self._drawn(state, told[low : low + CHUNK], first_index + low, seed, context)
                 with context.numerics.autocast():
                     decoded = networks.decoder(z, c)
                 chunks.append(to_uint8(networks.colors.back(decoded)))
         return np.concatenate(chunks)
 
+    def _drawn(
+        self, state: State, told: np.ndarray, first_index: int, seed: int, context: Context
+    ) -> Tensor:
+        """A latent for each image, (N, latent)."""
+        if not self.clusters:
+            return noise_of_images(first_index, len(told), (self.latent,), seed, context)
+        known, cluster = (state[f"latents.{name}"].numpy() for name in ("told", "cluster"))
+        most = largest(known, cluster)
+        drawn = noise_of_images(
+            first_index, len(told), (most + self.latent + 1,), seed, Context(Numerics("float64"))
+        )
+        # uniform: which cluster
+        pick = torch.special.ndtr(drawn[:, -1]).numpy()
+        z = torch.empty(len(told), self.latent, dtype=torch.float64)
+        for rows, members in chosen("vae", known, cluster, told, pick):
+            means = state["latents.mean"][members]
+            deviation = state["latents.variance"][members].mean(0).sqrt()
+            around = gaussian(means, drawn[rows, : len(means)])
+            z[rows] = around + deviation * drawn[rows, most : most + self.latent]
+        return context.tensor(z.to(context.numerics.dtype))
+
 
 def _weights(state: State) -> State:
-    return {name: value for name, value in state.items() if name not in ("n_conditions", "size")}
+    return {
+        name: value
+        for name, value in state.items()
+        if name not in ("n_conditions", "size") and not name.startswith("latents.")
+    }
 
 
 # ---- Networks; B batch, C channels, S side of an image, s = S / 4, Z latent ----------------------
