@@ -5,6 +5,7 @@ store does the rest), and weights and batches are deleted when no unfinished exp
 them. A process that dies is replaced, and its experiment goes on from its last stage.
 """
 
+import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -20,6 +21,7 @@ from .engine import task_of
 from .sweep import Job, Schedule, duration, schedule_of
 
 FIRST = 20.0  # seconds
+LAST = 5  # stages of a recipe whose mean is what one costs now
 UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
 DEATHS = 3
@@ -233,7 +235,7 @@ class Farm:
             piece = self.schedule.pieces[id]
             self.timed[piece.recipe.name].append(piece.slot.seconds())
         self.costs.seconds |= {
-            name: sum(self.timed[name]) / len(self.timed[name])
+            name: statistics.fmean(self.timed[name][-LAST:])
             for name in {self.schedule.pieces[id].recipe.name for id in ids}
         }
         self._price()
