@@ -1,5 +1,5 @@
-"""Command line: python -m biasstudy list | fetch | folder | score | plan | run | sweep | nulls |
-bench | sampling | notebooks | ledger | report | doctor.
+"""Command line: python -m biasstudy start | list | fetch | folder | score | plan | run | sweep |
+nulls | bench | sampling | notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m biasstudy", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    start = commands.add_parser(
+        "start", help="lay out notebooks and parameter files in a folder, overwriting nothing"
+    )
+    start.add_argument("folder", type=Path)
+    start.set_defaults(call=_start)
     listing = commands.add_parser(
         "list", help="what can be named: data sets, models, protocols, arms, metrics, fields"
     )
@@ -446,6 +451,14 @@ def _add_sampling(commands: Any) -> None:
 
 
 # ---- Dispatch ------------------------------------------------------------------------------------
+
+
+def _start(asked: argparse.Namespace) -> int:
+    from .report.start import start
+
+    for line in start(asked.folder):
+        print(line)
+    return 0
 
 
 def _list(asked: argparse.Namespace) -> int:

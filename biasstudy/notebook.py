@@ -40,6 +40,16 @@ def study(namespace: Mapping[str, Any]) -> Study:
     raises   ValueError   with one sentence if a parameter is unknown, wrong or ambiguous, or the
                           data cannot give what is asked
     """
+    try:
+        return _checked(namespace)
+    except (ValueError, FileNotFoundError) as error:
+        # a notebook shows what this returns; the sentence is all that helps there
+        sentence = str(error)
+        error._render_traceback_ = lambda: [sentence]  # type: ignore[union-attr]
+        raise
+
+
+def _checked(namespace: Mapping[str, Any]) -> Study:
     global _latest
     quiet()
     asked, notes = read(namespace)
@@ -363,6 +373,14 @@ def _show_figures() -> None:
     wanted = os.environ.get("MPLBACKEND", "")
     if "inline" not in wanted and matplotlib.get_backend().lower() == wanted.lower():
         shell.enable_matplotlib("inline")
+    if "inline" in matplotlib.get_backend():
+        from matplotlib_inline.config import InlineBackend
+
+        from .report.figures import COLUMN_DPI, DPI_VARIABLE
+
+        dpi = int(os.environ.get(DPI_VARIABLE, COLUMN_DPI))
+        how: dict[str, Any] = {"bbox_inches": "tight", "dpi": dpi}
+        InlineBackend.instance(parent=shell).print_figure_kwargs = how
 
 
 def figures_folder() -> Path:

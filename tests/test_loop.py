@@ -329,9 +329,7 @@ def test_figures_and_report_are_written(runs, tmp_path):
         )
     assert main(["report"]) == 0
     page = (tmp_path / "study" / "index.html").read_text()
-    assert (
-        page.count("trained here: ") == 5 and "<h2>mnist</h2>" in page and 'src="http' not in page
-    )
+    assert page.count("trained here: ") == 5 and ">mnist</h3>" in page and 'src="http' not in page
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node, read_yaml_file
 from papermill.parameterize import parameterize_notebook
+from PIL import Image
 
 from biasstudy import Experiment, notebook
 from biasstudy.__main__ import main
@@ -400,7 +401,7 @@ def test_a_folder_is_named_after_what_differs_from_the_cell(
 
 def test_two_ratios_leave_two_sets_and_both_are_on_the_page(tmp_path, runs):
     from biasstudy import figures
-    from biasstudy.report.page import _own
+    from biasstudy.report.page import write_page
 
     small = PARAMETERS.replace("n_seeds = 3", "n_seeds = 1\nprecision = 'float64'")
     written = {}
@@ -424,8 +425,8 @@ def test_two_ratios_leave_two_sets_and_both_are_on_the_page(tmp_path, runs):
     picture, counts = figures.data_picture(study.real)
     figures.save(picture, counts, "The start.", "mine-2", results, second)
     assert picture.get_supxlabel() == "ratio 0.1", "drawn without results, signed when saved"
-    page = "".join(_own(tmp_path / "study"))
-    assert "<h2>mine</h2>" in page and "<h2>mine: ratio-0.1</h2>" in page
+    page = write_page(tmp_path / "study").read_text()
+    assert ">mine</h3>" in page and ">mine: ratio-0.1</h3>" in page
     assert 'href="figures/mine-1.csv"' in page and 'href="figures/ratio-0.1/mine-1.csv"' in page
 
 
@@ -695,7 +696,7 @@ def test_a_reader_that_goes_and_an_interrupt_are_no_tracebacks(tmp_path):
 
 def test_a_figure_that_is_not_whole_is_named_on_the_page_and_left_out(tmp_path):
     """A page ends with its figures, not with a traceback at a record that is `{}`."""
-    from biasstudy.report.page import _own
+    from biasstudy.report.page import _own, _Pictures, _studies
 
     whole = {"name": "a-1", "claim": "It is so.", "mark": "n", "made": "trained here"}
     for name, record in {
@@ -709,8 +710,9 @@ def test_a_figure_that_is_not_whole_is_named_on_the_page_and_left_out(tmp_path):
         (tmp_path / "figures").mkdir(exist_ok=True)
         (tmp_path / "figures" / f"{name}.json").write_text(record)
         if name != "unseen":
-            (tmp_path / "figures" / f"{name}.png").write_bytes(b"picture")
-    page = "".join(_own(tmp_path))
+            Image.new("RGB", (9, 9)).save(tmp_path / "figures" / f"{name}.png")
+    own, _, broken = _studies(tmp_path)
+    page = "".join(_own(own, broken, _Pictures(tmp_path)))
     assert page.count("<img") == 1 and "It is so." in page
     assert "left out: cut.json, empty.json, list.json, typed.json, unseen.json in figures" in page
 

@@ -6,18 +6,19 @@ import inspect
 import io
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser import browser
 from conftest import FLOAT64, tiny
 from matplotlib.figure import Figure
 from PIL import Image
 
 from biasstudy import Results, figures, run
 from biasstudy.__main__ import main
+from biasstudy.report.figures._style import STYLE
 from biasstudy.report.ledger import LEDGER
 from biasstudy.report.page import write_page
 from biasstudy.report.summary import Stored, answer, stored
@@ -43,6 +44,23 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def write_figure(folder, name, picture, made="trained here", scale="smoke"):
+    """A figure as notebooks leave it."""
+    about = {"claim": f"What {name} shows.", "mark": f"scale {scale} · n = 2", "made": made}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"name": name, **about}))
+    (folder / f"{name}.png").write_bytes(picture)
+
+
+def noise(width, height):
+    """A picture of coloured noise: more bytes than most figures."""
+    values = np.random.default_rng(0).integers(0, 256, (height // 5, width // 5, 3))
+    picture = Image.fromarray(values.astype(np.uint8)).resize((width, height), Image.NEAREST)
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +89,28 @@ def found(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(found, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    (folder / "figures").mkdir()
-    about = {"name": "mine-1", "claim": "A <claim> & more", "mark": "n = 2", "made": "trained here"}
+    write_figure(folder / "figures", "mine-1", noise(700, 450))
+    about = json.loads((folder / "figures" / "mine-1.json").read_text())
+    about["claim"] = "A <claim> & more"
     (folder / "figures" / "mine-1.json").write_text(json.dumps(about))
-    (folder / "figures" / "mine-1.png").write_bytes(b"png")
     return write_page(folder, found)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """What `make study` leaves at most: sixteen notebooks with five figures each, one of them at
+    another scale than smoke and one drawn from what ships; and all that ships."""
+    folder, picture = tmp_path_factory.mktemp("full"), noise(1000, 630)
+    for i in range(16):
+        for figure in ("1-data", "2-samples", "3-plane", "4-curves", "5-shares"):
+            made, scale = (
+                "reference" if i == 3 else "trained here",
+                "offline" if i == 5 else "smoke",
+            )
+            write_figure(folder / "figures", f"study{i:02d}-{figure}", picture, made, scale)
+        (folder / "figures" / f"study{i:02d}.txt").write_text(f"Answer {i}. " + "It is long. " * 99)
+    assert main(["report", str(folder)]) == 0
+    return folder / "index.html"
 
 
 def test_the_page_is_whole_and_loads_nothing(page):
@@ -91,8 +126,10 @@ def test_the_page_is_whole_and_loads_nothing(page):
         assert (
             address.startswith("data:")
             if tag in ("img", "link")
-            else re.fullmatch(r"figures/[\w.-]+", address)
+            else re.fullmatch(r"figures/[\w.-]+|#[\w-]+", address)
         ), address
+    anchors = [address for _, address in parsed.addresses if address.startswith("#")]
+    assert len(anchors) >= 6 and all(text.count(f'id="{a[1:]}"') == 1 for a in anchors)
     assert 'name="viewport"' in text and "@media print" in text
 
 
@@ -111,47 +148,79 @@ def test_the_page_says_question_answer_ledger_cost_and_provenance(page, found):
     assert "A &lt;claim&gt; &amp; more" in page.read_text(), "what is written is escaped"
 
 
-def test_the_command_writes_the_page_without_any_figure(tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "index.html")
-    assert "make study trains a study" in (tmp_path / "index.html").read_text()
+def test_a_page_without_any_figure_says_how_to_make_some(tmp_path, found):
+    text = write_page(tmp_path, found).read_text()
+    assert "None yet: make study trains a study" in text and "<img" in text
 
 
-def test_a_browser_shows_it_without_a_request_and_on_a_phone(page):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        pytest.skip("needs chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 375, "height": 700})
-        asked, said = [], []
-        shown.on("request", lambda request: asked.append(request.url))
-        shown.on("console", lambda message: said.append(message.text))
-        shown.on("pageerror", lambda error: said.append(str(error)))
-        shown.goto(page.as_uri())
-        assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()] and not said
-        assert shown.evaluate("document.documentElement.scrollWidth") <= 375, (
-            "no sideways scrolling of the page"
-        )
-        size = float(
-            shown.evaluate(
-                "getComputedStyle(document.querySelector('p.answer')).fontSize"
-            ).removesuffix("px")
-        )
-        assert size >= 14
-        pictures = shown.evaluate(
-            "[...document.images].filter(i => i.alt !== 'A <claim> & more').map(i => "
-            "i.naturalWidth)"
-        )
-        assert len(pictures) >= 3 and min(pictures) > 300
-        shown.emulate_media(media="print")
+def test_own_results_come_first_and_what_ships_is_folded_and_named_so(full):
+    text = full.read_text()
+    own, shipped = text.split('<section id="shipped">')
+    assert own.index("<h2>Contents") < own.index("<h2>Your results") < len(own)
+    assert "<h2>Results that ship with the package</h2>" in shipped and "Not made here" in shipped
+    headings = re.findall(r'<h3 id="[\w-]+">(\w+)</h3>', own)
+    assert headings[0] == "study05", "the largest scale is first"
+    assert "study03" in shipped and "study03-" not in own, "drawn again from what ships"
+    first = own[own.index("<h3 ") :]
+    main, data = (first.index(f"What study05-{name} shows.") for name in ("4-curves", "1-data"))
+    assert main < first.index("<details>") < data, "the main figure is seen before unfolding"
+    visible = re.sub(r"<details>.*?</details>", "", shipped, flags=re.DOTALL)
+    assert "<table" not in visible and "<img" not in visible
+
+
+def test_the_page_stays_under_5_mb_and_no_figure_is_lost(full):
+    text = full.read_text()
+    assert len(text) < 5_000_000
+    assert text.count('.png">PNG</a>') == 16 * 5
+    assert 10 < text.count("<figure>") < 16 * 5, "noise does not fit: the rest are links"
+
+
+def test_a_browser_shows_the_page_without_a_request(page):
+    with browser(1280, 800) as shown:
+        shown.open(page.as_uri())
+        assert [url for url in shown.requests if not url.startswith("data:")] == [page.as_uri()]
+        assert not shown.said
+        pictures = shown.evaluate("[...document.images].map(i => i.naturalWidth)")
+        assert len(pictures) >= 4 and min(pictures) > 300
+
+
+def test_a_browser_shows_all_of_a_full_study_in_few_screens(full):
+    with browser(1280, 800) as shown:
+        shown.open(full.as_uri())
+        screens = shown.evaluate("document.documentElement.scrollHeight / innerHeight")
+        assert screens < 12
+        shown.open(full.as_uri() + "#claims")
+        assert shown.evaluate("document.querySelector('#claims').closest('details').open")
         assert (
-            shown.evaluate("getComputedStyle(document.querySelector('.table')).overflowX")
-            == "visible"
+            abs(shown.evaluate("document.querySelector('#claims').getBoundingClientRect().top")) < 2
         )
-        assert len(shown.pdf(format="A4")) > 10_000
-        browser.close()
+        shown.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        tables = shown.evaluate(
+            "[...document.querySelectorAll('.table')].map(t => [t.scrollWidth, t.clientWidth])"
+        )
+        assert len(tables) >= 3 and all(wide <= seen for wide, seen in tables), "no column is cut"
+        assert shown.evaluate("document.documentElement.scrollHeight / innerHeight") > 12
+    with browser(1280, 800) as printed:
+        printed.open(full.as_uri())
+        printed.print_media()
+        height = printed.evaluate(
+            "document.querySelector('#claims').getBoundingClientRect().height"
+        )
+        assert height > 200, "paper has no clicks"
+
+
+def test_a_phone_shows_the_main_figure_with_words_that_can_be_read(full):
+    with browser(390, 844) as shown:
+        shown.open(full.as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") <= 390, "not sideways"
+        width, frame, seen = shown.evaluate(
+            "(i => [i.clientWidth, getComputedStyle(i.parentElement).overflowX, "
+            "i.parentElement.clientWidth])(document.querySelector('#own img'))"
+        )
+        words = STYLE["font.size"] / 72 / figures.WIDTH * width
+        assert words >= 12 and frame == "auto" and seen <= 390, "pixels; moved in its frame"
+        size = shown.evaluate("getComputedStyle(document.querySelector('p.answer')).fontSize")
+        assert float(size.removesuffix("px")) >= 14
 
 
 def test_a_picture_in_few_colours_keeps_its_few_coloured_points():

@@ -5,9 +5,10 @@ store does the rest), and weights and batches are deleted when no unfinished exp
 them. A process that dies is replaced, and its experiment goes on from its last stage.
 """
 
+import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from ..core.places import CannotWrite, runs_folder
 from ..experiment import Experiment
 from ..study import Study
-from .cost import Costs, stored_costs
+from .cost import Costs, Recipe, stored_costs
 from .engine import task_of
 from .sweep import Job, Schedule, duration, schedule_of
 
+FIRST = 20.0  # seconds
+LAST = 5  # stages of a recipe whose mean is what one costs now
 UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
 DEATHS = 3
@@ -88,6 +91,10 @@ class Farm:
         self.say = say
         self.waiting = {job.experiment.id: job for job in schedule.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
+        # of each running experiment, when it was begun or last seen to finish a stage
+        self.since: dict[str, float] = {}
+        # of each recipe, seconds of the stages that were finished in this run
+        self.timed: dict[str, list[float]] = defaultdict(list)
         self.missing = schedule.missing
         self.left = set(self.missing)
         self.uses = Counter(id for job in self.waiting.values() for id in job.rests_on)
@@ -106,16 +113,27 @@ class Farm:
     def _price(self) -> None:
         """Seconds of each stage, and what is left of each experiment and of all, by what is known
         now."""
-        self.price = {
-            id: max(self.costs.of([self.schedule.pieces[id].recipe]), UNTIMED)
-            for id in self.missing
-        }
+        recipes = {id: self.schedule.pieces[id].recipe for id in self.missing}
+        of_kind = self._known_of_kinds(set(recipes.values()))
+        self.price = {}
+        for id, recipe in recipes.items():
+            known = self.costs.knows(recipe)
+            seconds = self.costs.of([recipe]) if known else of_kind.get(_kind(recipe), 0.0)
+            self.price[id] = max(seconds, UNTIMED)
         self.cost = dict.fromkeys((job.experiment.id for job in self.schedule.waiting()), 0.0)
         for id in self.left:
             for name in self.users[id]:
                 self.cost[name] += self.price[id]
-        self.all, self.ahead = sum(self.price.values()), sum(self.price[id] for id in self.left)
-        self.known = all(self.costs.knows(self.schedule.pieces[id].recipe) for id in self.missing)
+        self.ahead = sum(self.price[id] for id in self.left)
+        self.known = all(_kind(recipe) in of_kind for recipe in recipes.values())
+
+    def _known_of_kinds(self, recipes: Set[Recipe]) -> dict[str, float]:
+        """Of each kind, the mean seconds of those of its recipes that are known."""
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for recipe in recipes:
+            if self.costs.knows(recipe):
+                seconds[_kind(recipe)].append(self.costs.of([recipe]))
+        return {kind: sum(values) / len(values) for kind, values in seconds.items()}
 
     def run(self) -> SweepReport:
         """All of it.
@@ -131,6 +149,7 @@ class Farm:
                 job = self._next()
                 del self.waiting[job.experiment.id]
                 self.begun.add(job.pair)
+                self.since[job.experiment.id] = time.perf_counter()
                 self.running[self.engine.submit(self.task(job.experiment))] = job
             self.say(self._line())
             if not self.running:
@@ -158,18 +177,26 @@ class Farm:
         return self.report
 
     def _next(self) -> Job:
-        """One sharing least unfinished work with those running; of these one whose pair has begun;
-        of these the longest."""
+        """One sharing least unfinished work with those running; of these one with stages of which
+        none was timed or is under way; of these one whose pair has begun; of these the longest."""
         shared: dict[str, float] = defaultdict(float)
         for id in set().union(*(job.missing for job in self.running.values())) & self.left:
             for name in self.users[id]:
                 shared[name] += self.price[id]
 
-        def order(item: tuple[str, Job]) -> tuple[float, bool, float]:
+        under_way = set().union(*(self._untimed(job) for job in self.running.values()))
+
+        def order(item: tuple[str, Job]) -> tuple[float, bool, bool, float]:
             name, job = item
-            return shared.get(name, 0.0), job.pair not in self.begun, -self.cost[name]
+            is_new = bool(self._untimed(job) - under_way)
+            return shared.get(name, 0.0), not is_new, job.pair not in self.begun, -self.cost[name]
 
         return min(self.waiting.items(), key=order)[1]
+
+    def _untimed(self, job: Job) -> set[str]:
+        """Recipes of its stages to compute of which nothing is known."""
+        recipes = (self.schedule.pieces[id].recipe for id in job.missing & self.left)
+        return {recipe.name for recipe in recipes if not self.costs.knows(recipe)}
 
     def _ended(self, job: Job, found: dict[str, Any]) -> None:
         name, state = job.experiment.id, found["state"]
@@ -198,21 +225,20 @@ class Farm:
             self._died(job, found["lines"], state)
 
     def _computed(self, ids: set[str]) -> None:
+        if not ids:
+            return
         self.left -= ids
+        for job in self.running.values():
+            if job.missing & ids:
+                self.since[job.experiment.id] = time.perf_counter()
         for id in ids:
-            self.ahead -= self.price[id]
-            for name in self.users[id]:
-                self.cost[name] -= self.price[id]
-        new = {
-            self.schedule.pieces[id].recipe: id
-            for id in ids
-            if not self.costs.knows(self.schedule.pieces[id].recipe)
+            piece = self.schedule.pieces[id]
+            self.timed[piece.recipe.name].append(piece.slot.seconds())
+        self.costs.seconds |= {
+            name: statistics.fmean(self.timed[name][-LAST:])
+            for name in {self.schedule.pieces[id].recipe.name for id in ids}
         }
-        if new:
-            self.costs.seconds |= {
-                recipe.name: self.schedule.pieces[id].slot.seconds() for recipe, id in new.items()
-            }
-            self._price()
+        self._price()
 
     def _died(self, job: Job, lines: list[str], state: str) -> None:
         """It goes on from its last stage, unless its process always ends at the same place."""
@@ -245,19 +271,40 @@ class Farm:
                 self.schedule.pieces[id].slot.discard()
 
     def _line(self) -> str:
-        """How far it is. The rate is the workers' number until the longest stage could have ended,
-        for its first parts do not count; then more and more what was made in the time that
-        passed."""
-        passed = time.perf_counter() - self.started
-        longest = max(self.price.values(), default=UNTIMED)
-        rate = (self.all - self.ahead + max(1, self.engine.slots) * longest) / (passed + longest)
-        forecast = f", about {duration(max(self.ahead, 0.0) / rate)} left"
-        forecast += "" if self.known else " and what was never timed"
+        """How far it is, and how long the rest takes at the rate so far."""
+        forecast = f", about {duration(self._seconds_left())} left"
+        forecast *= self.known or bool(self.timed)
+        forecast += "" if self.known or not forecast else " and what was never timed"
         return (
             f"{len(self.schedule.finished)} of {len(self.schedule.jobs)} done, {len(self.running)} "
-            f"running, {len(self.report.failed)} "
-            f"failed{forecast if self.known or self.left < self.missing else ''}"
+            f"running, {len(self.report.failed)} failed{forecast}"
         )
+
+    def _seconds_left(self) -> float:
+        """At the rate of what was done so far, finished or under way; FIRST seconds at the workers'
+        number count with it, so that nothing done yet is no rate."""
+        now = time.perf_counter()
+        under_way = {}
+        for job in self.running.values():
+            # a stage takes no longer than the longest of those that it may be
+            longest = max((self.price[id] for id in job.missing & self.left), default=0.0)
+            under_way[job.experiment.id] = min(now - self.since[job.experiment.id], longest)
+        done = sum(map(sum, self.timed.values())) + sum(under_way.values())
+        workers = max(1, self.engine.slots)
+        rate = min((done + workers * FIRST) / (now - self.started + FIRST), workers)
+        # the last experiments end alone
+        alone = max(
+            (self.cost[name] - under_way.get(name, 0.0) for name in self._unfinished()), default=0.0
+        )
+        rest = max(0.0, self.ahead - sum(under_way.values()))
+        return max(rest / rate, alone, 0.0)
+
+    def _unfinished(self) -> list[str]:
+        return [*self.waiting, *(job.experiment.id for job in self.running.values())]
+
+
+def _kind(recipe: Recipe) -> str:
+    return recipe.name.rsplit("-", 1)[0]
 
 
 def run_by(

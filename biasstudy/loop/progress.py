@@ -26,9 +26,7 @@ class Progress:
         if not self.show:
             yield
             return
-        from tqdm.auto import tqdm
-
-        with tqdm(total=len(stages), unit="stage", leave=False) as self._bar:
+        with _bar(len(stages)) as self._bar:
             yield
         self._bar = None
 
@@ -42,6 +40,57 @@ class Progress:
         """Step i of n of the fit under way."""
         if self._bar is not None and (i % 20 == 0 or i == n):
             self._bar.set_postfix_str(f"step {i}/{n}")
+
+
+def _bar(n: int) -> Any:
+    """A bar of n stages: in a notebook one of its own, in a terminal tqdm's."""
+    if "JPY_SESSION_NAME" in os.environ and "IPython" in sys.modules:
+        return _CellBar(n)
+    from tqdm import tqdm
+
+    return tqdm(total=n, unit="stage", leave=False)
+
+
+class _CellBar:
+    """What tqdm's bar does, in the output of a notebook's cell, and nothing of it is left.
+
+    A text bar would leave an empty box of stderr under the cell.
+    """
+
+    EVERY = 0.2  # seconds between two pictures of it
+
+    def __init__(self, n: int) -> None:
+        from IPython.display import display
+
+        self._n, self._done, self._what, self._steps = n, 0, "", ""
+        self._shown = time.monotonic()
+        self._handle = display({"text/plain": self._line()}, raw=True, display_id=True)
+
+    def __enter__(self) -> "_CellBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.update({"text/html": ""}, raw=True)
+
+    def set_description(self, what: str) -> None:
+        self._what, self._steps = what, ""
+
+    def set_postfix_str(self, steps: str) -> None:
+        self._steps = steps
+        self._draw()
+
+    def update(self) -> None:
+        self._done += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        if time.monotonic() - self._shown >= self.EVERY:
+            self._handle.update({"text/plain": self._line()}, raw=True)
+            self._shown = time.monotonic()
+
+    def _line(self) -> str:
+        words = (f"{self._done} of {self._n} stages", self._what, self._steps)
+        return ", ".join(filter(None, words))
 
 
 class Line:

@@ -2,15 +2,21 @@
 made small."""
 
 import base64
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..core.places import read_text, write_text
-from .figures import packed
+from PIL import Image
 
+from ..core.places import read_text, write_text
+from .figures import COLUMN_DPI, DPI_VARIABLE, packed
+
+# where the kernel can, else it warns that others on this machine could listen
+_CHANNELS = {"KernelManager": {"transport_encryption": "auto"}}
+DPI = 80  # of a picture in a committed notebook; it is shown as wide as any other
 # what nbval compares; pictures differ between font versions
 _COMPARED = ("text/plain", "text/html")
 
@@ -24,22 +30,28 @@ def refresh(path: Path) -> bool:
     """
     import nbformat
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     old = read_text(path)
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
-        kept = os.environ.get("BIASSTUDY_RUNS"), os.environ.get("BIASSTUDY_STUDY")
-        os.environ["BIASSTUDY_RUNS"] = f"{folder}/runs"
-        os.environ["BIASSTUDY_STUDY"] = f"{folder}/study"
+        ours = {
+            "BIASSTUDY_RUNS": f"{folder}/runs",
+            "BIASSTUDY_STUDY": f"{folder}/study",
+            DPI_VARIABLE: str(DPI),
+        }
+        kept = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
         try:
             NotebookClient(
                 notebook,
                 kernel_name="python3",
                 timeout=1200,
+                config=Config(_CHANNELS),
                 resources={"metadata": {"path": folder}},
             ).execute()
         finally:
-            for name, value in zip(("BIASSTUDY_RUNS", "BIASSTUDY_STUDY"), kept, strict=True):
+            for name, value in kept.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
     scrub(notebook)
     if _compared(json.loads(old)) == _compared(notebook):
@@ -51,7 +63,7 @@ def refresh(path: Path) -> bool:
 def scrub(notebook: Any) -> None:
     """Remove what changes from run to run and says nothing (times, widget state, versions of the
     kernel), and store pictures with 128 colours: a third of the bytes, and nbval does not compare
-    them."""
+    them. They are shown in the width that they have where the notebook is run."""
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -63,7 +75,13 @@ def scrub(notebook: Any) -> None:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 png = base64.b64decode(output["data"]["image/png"])
+                output["metadata"] = {"image/png": {"width": _width(png) * COLUMN_DPI // DPI}}
                 output["data"]["image/png"] = base64.b64encode(packed(png)).decode() + "\n"
+
+
+def _width(png: bytes) -> int:
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.width
 
 
 def _compared(notebook: Any) -> list[Any]:

@@ -1,6 +1,9 @@
-"""One self-contained page: the question, the answer with n, figures and tables across studies, the
-ledger, what it cost; then every figure of the own study with its claim, its mark and its files.
-Nothing is loaded from elsewhere, no script runs."""
+"""One self-contained page: first the results that notebooks made in this folder, each with its
+answer and its main figure; then, folded and named so, the results that ship: the answer with n,
+figures and tables across studies, the ledger, what it cost.
+
+Nothing is loaded from elsewhere, no script runs. The page stays small: pictures are embedded in few
+colours, and once EMBEDDED bytes of own ones are in it, the others are links to their files."""
 
 import base64
 import html
@@ -8,10 +11,12 @@ import io
 import json
 import urllib.parse
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..core.places import read_text, write_text
 from ..core.provenance import environment
@@ -22,18 +27,15 @@ from .summary import Stored, answer, stored
 
 _PAGE = read_text(Path(__file__).with_name("page.html"))
 
+OPEN = 3  # own studies whose answer and main figure are seen before anything is unfolded
+EMBEDDED = 3_500_000  # bytes of own pictures in the page
+SHOWN_WIDTH = 1100  # pixels of a picture in the page, at most
+MAIN = ("effects", "curves")  # the figure of a study that is seen first, by how its name ends
+TRAINED = "trained here"
+SMALL = "smoke"  # scale that is for trying out
+
 _COLUMNS = {
-    "dataset": "data",
-    "study": "study",
-    "start": "start",
-    "bias": "bias",
-    "generator": "generator",
-    "condition": "told",
-    "classifier": "classifier",
-    "protocol": "protocol",
-    "filter": "filter",
-    "ratio": "ratio",
-    "generation": "T",
+    "setting": "setting",
     "n": "n",
     "M_none": "M(none)",
     "A": "A",
@@ -42,27 +44,33 @@ _COLUMNS = {
     "R": "R",
     "detectable": "detectable",
     "fit": "generator",
-    "status": "status",
     "verdict": "verdict",
+    "status": "status",
+    "study": "study",
 }
 
 
 def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
-    """Write folder/index.html from stored results, and from folder/figures/*.json where a study was
-    made there.
+    """Write folder/index.html from folder/figures/*.json where notebooks were run, and from stored
+    results.
 
     stored_results  results to sum up; default: all that ships with the package
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored_results = stored_results or stored()
+    own, redrawn, broken = _studies(folder)
+    pictures = _Pictures(folder)
+    first = list(_own(own, broken, pictures))
+    shipped = list(_shipped(stored_results, redrawn, pictures))
     body = "".join(
         [
+            _contents(own, [(part.id, part.title) for part in shipped]),
+            *first,
+            '<section id="shipped"><h2>Results that ship with the package</h2>'
+            '<p class="small">Not made here. Each part opens with a click.</p>'
             f'<p class="answer">{html.escape(answer(stored_results))}</p>',
-            *_across(stored_results),
-            *_dynamics(stored_results),
-            *_claims(stored_results),
-            *_cost(stored_results),
-            *_own(folder),
+            *(_folded(part.id, part.title, part.body) for part in shipped),
+            "</section>",
         ]
     )
     return _written(folder, body)
@@ -98,15 +106,53 @@ def _written(folder: Path, body: str) -> Path:
     return page
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What opens with a click: the anchor, the title, the HTML inside."""
+
+    id: str
+    title: str
+    body: str
+
+
+def _contents(own: list["_Study"], shipped: list[tuple[str, str]]) -> str:
+    """Links to everything; a browser unfolds what a link leads to."""
+    made = "".join(f'<li><a href="#{s.id}">{html.escape(s.title)}</a></li>' for s in own)
+    others = "".join(f'<li><a href="#{id}">{html.escape(title)}</a></li>' for id, title in shipped)
+    return (
+        '<nav><h2>Contents</h2><ul><li><a href="#own">Your results</a>'
+        f'{f"<ul>{made}</ul>" if made else ""}</li><li><a href="#shipped">Results that ship with '
+        f"the package</a><ul>{others}</ul></li></ul></nav>"
+    )
+
+
+def _folded(id: str, title: str, body: str) -> str:
+    """The anchor is inside: a link to it unfolds the part."""
+    return f'<details><summary>{html.escape(title)}</summary><div id="{id}">{body}</div></details>'
+
+
+def _shipped(
+    stored_results: Stored, redrawn: list["_Study"], pictures: "_Pictures"
+) -> Iterable[_Part]:
+    sections = {
+        "across": ("Across data sets", _across(stored_results)),
+        "dynamics": ("Dynamics", _dynamics(stored_results)),
+        "claims": ("Claims of the paper's abstract, in our words", _claims(stored_results)),
+        "cost": ("Where these results come from, and what they cost", _cost(stored_results)),
+    }
+    for id, (title, parts) in sections.items():
+        if body := "".join(parts):
+            yield _Part(id, title, body)
+    for study in redrawn:
+        yield _Part(study.id, f"Drawn again by the notebook {study.title}", study.inside(pictures))
+
+
 # ---- Sections from stored results ----------------------------------------------------------------
 
 
 def _across(stored_results: Stored) -> Iterable[str]:
-    yield "<h2>Across data sets</h2>"
     yield _html_table(
-        stored_results.data_sets.rename(
-            columns={"cannot_tell": "cannot tell", "A_low": "from", "A_high": "to"}
-        )
+        stored_results.data_sets.rename(columns={**_COLUMNS, "cannot_tell": "cannot tell"})
     )
     yield (
         '<p class="small">Settings with a bias to amplify, by verdict. A: mean over the settings '
@@ -117,7 +163,6 @@ def _across(stored_results: Stored) -> Iterable[str]:
         "A, the change of the accuracy contrast that adding generated images makes in the last "
         "generation, with its "
         "95 % interval for new seeds and new test images, in every setting.",
-        wide=True,
     )
     yield _embedded(
         figures.ways(stored_results.parts, stored_results.mark)[0],
@@ -131,23 +176,22 @@ def _across(stored_results: Stored) -> Iterable[str]:
         "points of one value stand side by side.",
     )
     yield (
-        '<p class="small">A: generated minus none. R: generated minus real. T: generations. n: '
-        "seeds. M(none): the contrast with nothing added; a quarter of it is the margin of "
-        "the verdict, or 0.02 where the start has no bias. "
-        "detectable: smallest change found with 80 % power. "
-        "Verdicts after Holm's correction within a study.</p>"
+        '<p class="small">A: generated minus none, with its interval (from, to). R: generated '
+        "minus real. T: generations. n: seeds. M(none): the contrast with nothing added; a quarter "
+        "of it is the margin of the verdict, or 0.02 where the start has no bias. detectable: "
+        "smallest change found with 80 % power. Verdicts after Holm's correction in a study.</p>"
     )
-    # given, not measured
-    chosen = {name: stored_results.effects[name].map("{:g}".format) for name in ("bias", "ratio")}
-    yield _html_table(
-        stored_results.effects.assign(**chosen)[list(_COLUMNS)].rename(columns=_COLUMNS)
-    )
+    named = figures.named(stored_results.effects)
+    if named.status.nunique() == 1:  # the answer says it of all
+        named = named.drop(columns="status")
+    columns = [name for name in _COLUMNS if name in named]
+    yield _html_table(named[columns].rename(columns=_COLUMNS), "settings")
 
 
 def _dynamics(stored_results: Stored) -> Iterable[str]:
     if not stored_results.judgements:
         return
-    yield "<h2>Dynamics</h2><p>Three hypotheses, all ours:</p><dl>"
+    yield "<p>Three hypotheses, all ours:</p><dl>"
     yield "".join(
         f"<div><dt><b>{name}</b></dt><dd>{html.escape(says)}</dd></div>"
         for name, says in HYPOTHESES.items()
@@ -175,7 +219,6 @@ def _dynamics(stored_results: Stored) -> Iterable[str]:
 
 
 def _claims(stored_results: Stored) -> Iterable[str]:
-    yield "<h2>Claims of the paper's abstract, in our words</h2>"
     for claim in LEDGER:
         yield (
             f"<h3>{html.escape(claim.claim)}</h3><dl>"
@@ -188,14 +231,13 @@ def _claims(stored_results: Stored) -> Iterable[str]:
 def _cost(stored_results: Stored) -> Iterable[str]:
     hours = stored_results.cost.process_hours.sum()
     yield (
-        "<h2>Where the results come from, and what they cost</h2>"
         f"<p>{len(stored_results.outcomes)} experiments, {hours:.1f} process hours; each stage is "
         "counted once in a study.</p>"
     )
     yield _html_table(stored_results.cost)
 
 
-def _html_table(table: pd.DataFrame) -> str:
+def _html_table(table: pd.DataFrame, css_class: str = "plain") -> str:
     """A table of a page; numbers with three digits."""
     cells = [
         [
@@ -214,92 +256,173 @@ def _html_table(table: pd.DataFrame) -> str:
         for row in cells
     )
     head, body = f"<thead><tr>{head}</tr></thead>", f"<tbody>{body}</tbody>"
-    return f'<div class="table"><table>{head}{body}</table></div>'
+    return f'<div class="table"><table class="{css_class}">{head}{body}</table></div>'
 
 
-def _embedded(figure: Figure, claim: str, wide: bool = False) -> str:
-    """A figure in the page, in few colours: a third of the size; a wide one is scrolled on a phone,
-    not shrunk."""
+def _embedded(figure: Figure, claim: str) -> str:
+    """A figure in the page, in few colours: a third of the size."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150)
-    shown = _picture(figures.packed(drawn.getvalue()), claim, html.escape(claim))
-    if wide:
-        shown = shown.replace("<img", '<div class="table wide"><img', 1).replace(
-            "<figcaption>", "</div><figcaption>", 1
-        )
-    return shown
+    return _picture(figures.packed(drawn.getvalue()), claim, html.escape(claim))
 
 
 def _picture(png: bytes, claim: str, caption: str) -> str:
+    """A phone shows it as wide as its words can be read, to be moved sideways in its frame."""
     return (
-        f'<figure><img alt="{html.escape(claim)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f'<figure><div class="wide"><img alt="{html.escape(claim)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-# ---- The own study -------------------------------------------------------------------------------
+# ---- What notebooks drew in the folder -----------------------------------------------------------
 
 
-def _own(folder: Path) -> Iterable[str]:
-    """Figures that notebooks wrote into the folder and those inside, own results first; those that
-    are not whole are named."""
+@dataclass
+class _Study:
+    """Figures of one notebook in one folder.
+
+    place    folder of the files
+    name     of the notebook, as its figures have it
+    about    what is told of each figure, by the path of its record, the main one first
+    """
+
+    place: Path
+    name: str
+    title: str
+    id: str
+    about: dict[Path, dict[str, str]]
+
+    @property
+    def is_small(self) -> bool:
+        return any(f"scale {SMALL}" in record["mark"] for record in self.about.values())
+
+    @property
+    def answer(self) -> str:
+        path = self.place / f"{self.name}.txt"
+        text = html.escape(read_text(path).strip()).replace("\n", "<br>") if path.exists() else ""
+        return f'<p class="answer">{text}</p>' if text else ""
+
+    def inside(self, pictures: "_Pictures") -> str:
+        """All of it."""
+        return self.answer + "".join(self.drawn(pictures))
+
+    def drawn(self, pictures: "_Pictures") -> list[str]:
+        """Each figure with its claim, its mark and its files."""
+        return [pictures.figure(path, record) for path, record in self.about.items()]
+
+
+def _studies(folder: Path) -> tuple[list[_Study], list[_Study], list[str]]:
+    """Studies that were trained here, those beyond scale smoke first; those that notebooks drew
+    from results that ship; and the records that are not whole."""
     paths = sorted((folder / "figures").rglob("*.json"))
     paths = [path for path in paths if not path.name.endswith("-answer.json")]  # no figures
-    about = {path: _about(path) for path in paths}
-    whole = {path: record for path, record in about.items() if record}
-    if not whole:
-        yield (
-            "<h2>Notebooks</h2><p>No notebook has written figures here yet; make study trains a "
-            "study and draws them.</p>"
-        )
-    sections: dict[tuple[Path, str], list[str]] = {}
-    for path, record in sorted(whole.items(), key=lambda item: item[1]["made"] != "trained here"):
+    found: dict[tuple[bool, Path, str], _Study] = {}
+    broken = []
+    for path in paths:
+        record = _about(path)
+        if not record:
+            broken.append(path.relative_to(folder / "figures").as_posix())
+            continue
         # a name has no hyphen: the study, then which of its figures
-        key = path.parent, record["name"].split("-")[0]
-        sections.setdefault(key, []).append(_figure(path, record, folder))
-    for (place, name), parts in sections.items():
-        inside = f": {place.name}" if place != folder / "figures" else ""
-        yield f"<h2>{html.escape(name + inside)}</h2>{_answer(place, name)}{''.join(parts)}"
-    broken = [
-        path.relative_to(folder / "figures").as_posix() for path in paths if path not in whole
-    ]
+        name, trained = record["name"].split("-")[0], record["made"] == TRAINED
+        inside = f": {path.parent.name}" if path.parent != folder / "figures" else ""
+        study = found.setdefault(
+            (trained, path.parent, name),
+            _Study(path.parent, name, name + inside, f"study-{len(found) + 1}", {}),
+        )
+        study.about[path] = record
+    for study in found.values():
+        study.about = dict(sorted(study.about.items(), key=lambda item: _rank(item[0])))
+    own = [study for (trained, *_), study in found.items() if trained]
+    redrawn = [study for (trained, *_), study in found.items() if not trained]
+    own.sort(key=lambda study: study.is_small)
+    return own, redrawn, broken
+
+
+def _rank(path: Path) -> int:
+    """The main figure of a study comes first."""
+    ending = path.stem.rsplit("-", 1)[-1]
+    return MAIN.index(ending) if ending in MAIN else len(MAIN)
+
+
+def _own(own: list[_Study], broken: list[str], pictures: "_Pictures") -> Iterable[str]:
+    """The first studies with their answer and main figure, all else folded; records that are not
+    whole are named."""
+    yield '<section id="own"><h2>Your results</h2>'
+    if not own:
+        yield (
+            "<p>None yet: make study trains a study and draws it, and any notebook that is run "
+            "draws its own. Then python -m biasstudy report writes this page again.</p>"
+        )
+    else:
+        yield (
+            '<p class="small">Trained on this machine by the notebooks named below'
+            f"{'; the largest scale comes first' * any(not study.is_small for study in own)}.</p>"
+        )
+    for study in own[:OPEN]:
+        main, *others = study.drawn(pictures)
+        yield f'<h3 id="{study.id}">{html.escape(study.title)}</h3>{study.answer}{main}'
+        if others:
+            yield _folded(f"{study.id}-more", _count(len(others), "more figure"), "".join(others))
+    for study in own[OPEN:]:
+        title = f"{study.title} ({_count(len(study.about), 'figure')})"
+        yield _folded(study.id, title, study.inside(pictures))
     if broken:
         yield (
             f"<p>Not whole, and left out: {html.escape(', '.join(broken))} in figures. Run their "
             "notebooks again.</p>"
         )
+    yield "</section>"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n > 1)}"
 
 
 def _about(path: Path) -> dict[str, str]:
     """What is told of a figure; empty unless all of it is there, and the picture, too."""
     try:
         record = json.loads(read_text(path))
-    except ValueError:  # not JSON, or not text
+        Image.open(path.with_suffix(".png")).close()
+    except (ValueError, OSError):  # not JSON, or not text; no picture
         return {}
     needed = ("name", "claim", "mark", "made")
     if not isinstance(record, dict) or not all(isinstance(record.get(n), str) for n in needed):
         return {}
-    return record if path.with_suffix(".png").is_file() else {}
+    return record
 
 
-def _answer(folder: Path, name: str) -> str:
-    path = folder / f"{name}.txt"
-    text = html.escape(read_text(path).strip()).replace("\n", "<br>") if path.exists() else ""
-    return f'<p class="answer">{text}</p>' if text else ""
+class _Pictures:
+    """Figures of a folder with their captions, embedded as long as the page has room.
 
+    folder   of the page, which links to their files
+    """
 
-def _figure(path: Path, about: dict[str, str], folder: Path) -> str:
-    place = urllib.parse.quote(path.with_suffix("").relative_to(folder).as_posix())
-    css_class = "" if about["made"] == "trained here" else " reference"
-    files = ", ".join(
-        f'<a href="{place}.{ending}">{ending.upper()}</a>'
-        for ending in ("pdf", "png", "csv")
-        if path.with_suffix(f".{ending}").exists()
-    )
-    caption = (
-        f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '
-        f"{html.escape(about['mark'])}</span> "
-        f"{files}"
-    )
-    return _picture(path.with_suffix(".png").read_bytes(), about["claim"], caption)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.room = EMBEDDED
+
+    def figure(self, path: Path, about: dict[str, str]) -> str:
+        """The figure, or a link to it.
+
+        path   of its record
+        """
+        caption = self._caption(path, about)
+        if self.room:
+            png = figures.packed(path.with_suffix(".png").read_bytes(), SHOWN_WIDTH, refined=False)
+            self.room = max(0, self.room - len(png) * 4 // 3)
+        return _picture(png, about["claim"], caption) if self.room else f"<p>{caption}</p>"
+
+    def _caption(self, path: Path, about: dict[str, str]) -> str:
+        place = urllib.parse.quote(path.with_suffix("").relative_to(self.folder).as_posix())
+        css_class = "" if about["made"] == TRAINED else " reference"
+        files = ", ".join(
+            f'<a href="{place}.{ending}">{ending.upper()}</a>'
+            for ending in ("pdf", "png", "csv")
+            if path.with_suffix(f".{ending}").exists()
+        )
+        return (
+            f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '
+            f"{html.escape(about['mark'])}</span> {files}"
+        )

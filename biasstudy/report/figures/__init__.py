@@ -37,6 +37,8 @@ from ._pictures import samples as samples
 from ._secondary import secondary as secondary
 from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
+from ._style import COLUMN_DPI as COLUMN_DPI
+from ._style import DPI_VARIABLE as DPI_VARIABLE
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
 from ._style import packed as packed
@@ -46,5 +48,6 @@ from ._style import use_style as use_style
 from ._summary import calibration as calibration
 from ._summary import dose as dose
 from ._summary import effects as effects
+from ._summary import named as named
 from ._summary import nearest as nearest
 from ._summary import ways as ways

@@ -69,6 +69,18 @@ def names_of(table: pd.DataFrame) -> list[str]:
     return words
 
 
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `setting` in front: data set and name, as figures have them.
+
+    table   of `summary.table_of_effects`
+    """
+    settings = [
+        f"{row.dataset}: {name}"
+        for row, name in zip(table.itertuples(), names_of(table), strict=True)
+    ]
+    return table.assign(setting=settings)[["setting", *table]]
+
+
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     """The effect of adding generated images in every setting, with its 95 % interval, by data set,
     start, generator and classifier; colour and shape say the verdict, hollow where the generator
