@@ -410,8 +410,8 @@ class Experiment:
 
     @property
     def leans(self) -> bool:
-        """Whether its start favours cells by more or less, as data as found do; how much need not be
-        known."""
+        """Whether its start favours cells by more or less, as data as found do; how much may be
+        unknown."""
         return self.bias != 0 or self.start == AS_FOUND
 
     @property

@@ -5,6 +5,7 @@ A sweep takes hours and says a line in a log as well, now and then.
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
