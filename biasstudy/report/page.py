@@ -79,12 +79,12 @@ def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
 def write_scored(folder: Path, contrasts: pd.DataFrame) -> Path:
     """Write folder/index.html of predictions made elsewhere: answer and figures from
     folder/figures, then every number about the change."""
-    own, _, broken = _studies(folder)
+    trained, scored, broken = _studies(folder)
     pictures = _Pictures(folder)
     body = "".join(
         [
             "<h2>Your predictions</h2>",
-            *(study.inside(pictures) for study in own),
+            *(study.inside(pictures) for study in (*trained, *scored)),
             *_left_out(broken),
             "<h2>Every number about the change</h2>",
             _html_table(contrasts.astype(object).where(contrasts.notna(), "")),
