@@ -30,32 +30,6 @@ $(STAMP):
 	rm -f $(VENV)/.installed-*
 	touch $@
 
-study: install, run the studies, draw every figure, write study/index.html.   make test: everything that is checked.
-# make check: the fastest of the checks, in 90 s. All work on a fresh machine with Python >= 3.11 and go on where they stopped.
-# make VENV=FOLDER TORCH=here ...: into an environment that has torch, which stays as it is.
-
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-FAMILIES := $(filter-out colorized_mnist, $(basename $(notdir $(NOTEBOOKS))))
-export BIASSTUDY_RUNS ?= $(CURDIR)/runs
-export BIASSTUDY_STUDY ?= $(CURDIR)/study
-PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level ERROR
-
-TORCH ?= lock
-
-.PHONY: install study test check lint unit faults nbval notebooks lock clean
-
-install: $(STAMP)
-
-$(STAMP):
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .[dev]
-	rm -f $(VENV)/.installed-*
-	touch $@
-
 study: install
 	mkdir -p $(BIASSTUDY_STUDY)
 	$(BIN)/python -m biasstudy run params/colorized_mnist/offline.yaml --workers 2
@@ -66,7 +40,7 @@ study: install
 test: lint unit faults nbval
 
 # what most changes break first: what is imported, asked, keyed, counted and concluded
-CHECKED := package docs keys experiment parameters catalogue protocols intervals registries
+CHECKED := package experiment catalogue plans inference excess forecast
 check: lint
 	$(BIN)/pytest $(CHECKED:%=tests/test_%.py) -n 2 --dist loadfile --durations 5
 

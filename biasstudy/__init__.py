@@ -36,6 +36,8 @@ _HOME = {
     "reference": "report.shipped",
     "reference_parts": "report.shipped",
     "load": "report.tables",
+    "score": "report.predictions",
+    "score_parts": "report.predictions",
 }
 _MODULES = {  # public module -> where it lies
     "conjecture": "inference.conjecture",
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from .inference.secondary import secondary as secondary
     from .loop.results import Results as Results
     from .loop.run import run as run
+    from .report.predictions import score as score
+    from .report.predictions import score_parts as score_parts
     from .report.shipped import reference as reference
     from .report.shipped import reference_parts as reference_parts
     from .report.tables import load as load

@@ -1,5 +1,5 @@
-"""Command line: python -m biasstudy start | list | fetch | plan | run | sweep | nulls | bench |
-sampling | notebooks | ledger | report | doctor.
+"""Command line: python -m biasstudy start | list | fetch | folder | score | plan | run | sweep |
+nulls | bench | sampling | notebooks | ledger | report | doctor.
 
 Only arguments, dispatch and errors are here; what a command does is in its room."""
 
@@ -113,9 +113,27 @@ def _parser() -> argparse.ArgumentParser:
         "fetch", help="download a data set into BIASSTUDY_DATA (checksum, progress, mirrors)"
     )
     fetch.add_argument(
-        "name", help="mnist, cifar100, or hard-imagenet (says what to get, and checks it)"
+        "name", help="mnist, cifar100; hard-imagenet, waterbirds (say what to get, and check it)"
     )
     fetch.set_defaults(call=_fetch)
+    _add_score(commands)
+    folder = commands.add_parser(
+        "folder",
+        help="what a run would see in a folder of photographs of your own",
+        description="The table or folders, classes, groups, splits and counts as the data set "
+        "`folder` finds them, and what fits. Nothing is trained.",
+    )
+    folder.add_argument("path", type=Path, metavar="PATH")
+    folder.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="an option of the data set: metadata, image, label, group, split, size (YAML value); "
+        "all: python -m biasstudy list data sets, docs/extend.md",
+    )
+    folder.set_defaults(call=_folder)
     _add_plan(commands)
     _add_run(commands)
     _add_sweep(commands)
@@ -200,6 +218,48 @@ def _keeping() -> argparse.ArgumentParser:
         "--pictures", action="store_true", help="with --save: keep images of the first seed, too"
     )
     return keeping
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="the answer, with figures, for predictions of any loop",
+        description="Columns generation, arm, seed, image, label, group, predicted; if there are: "
+        "replicate, unit, confidence, favoured, bias, variant, label_name, group_name. See "
+        "docs/score.md.",
+    )
+    score.add_argument("files", nargs="+", type=Path, help="CSV or Parquet, one table together")
+    score.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=THEIRS",
+        help="how the files call a column, such as arm=method",
+    )
+    score.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        metavar="ARM=THEIRS",
+        help="how the files call an arm, such as none=baseline",
+    )
+    score.add_argument(
+        "--favoured",
+        metavar="GROUPS",
+        help="groups that the start favours: red, or by class 0=red,1=green; default: the column "
+        "favoured, else groups are ranked by generation 0 of the other seeds",
+    )
+    score.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where figures, tables and a page go"
+    )
+    score.add_argument("--name", default="", help="of the data; default: that of the first file")
+    score.add_argument(
+        "--detect",
+        type=float,
+        metavar="CHANGE",
+        help="how many seeds would show a change so far above the margin, in accuracy",
+    )
+    score.set_defaults(call=_score)
 
 
 def _add_plan(commands: Any) -> None:
@@ -413,6 +473,35 @@ def _fetch(asked: argparse.Namespace) -> int:
     from .data.datasets.fetch import fetch
 
     fetch(asked.name)
+    return 0
+
+
+def _score(asked: argparse.Namespace) -> int:
+    from .campaign.score import Scored, run_score
+
+    columns, arms = (_pairs(option, getattr(asked, option)) for option in ("column", "arm"))
+    told = Scored(asked.files, columns, arms, asked.favoured, asked.out, asked.name, asked.detect)
+    for line in run_score(told):
+        print(line, flush=True)
+    return 0
+
+
+def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE, several times."""
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value) or name in pairs:
+            raise ValueError(f"--{option} takes NAME=VALUE, each name once; got {text}")
+        pairs[name] = value
+    return pairs
+
+
+def _folder(asked: argparse.Namespace) -> int:
+    from .data.datasets.folder import seen
+    from .parameters import parse_changes
+
+    print("\n".join(seen(asked.path, parse_changes(asked.p))))
     return 0
 
 

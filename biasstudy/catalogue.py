@@ -16,7 +16,10 @@ WIDTH = 100  # characters of a line
 
 
 def _of_registry(registry: Registry) -> dict[str, str]:
-    return {name: first_sentence(entry.target) for name, entry in registry.items()}
+    named = {name: first_sentence(entry.target) for name, entry in registry.items()}
+    return named | {
+        f"{prefix}:NAME": first_sentence(make) for prefix, make in registry.families.items()
+    }
 
 
 # kind -> names and what is said of each; read when asked for

@@ -72,6 +72,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 # starts that thin groups which the data set names, and their bias: a weight of 25 %
 PRESETS = {"dim-25": 0.75}
+AS_FOUND = "as-found"  # the start in the natural shares of the data
 
 ARMS = ("generated", "real", "resample", "none")  # of every experiment
 FILTERED = "real-filtered"  # one more of an experiment with a filter
@@ -147,9 +148,14 @@ class Experiment:
     dataset: str = knob("colorized-mnist-5k", "name of the data set", among=DATASETS)
     dataset_options: dict = knob({}, "options of the data set")
     start: str = knob(
-        "unbiased", "how the real training set is drawn", among=("unbiased", "biased", *PRESETS)
+        "unbiased",
+        "how the real training set is drawn",
+        among=("unbiased", "biased", AS_FOUND, *PRESETS),
     )
     bias: float = knob(0.0, "strength of a biased start", low=0, high=1)
+    favoured: dict = knob(
+        {}, "groups that a start as found favours, by class; default: the larger ones"
+    )
     n_thinned: int = knob(
         2,
         "groups of each class that a biased start thins, where a group has one class",
@@ -284,6 +290,15 @@ class Experiment:
             raise ValueError(
                 f"an unbiased start has bias 0; got bias {self.bias} (say start: biased)"
             )
+        if self.start == AS_FOUND and (self.bias, self.n_thinned) != (0, 2):
+            raise ValueError(
+                f"start {AS_FOUND!r} has the shares that are found, so bias stays 0 and n_thinned "
+                f"2; got bias {self.bias}, n_thinned {self.n_thinned}"
+            )
+        if self.favoured and self.start != AS_FOUND:
+            raise ValueError(
+                f"favoured is used by start {AS_FOUND!r} alone; got start {self.start!r}"
+            )
         if self.start in PRESETS and (self.bias, self.n_thinned) != (PRESETS[self.start], 2):
             raise ValueError(
                 f"start {self.start!r} has bias {PRESETS[self.start]} and names what it thins; got "
@@ -392,6 +407,12 @@ class Experiment:
     def n_batch(self) -> int:
         """Images added per generation, q = round(ratio n_real)."""
         return round(self.ratio * self.n_real)
+
+    @property
+    def leans(self) -> bool:
+        """Whether its start favours cells by more or less, as data as found do; how much may be
+        unknown."""
+        return self.bias != 0 or self.start == AS_FOUND
 
     @property
     def n_fresh(self) -> int:
@@ -554,6 +575,11 @@ class Experiment:
             return None
         options = entry.resolve(self.filter_options)
         return dataclasses.replace(self, filter=entry.traits["imitates"], filter_options=options)
+
+    @property
+    def is_remedy(self) -> bool:
+        """Whether its protocol is one that is meant to help."""
+        return PROTOCOLS[self.protocol].balanced
 
     # -- names
 

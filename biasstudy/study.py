@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.checks import check_name, checked, shown, unknown
+from .core.registry import import_own
 from .core.seeds import digest
 from .experiment import (
     ALL_ARMS,
@@ -36,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "margin": 0.0,
     "scale": "custom",
     "source": "run",
+    "imports": [],
     "device": "cpu",
     "precision": "float32",
     "threads": 1,
@@ -53,6 +55,7 @@ class Study:
                  one
     path_points  levels after the first of the arms that are paths
     settings     what a notebook was asked otherwise than its own cell says
+    imports      modules of the user's own that were imported first
     margin       of every hypothesis, in accuracy; 0: a quarter of M(none) where the start has a
                  bias, else verdicts.ABSOLUTE
     """
@@ -69,6 +72,7 @@ class Study:
     name: str = SETTINGS["name"]
     margin: float = SETTINGS["margin"]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     @functools.cached_property
     def id(self) -> str:
@@ -182,7 +186,7 @@ class Study:
                 generated, none = (
                     [e.to_arm(arm).id for e in self._seeds(base)] for arm in ("generated", "none")
                 )
-                usual = None if base.bias > 0 else ABSOLUTE
+                usual = None if base.leans else ABSOLUTE
                 asked.append(hypothesis_of(name, generated, none, self.margin or usual))
         return asked
 
@@ -274,6 +278,7 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
     """The study with these parameters: fields of Experiment and SETTINGS.
 
     elsewhere  other machines compute: the device need not be here
+    imports    list of modules of the user's own, imported first
     variants   list of mappings: fields in which the variants differ, for example [{protocol:
                latest}, {protocol: fresh}]
 
@@ -288,6 +293,9 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         name: checked(name, parameters.get(name, default), type(default))
         for name, default in SETTINGS.items()
     }
+    if not all(isinstance(module, str) for module in s["imports"]):
+        raise ValueError(f"imports must be a list of modules; got {shown(s['imports'])}")
+    import_own(s["imports"])
     for arm in s["arms"]:
         if arm not in ALL_ARMS:
             raise ValueError(unknown("arm", arm, ALL_ARMS, "in arms"))
@@ -336,6 +344,7 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         path_points=s["path_points"],
         name=s["name"],
         margin=s["margin"],
+        imports=tuple(s["imports"]),
     )
 
 

@@ -1,13 +1,28 @@
 """What is added in one place reaches everything: a data set, a filter and a metric, each one
 decorated function, followed through a run into figures. (A protocol: see test_protocols.)"""
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import FLOAT64, tiny
+import yaml
+from conftest import FLOAT64, TINY, tiny
 
-from biasstudy import DATASETS, FILTERS, METRICS, Dataset, LabeledImages, figures, run
+from biasstudy import (
+    DATASETS,
+    FILTERS,
+    GENERATORS,
+    METRICS,
+    Dataset,
+    LabeledImages,
+    figures,
+    notebook,
+    run,
+)
+from biasstudy.__main__ import main
 from biasstudy.data.real import real_data
+from biasstudy.study import study_from
 
 
 @pytest.fixture
@@ -73,3 +88,84 @@ def test_what_is_registered_reaches_results_and_figures(added, runs):
     wide = curve_values.pivot_table("value", ["arm", "generation"], "metric")
     assert np.allclose(wide["accuracy"] + wide["test-misses"], 1), "the metric"
     plt.close("all")
+
+
+OWN = '''
+import numpy as np
+from biasstudy import GENERATORS, METRICS
+from biasstudy.models.generators.mixture import Mixture
+from dataclasses import dataclass
+
+@GENERATORS.register("test-own-mixture")
+@dataclass(frozen=True)
+class OwnMixture(Mixture):
+    """A mixture of one's own."""
+
+@METRICS.register("test-own-hits")
+def hits(label, predicted, group):
+    """Share of right images. returns a float, nan without images."""
+    return float(np.mean(label == predicted)) if len(label) else float("nan")
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module in the working directory, and a parameter file that imports it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "test_own_module.py").write_text(OWN)
+    (tmp_path / "broken_own_module.py").write_text("import nothing_like_this\n")
+    fields = {
+        **TINY,
+        "generator": "test-own-mixture",
+        "start": "biased",
+        "bias": 0.6,
+        "imports": ["test_own_module"],
+        "arms": ["generated", "none"],
+        "precision": "float64",
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(fields))
+    yield fields
+    sys.modules.pop("test_own_module", None)
+    GENERATORS._entries.pop("test-own-mixture", None)
+    METRICS._entries.pop("test-own-hits", None)
+
+
+def test_a_parameter_file_imports_modules_of_ones_own(own, runs, capsys):
+    assert main(["run", "own.yaml"]) == 0
+    assert "A = generated - none" in capsys.readouterr().out
+    study = study_from(own)
+    assert study.imports == ("test_own_module",)
+    values = study.run(progress=False).measure("test-own-hits").value
+    assert len(values) and values.between(0, 1).all()
+
+
+def test_processes_import_them_too(own, runs, monkeypatch):
+    seen = []
+
+    def run_by(engine, study, modules, *given, **named):
+        seen.extend(modules)
+        raise InterruptedError
+
+    monkeypatch.setattr("biasstudy.campaign.farm.run_by", run_by)
+    monkeypatch.setattr("biasstudy.campaign.engine.Local", lambda workers: None)
+    assert main(["run", "own.yaml", "--workers", "2"]) == 2
+    assert seen == ["test_own_module"]
+
+
+def test_a_notebook_imports_them_before_it_looks_for_names(own, runs):
+    assert notebook.study(own).base.generator == "test-own-mixture"
+
+
+@pytest.mark.parametrize(
+    ("imports", "says"),
+    [
+        (["no_such_module"], r"cannot import 'no_such_module' \(ModuleNotFoundError: .*\); own"),
+        (["broken_own_module"], "No module named 'nothing_like_this'"),
+        ("test_own_module", "imports must be a list; got str"),
+        ([1], r"imports must be a list of modules; got \[1\]"),
+    ],
+)
+def test_modules_that_cannot_be_imported_are_one_sentence(own, imports, says):
+    with pytest.raises(ValueError, match=says):
+        study_from({**own, "imports": imports})

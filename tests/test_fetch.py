@@ -7,11 +7,13 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 from torchvision.datasets import MNIST
 
 from biasstudy import DATASETS
 from biasstudy.__main__ import main
 from biasstudy.data.datasets import colorized_mnist
+from biasstudy.data.datasets import fetch as fetch_module
 from biasstudy.data.real import _source
 
 N = 40
@@ -89,5 +91,65 @@ def test_an_unknown_name_lists_the_known_ones(capsys):
     assert (
         capsys.readouterr().err
         == "biasstudy: unknown data set 'emnist' (did you mean mnist?); known: mnist, cifar100, "
-        "hard-imagenet\n"
+        "hard-imagenet, waterbirds\n"
     )
+
+
+# ---- Waterbirds ----------------------------------------------------------------------------------
+
+FEW = {"train": [[30, 6], [5, 20]], "validation": [[4, 4], [3, 3]], "test": [[9, 9], [8, 8]]}
+
+
+@pytest.fixture(params=fetch_module._WATERBIRD_FOLDERS)
+def birds(request, tmp_path, monkeypatch):
+    """The layout of its makers, with few and tiny photographs."""
+    monkeypatch.setenv("BIASSTUDY_DATA", str(tmp_path))
+    monkeypatch.setattr(fetch_module, "_WATERBIRDS", FEW)
+    root, rows = tmp_path / request.param, []
+    for split, table in enumerate(FEW.values()):
+        for y, row in enumerate(table):
+            for place, n in enumerate(row):
+                for i in range(n):
+                    file = f"{y:03}.Bird_{y}/{split}{place}_{i:04}.jpg"
+                    (root / file).parent.mkdir(parents=True, exist_ok=True)
+                    pixels = np.random.default_rng([split, y, place, i]).integers(
+                        0, 256, (20, 30, 3)
+                    )
+                    Image.fromarray(pixels.astype(np.uint8)).save(root / file)
+                    rows.append(f"{len(rows)},{file},{y},{split},{place},/f/forest.jpg")
+    header = "img_id,img_filename,y,split,place,place_filename"
+    (root / "metadata.csv").write_text("\n".join([header, *rows]) + "\n")
+    return root
+
+
+def test_waterbirds_are_checked_and_named(birds, capsys):
+    assert main(["fetch", "waterbirds"]) == 0
+    out = capsys.readouterr().out
+    n = sum(sum(map(sum, table)) for table in FEW.values())
+    assert "nlp.stanford.edu" in out and f"{n} photographs, counts as published" in out
+    options = {"root": birds.name, "metadata": "named.csv", "size": 8}
+    source = DATASETS["folder"].target(**options)
+    assert source.classes == ("landbird", "waterbird") and source.groups == ("land", "water")
+    assert source.train.counts(2, 2).tolist() == FEW["train"]
+    assert source.test.counts(2, 2).tolist() == FEW["test"]
+
+
+def test_waterbirds_that_are_not_whole_are_refused(birds, capsys, monkeypatch):
+    file = next(birds.glob("*/*.jpg"))
+    packed = file.read_bytes()
+    file.unlink()
+    assert main(["fetch", "waterbirds"]) == 2 and "images are not in" in capsys.readouterr().err
+    file.write_bytes(packed)
+    table = (birds / "metadata.csv").read_text()
+    (birds / "metadata.csv").write_text("\n".join(table.splitlines()[:-1]) + "\n")
+    assert main(["fetch", "waterbirds"]) == 2
+    assert "its makers count [[9, 9], [8, 8]]" in capsys.readouterr().err
+    monkeypatch.setenv("BIASSTUDY_DATA", str(birds))
+    assert main(["fetch", "waterbirds"]) == 2
+    captured = capsys.readouterr()
+    assert "https://nlp.stanford.edu" in captured.out and "there is no folder" in captured.err
+
+
+def test_the_published_counts_are_those_of_the_paper():
+    totals = {split: sum(map(sum, table)) for split, table in fetch_module._WATERBIRDS.items()}
+    assert totals == {"train": 4795, "validation": 1199, "test": 5794}

@@ -266,14 +266,15 @@ def test_attribution_goes_both_ways():
             "down too": (less, less),
         }.items()
     }
-    assert "amplified, because the images are generated, exploratory." in said["up"]
+    told = "exploratory, fitness not measured."
+    assert f"amplified, because the images are generated, {told}" in said["up"]
     assert (
-        "not shown to be because the images are generated: R is not above 0, exploratory."
+        f"not shown to be because the images are generated: R is not above 0, {told}"
         in said["up too"]
     )
-    assert "reduced, because the images are generated, exploratory." in said["down"]
+    assert f"reduced, because the images are generated, {told}" in said["down"]
     assert (
-        "not shown to be because the images are generated: R is not below 0, exploratory."
+        f"not shown to be because the images are generated: R is not below 0, {told}"
         in said["down too"]
     )
 
@@ -366,7 +367,7 @@ def test_sentences_correct_for_the_number_of_studies():
         got = [getattr(p, name) for p in adjusted]
         assert np.allclose(got[:3], holm([p_of(c) for c in changes[:3]]))
         assert np.isnan(got[3:]).all(), "too few seeds, or no arm none"
-    assert ": no verdict with fewer than 6 seeds. A = " in few
+    assert ": no verdict with fewer than 6 seeds, fitness not measured. A = " in few
     assert bare == "bare: No answer: the arms generated and none are needed."
 
 

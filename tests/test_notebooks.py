@@ -26,7 +26,10 @@ DATA_SETS = [
 SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 # of stored results
 READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]
-FAMILIES = [path for path in NOTEBOOKS if path not in DATA_SETS + READERS]
+# of a table of predictions
+SCORE = ROOT / "notebooks" / "score.ipynb"
+OWN = ROOT / "notebooks" / "own_data.ipynb"
+FAMILIES = [path for path in NOTEBOOKS if path not in [*DATA_SETS, *READERS, SCORE, OWN]]
 name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -82,7 +85,7 @@ def test_every_figure_has_its_table_under_it(path):
         for i, cell in enumerate(code)
         if any("image/png" in o.get("data", {}) for o in cell["outputs"])
     ]
-    assert len(pictures) >= (5 if path in DATA_SETS else 4)
+    assert len(pictures) >= (5 if path in [*DATA_SETS, OWN] else 4)
     for i in pictures:
         near = [code[i - 1], code[i], *code[i + 1 : i + 2]]
         assert any("text/html" in o.get("data", {}) for cell in near for o in cell["outputs"]), (
@@ -225,6 +228,9 @@ def test_siblings_share_their_code():
     assert one == other and len(set(one) & set(masked)) >= 12, (
         "masks add to what is measured, and take nothing away"
     )
+    own = [source(c) for c in cells(OWN) if not tagged(c)]
+    assert len([cell for cell in own if cell not in one]) == 2, "set-up, and what was found"
+    assert "reference" not in "".join(own), "nothing of it ships"
     codes = {path.stem: [source(c) for c in cells(path) if not tagged(c)] for path in FAMILIES}
     shared = set.intersection(*map(set, codes.values()))
     assert len(shared) >= 8, "set-up, data, loop, asserts, curves, effects, answer"
@@ -249,6 +255,15 @@ def test_a_reader_reads_all_that_ships_unless_told(path):
     assert len(codes[0] & codes[1]) >= 1, "readers end alike"
 
 
+def test_the_notebook_of_predictions_takes_an_example_that_ships_unless_told():
+    declared = parameters(SCORE)
+    assert declared["source"].removeprefix("reference:") in studies()
+    text = "\n".join(source(c) for c in cells(SCORE))
+    assert ".predictions()" in text and "score(table" in text and "study.run(" not in text
+    asked = study_from({**declared, "source": "run"})
+    assert {"generated", "real", "none"} == {e.arm for e in asked.experiments}
+
+
 @pytest.mark.parametrize("path", FAMILIES + READERS, ids=lambda p: p.stem)
 def test_a_family_compares_variants(path):
     study = study_from(parameters(path))
@@ -264,5 +279,5 @@ def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
         for family in ("start", "protocol", "filter", "transfer", "generator", "locality")
     }
     families |= {"cifar20_condition", "cifar20_start"}
-    families |= {"conjecture", "summary", "hard_imagenet_filter"}
+    families |= {"conjecture", "summary", "score", "hard_imagenet_filter", "own_data"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

@@ -76,7 +76,7 @@ def test_the_cheapest_design_reaches_80_percent_and_no_cheaper_one_does(stored):
     study = study_from(SMALL)
     pilot = nearest(study.base)
     question = Question(pilot, spread(pilot.results), 0.05)
-    planner = Planner(study, [question], 0.05, 1)
+    planner = Planner([question], 0.05, 1, study)
     sizes = [(20, 1), (40, 1), (40, 3)]
     words = ("amplified", "within")
     best = planner.cheapest(sizes, words)
@@ -92,7 +92,7 @@ def test_the_cheapest_design_reaches_80_percent_and_no_cheaper_one_does(stored):
             if planner.hours(design) < planner.hours(best) - 1e-3:
                 assert not reaches(design), design
     assert planner.cheapest(sizes, ("amplified",)).seeds <= best.seeds
-    blind = Planner(study, [question], 1e-9, 1)
+    blind = Planner([question], 1e-9, 1, study)
     assert blind.cheapest([(20, 1)], ("amplified",)) is None
 
 
@@ -101,7 +101,7 @@ def test_the_cost_is_that_of_the_stages(stored):
     once."""
     study = study_from({**SMALL, "seed": 1000, "n_classifiers": 2})
     pilot = nearest(study.base)
-    planner = Planner(study, [Question(pilot, spread(pilot.results), None)], 0.01, 1)
+    planner = Planner([Question(pilot, spread(pilot.results), None)], 0.01, 1, study)
     hours = [planner.hours(Design(n, 20, 2)) for n in (6, 7, 8)]
     assert hours[2] - hours[1] == pytest.approx(hours[1] - hours[0])
     results = study.run()
@@ -130,7 +130,7 @@ def test_designs_are_priced_by_one_probe(stored, monkeypatch):
     families = {piece.recipe.family for piece in schedule.pieces.values()}
     monkeypatch.setattr(sweep, "add_probe", probe)
     pilot = nearest(study_from(SMALL).base)
-    planner = Planner(study, [Question(pilot, spread(pilot.results), None)], 0.01, 1)
+    planner = Planner([Question(pilot, spread(pilot.results), None)], 0.01, 1, study)
     hours = [planner.hours(Design(6, n_test, 1)) for n_test in (20, 40, 80)]
     assert len(probes) == 1 and hours[0] > 0 and np.allclose(hours, hours[0])
 
@@ -148,7 +148,7 @@ def test_several_hypotheses_share_the_error_rate_and_the_least_certain_counts(st
         pilot = nearest(e)
         questions.append(Question(pilot, spread(pilot.results), margin))
     design = Design(8, 20, 1)
-    both = Planner(study, questions, 0.05, 2).power(design)
+    both = Planner(questions, 0.05, 2, study).power(design)
     each = [question.power(design, 0.05, 2) for question in questions]
     assert both.amplified == min(found.amplified for found in each)
     assert both.within == min(found.within for found in each)

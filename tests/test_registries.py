@@ -32,7 +32,7 @@ from biasstudy.data.real import real_data
 
 CONTEXT = Context(FLOAT64)
 FINGERPRINTS = Path(__file__).parent / "fingerprints.json"
-FETCHED = ("cifar100", "cifar20", "colorized-mnist", "hard-imagenet")
+FETCHED = ("cifar100", "cifar20", "colorized-mnist", "folder", "hard-imagenet")
 OFFLINE = [name for name in DATASETS if name not in FETCHED]
 GENERATED = [name for name in GENERATORS if name not in ("reserve",)]
 SHORT = {"steps": 4, "batch": 16}

@@ -1,15 +1,13 @@
 """The commands `run` and `sweep`: experiments of a file are run, the answer is printed, results are
 saved."""
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_name
+from ..core.registry import import_own
 from ..parameters import read, read_parameters
 from ..study import PILOT, study_from
 
@@ -100,10 +98,12 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     from ..inference.verdicts import sentences
     from ..report.shipped import REFERENCE, save_figures, save_study
 
-    _import(asked.modules)
+    import_own(asked.modules)
     given = read(asked.file, asked.changes)
     study = study_from(given.parameters)
     _say(given.notes)
+    if study.source == "run":
+        _say(study.real.says())
     print(study.table().to_string())
     _freeze(study, Numerics(**study.numerics))
     if workers > 1:
@@ -145,7 +145,9 @@ def _in_processes(study: Any, asked: Asked, workers: int) -> None:
 
     line = Line()
     try:
-        failed = run_by(Local(workers), study, asked.modules, asked.keep, say=line).failed
+        failed = run_by(
+            Local(workers), study, [*asked.modules, *study.imports], asked.keep, say=line
+        ).failed
     finally:
         line.end()
     if failed:
@@ -171,7 +173,7 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     from . import sweep
     from .farm import run_by, sweep_text
 
-    _import(asked.modules)
+    import_own(asked.modules)
     line = Line()
     grid = sweep.read(asked.file, asked.changes, machines.elsewhere)
     study = grid.study
@@ -193,7 +195,7 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
         report = run_by(
             engine,
             study,
-            asked.modules,
+            [*asked.modules, *study.imports],
             asked.keep,
             numerics=numerics,
             schedule=schedule,
@@ -228,10 +230,3 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
             measured if report.finished else {},
         )
     return True
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Import the user's own modules, which may lie in the current folder."""
-    sys.path.insert(0, os.getcwd())
-    for module in modules:
-        importlib.import_module(module)

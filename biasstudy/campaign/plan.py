@@ -6,7 +6,7 @@ power that of `power`.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from ..core.checks import listed, shown
 from ..core.places import runs_folder
 from ..experiment import Experiment
 from ..inference.power import Power, Spread, power, spread
-from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT
+from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT, has_bias
 from ..loop.results import Outcome, Results
 from ..parameters import read
 from ..report.shipped import fields_of, reference, studies
@@ -57,8 +57,9 @@ class Pilot:
 
     def __str__(self) -> str:
         e, n = self.experiment, len(self.results.of("generated"))
+        n_real = "" if math.isnan(e.n_real) else f"n_real {e.n_real}, "  # of predictions: unknown
         size = (
-            f"{n} seeds, n_real {e.n_real}, {e.n_test} test images, {e.n_classifiers} "
+            f"{n} seeds, {n_real}{e.n_test} test images, {e.n_classifiers} "
             f"classifier{'s' * (e.n_classifiers > 1)} per seed"
         )
         return f"{self.source} ({size}), " + (
@@ -213,23 +214,20 @@ class Question:
 
 
 @dataclass
-class Planner:
-    """Power and cost of the designs of a study.
+class Powers:
+    """Power of the words for designs.
 
-    detect   how far A lies above the margin
-    family   hypotheses of the study
+    questions  hypotheses whose variances are known
+    detect     how far A lies above the margin
+    family     hypotheses that share the error rate
     """
 
-    study: Study
     questions: list[Question]
     detect: float
     family: int
 
     def __post_init__(self) -> None:
         self._power: dict[Design, Power] = {}
-        self._hours: dict[tuple[int, int], tuple[float, float]] = {}
-        self._costs: Costs | None = None
-        self.priced_from = ""
 
     def power(self, design: Design) -> Power:
         """Of the hypothesis for which each is smallest."""
@@ -242,6 +240,35 @@ class Planner:
                 )
             )
         return self._power[design]
+
+    def fewest_seeds(self, n_test: int, classifiers: int, words: tuple[str, ...]) -> Design | None:
+        """The design with the fewest seeds that reaches ENOUGH for all words; None: not with
+        MOST."""
+
+        def reaches(seeds: int) -> bool:
+            found = self.power(Design(seeds, n_test, classifiers))
+            return all(getattr(found, word) >= ENOUGH for word in words)
+
+        low, high = SEEDS_FOR_VERDICT, MOST
+        if not reaches(high):
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaches(middle) else (middle + 1, high)
+        return Design(low, n_test, classifiers)
+
+
+@dataclass
+class Planner(Powers):
+    """Power and cost of the designs of a study."""
+
+    study: Study
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._hours: dict[tuple[int, int], tuple[float, float]] = {}
+        self._costs: Costs | None = None
+        self.priced_from = ""
 
     def hours(self, design: Design) -> float:
         """Core hours of all its experiments, none of them being finished."""
@@ -282,22 +309,6 @@ class Planner:
         )
         return (2 * one - both) / 3600, (both - one) / 3600
 
-    def fewest_seeds(self, n_test: int, classifiers: int, words: tuple[str, ...]) -> Design | None:
-        """The design with the fewest seeds that reaches ENOUGH for all words; None: not with
-        MOST."""
-
-        def reaches(seeds: int) -> bool:
-            found = self.power(Design(seeds, n_test, classifiers))
-            return all(getattr(found, word) >= ENOUGH for word in words)
-
-        low, high = SEEDS_FOR_VERDICT, MOST
-        if not reaches(high):
-            return None
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reaches(middle) else (middle + 1, high)
-        return Design(low, n_test, classifiers)
-
     def cheapest(self, sizes: list[tuple[int, int]], words: tuple[str, ...]) -> Design | None:
         """The cheapest design that reaches ENOUGH for all words; among equals the one with fewer
         seeds."""
@@ -318,8 +329,7 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
     pilot    see `nearest`
     raises   ValueError, FileNotFoundError   with one sentence
     """
-    if not 0 < detect < 1:
-        raise ValueError(f"--detect must be a change of accuracy in (0, 1); got {detect:g}")
+    _check_detect(detect)
     if study.source != "run":
         raise ValueError(f"a plan is for a study that is run; source is {shown(study.source)}")
     asked = [hypothesis["variant"] for hypothesis in study.hypotheses()]
@@ -334,15 +344,12 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
         if not any(_same(question, known) for known in questions):
             questions.append(question)
             yield from _told(question, name)
-    planner = Planner(study, questions, detect, len(asked))
+    planner = Planner(questions, detect, len(asked), study)
     sizes = _sizes(study, questions)
     within = _within(questions)
-    yield (
-        f"Power of `amplified` where A is {detect:g} above the margin, and of `{within}` where A "
-        f"is 0; {len(asked)} hypothes{'es' if len(asked) > 1 else 'is'} in the family"
-        + (", the least certain one counts:" if len(asked) > 1 else ":")
-    )
-    yield _table(planner, sizes, study, within)
+    yield _asked(planner, within)
+    seeds = sorted({*SEEDS, max(study.n_seeds, SEEDS_FOR_VERDICT)})
+    yield _table(planner, sizes, seeds, within)
     yield f"core hours: from {planner.priced_from}"
     for words, what in (
         (("amplified", "within"), f"`amplified` and `{within}`"),
@@ -357,12 +364,55 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
         )
 
 
+def power_lines(parts: Mapping[str, Results], detect: float) -> Iterator[str]:
+    """What `score --detect` prints: the power of designs like that of these predictions. What they
+    would cost is not known.
+
+    parts    predictions of each setting, by its name
+    raises   ValueError   with one sentence
+    """
+    _check_detect(detect)
+    questions = []
+    for name, results in parts.items():
+        pilot = Pilot("these predictions", results, ())
+        margin = None if has_bias(results.of("generated")[0]) else ABSOLUTE
+        questions.append(_question(pilot, margin, name, otherwise=""))
+        yield from _told(questions[-1], name)
+    powers, within = Powers(questions, detect, len(parts)), _within(questions)
+    e = questions[0].pilot.experiment
+    numbers = [times * e.n_test for times in IMAGES]
+    sizes = [(n, k) for k in _classifiers(questions, e.n_classifiers) for n in numbers]
+    yield _asked(powers, within)
+    yield _table(powers, sizes, list(SEEDS), within)
+    for words in (("amplified", "within"), ("amplified",)):
+        design = powers.fewest_seeds(e.n_test, e.n_classifiers, words)
+        names = " and ".join(f"`{within if word == 'within' else word}`" for word in words)
+        yield f"fewest seeds for {names}: " + (
+            str(design) if design else f"none with up to {MOST} seeds reaches {ENOUGH:.0%}"
+        )
+
+
+def _check_detect(detect: float) -> None:
+    if not 0 < detect < 1:
+        raise ValueError(f"--detect must be a change of accuracy in (0, 1); got {detect:g}")
+
+
+def _asked(powers: Powers, within: str) -> str:
+    """What the table tells."""
+    several = powers.family > 1
+    return (
+        f"Power of `amplified` where A is {powers.detect:g} above the margin, and of `{within}` "
+        f"where A is 0; {powers.family} hypothes{'es' if several else 'is'} in the family"
+        f"{', the least certain one counts' * several}:"
+    )
+
+
 def _margin(margin: str, study: Study, e: Experiment) -> float | None:
     """The margin of a hypothesis; None: a quarter of M(none)."""
     if not margin:
-        return study.margin or (None if e.bias > 0 else ABSOLUTE)
+        return study.margin or (None if e.leans else ABSOLUTE)
     if margin == "quarter":
-        if e.bias > 0:
+        if e.leans:
             return None
         raise ValueError(
             "--margin quarter is a quarter of the contrast that a biased start makes, and this "
@@ -377,12 +427,18 @@ def _margin(margin: str, study: Study, e: Experiment) -> float | None:
     return number
 
 
-def _question(pilot: Pilot, margin: float | None, name: str) -> Question:
+def _question(
+    pilot: Pilot,
+    margin: float | None,
+    name: str,
+    otherwise: str = f"; give --margin NUMBER, such as {ABSOLUTE:g}",
+) -> Question:
+    """otherwise   what the user can do where there is no contrast"""
     found = spread(pilot.results)
     if margin is None and found.level <= 0:
         raise ValueError(
             f"{f'{name}: ' if name else ''}M(none) is {found.level:+.3f} in {pilot}: there is no "
-            f"contrast to take a quarter of; give --margin NUMBER, such as {ABSOLUTE:g}"
+            f"contrast to take a quarter of{otherwise}"
         )
     return Question(pilot, found, margin)
 
@@ -430,22 +486,29 @@ def _sizes(study: Study, questions: list[Question]) -> list[tuple[int, int]]:
                 raise
             continue  # the data set has not so many
         numbers.append(times * n_test)
+    return [(n, k) for k in _classifiers(questions, own) for n in numbers]
+
+
+def _classifiers(questions: list[Question], own: int) -> list[int]:
+    """Classifiers per seed that designs may have: others than their own where it is known what they
+    do."""
     known = not any(np.isnan(question.spread.refits) for question in questions)
-    return [(n, k) for k in (sorted({*CLASSIFIERS, own}) if known else [own]) for n in numbers]
+    return sorted({*CLASSIFIERS, own}) if known else [own]
 
 
-def _table(planner: Planner, sizes: list[tuple[int, int]], study: Study, within: str) -> str:
-    """Power of both words by design, as text."""
+def _table(powers: Powers, sizes: list[tuple[int, int]], seeds: list[int], within: str) -> str:
+    """Power of both words by design, and what it costs where that is known, as text."""
     import pandas as pd
 
     numbers = sorted({n for n, _ in sizes})
     rows = []
     for k in sorted({k for _, k in sizes}):
-        for seeds in sorted({*SEEDS, max(study.n_seeds, SEEDS_FOR_VERDICT)}):
-            row: dict[str, Any] = {"seeds": seeds, "classifiers": k}
+        for n_seeds in seeds:
+            row: dict[str, Any] = {"seeds": n_seeds, "classifiers": k}
             for n in numbers:
-                found = planner.power(Design(seeds, n, k))
+                found = powers.power(Design(n_seeds, n, k))
                 row[f"{n} test images"] = f"{found.amplified:.2f} | {found.within:.2f}"
-            row["core hours"] = f"{planner.hours(Design(seeds, numbers[0], k)):.2f}"
+            if isinstance(powers, Planner):
+                row["core hours"] = f"{powers.hours(Design(n_seeds, numbers[0], k)):.2f}"
             rows.append(row)
     return pd.DataFrame(rows).to_string(index=False) + f"\n(`amplified` | `{within}`)"

@@ -6,6 +6,7 @@ user's cache. Text is UTF-8 on every machine, and a file is written whole or not
 
 import contextlib
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,9 @@ def check_folder(folder: Path) -> Path:
                 raise ValueError(f"{folder} cannot be a folder: {place} is a file")
             break
     return folder
+
+
+def watched() -> bool:
+    """Whether somebody watches stderr: in a terminal or in JupyterLab; never under papermill, nbval
+    or in a log file."""
+    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ

@@ -9,8 +9,10 @@ import hashlib
 import importlib
 import inspect
 import math
+import os
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +58,17 @@ class Entry:
     def resolve(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in; ValueError names an unknown key, a wrong type, a number
         outside the trait `within`, a mapping of names to (lowest, highest), or a word that is not
-        in the trait `among`, a mapping of names to words."""
+        in the trait `among`, a mapping of names to words. Texts that the trait `lists` names may be
+        lists of texts: they become one text with commas."""
         known = self.defaults()
         for key, value in options.items():
             if key not in known:
                 raise ValueError(unknown("option", key, known, f"of {self.noun} {self.name!r}"))
+            if key in self.traits.get("lists", ()) and isinstance(value, list):
+                value = ", ".join(
+                    checked(f"{key!r} in option of {self.noun} {self.name!r}", part, str)
+                    for part in value
+                )
             known[key] = checked(
                 f"option {key!r} of {self.noun} {self.name!r}", value, type(known[key])
             )
@@ -97,6 +105,8 @@ class Registry(Mapping[str, Entry]):
 
     def __init__(self, noun: str, module: str) -> None:
         self.noun, self._module, self._entries = noun, module, dict[str, Entry]()
+        self.families: dict[str, Callable[[str], Any]] = {}
+        self._traits: dict[str, dict[str, Any]] = {}
 
     def register(self, name: str, *, version: int = 1, **traits: Any) -> Callable[[Any], Any]:
         """Decorator that adds a class or function under a name.
@@ -123,6 +133,28 @@ class Registry(Mapping[str, Entry]):
 
         return add
 
+    def family(self, prefix: str, **traits: Any) -> Callable[[Any], Any]:
+        """Decorator that adds all that a function name -> class makes, under "prefix:name".
+
+        prefix   str   lower case
+        traits         version, and as in `register`; the function raises ValueError with one
+                       sentence for a name that it cannot make
+        """
+
+        def add(make: Callable[[str], Any]) -> Callable[[str], Any]:
+            self.families[prefix], self._traits[prefix] = make, traits
+            return make
+
+        return add
+
+    def _member(self, name: str) -> Entry | None:
+        """What is registered under a name, made now if it is of a family; None: nothing."""
+        if name not in self._entries and self._loaded:
+            prefix, _, of_family = str(name).partition(":")
+            if prefix in self.families and of_family:
+                self.register(name, **self._traits[prefix])(self.families[prefix](of_family))
+        return self._entries.get(name)
+
     @functools.cached_property
     def _loaded(self) -> bool:
         module = importlib.import_module(self._module)
@@ -131,20 +163,49 @@ class Registry(Mapping[str, Entry]):
         return True
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or (self._loaded and name in self._entries)
+        try:
+            return self._member(name) is not None  # type: ignore[arg-type]
+        except ValueError:  # of a family that cannot make it
+            return False
 
     def __getitem__(self, name: str) -> Entry:
-        if name not in self:
-            raise ValueError(unknown(self.noun, name, self))
-        return self._entries[name]
+        entry = self._member(name)
+        if entry is None:
+            raise ValueError(unknown(self.noun, name, [*self, *self._patterns()]))
+        return entry
+
+    def _patterns(self) -> list[str]:
+        return [f"{prefix}:NAME" for prefix in sorted(self.families)]
 
     def __iter__(self) -> Iterator[str]:
         assert self._loaded
-        return iter(sorted(self._entries))
+        return iter(sorted(name for name in self._entries if not self._of_family(name)))
 
     def __len__(self) -> int:
-        assert self._loaded
-        return len(self._entries)
+        return len(list(iter(self)))
+
+    def _of_family(self, name: str) -> bool:
+        return name.partition(":")[0] in self.families and ":" in name
+
+
+def import_own(modules: Iterable[str]) -> None:
+    """Import modules of the user's own, which may lie in the working directory; what they register
+    is then known.
+
+    raises   ValueError   with one sentence, if one is not there or cannot be imported
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # it may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"cannot import {shown(module)} ({reason}); own modules are looked for in {here} "
+                "and where Python looks"
+            ) from error
 
 
 DATASETS = Registry("data set", "biasstudy.data.datasets")

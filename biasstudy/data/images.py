@@ -115,7 +115,10 @@ class Dataset:
                on (unit, seed) alone
     probe      None: a classifier fitted to instruments tells groups. Else probe(images) -> (group
                (N,) int, UNKNOWN where unclear), exact
-    n_instruments   images set aside from `train` for the measuring devices
+    n_instruments   images set aside from `train` for the measuring devices, equally many of each
+               class and group
+    n_as_found  so many where the start is as found, of a rare class and group at most a third;
+               None: n_instruments
     presets    starts by name: the groups that such a start thins, whatever the seed
     majority   of a crossed design: the group that a biased start favours in every class; None: one
                per class, drawn per seed
@@ -140,6 +143,7 @@ class Dataset:
     set_aside: np.ndarray | None = None
     caption: str = ""
     report: tuple[str, ...] = ()
+    n_as_found: int | None = None
 
     def __post_init__(self) -> None:
         if self.design not in DESIGNS:

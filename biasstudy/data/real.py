@@ -19,9 +19,18 @@ from ..core.checks import listed, meant
 from ..core.counts import largest_remainder, spread
 from ..core.registry import DATASETS
 from ..core.seeds import digest, seed_for
-from ..experiment import FILTERED, IMITATING, PROTOCOLS, Experiment
+from ..experiment import AS_FOUND, FILTERED, IMITATING, PROTOCOLS, Experiment
 from .conditions import Conditions, condition_of
 from .images import Dataset, LabeledImages, concatenate
+from .natural import (
+    even_test,
+    favoured_cells,
+    instruments_as_found,
+    natural_counts,
+    natural_start,
+    sentences,
+    without_small_cells,
+)
 from .pools import Part
 
 
@@ -81,8 +90,12 @@ def shares_of_start(
 
 
 def counts_of_start(dataset: Dataset, e: Experiment, n_real: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of each cell in a start of n_real, classes balanced; and which cells it favours; both
-    (n_classes, n_groups) int."""
+    """Images of each cell in a start of n_real, classes balanced but where it is as found; and
+    which cells it favours; both (n_classes, n_groups) int."""
+    if e.start == AS_FOUND:
+        found = natural_start(dataset, n_real)
+        favoured = favoured_cells(dataset, e.favoured)
+        return found, without_small_cells(favoured, found, even_test(dataset, e.n_test))
     shares, favoured = shares_of_start(dataset, e.start, e.bias, e.seed, e.n_thinned)
     per_class = largest_remainder(np.ones(dataset.n_classes), n_real)
     counts = [largest_remainder(s, n) for s, n in zip(shares, per_class, strict=True)]
@@ -92,8 +105,8 @@ def counts_of_start(dataset: Dataset, e: Experiment, n_real: int) -> tuple[np.nd
 def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
     fewest = int(dataset.occurs.sum(1).min())
-    if start not in ("unbiased", "biased", *dataset.presets):
-        known = ["unbiased", "biased", *dataset.presets]
+    known = ["unbiased", "biased", *dataset.presets]
+    if start not in known:
         raise ValueError(
             f"this data set has no start {start!r}{meant(start, known)}; known: {listed(known)}"
         )
@@ -133,6 +146,7 @@ class RealData:
     draws        "shared": other seeds draw from the same photographs; "disjoint": all lie in a draw
                  of this seed alone; "disjoint starts, shared reserves": those of the start do,
                  others may be in the starts of other seeds
+    says         -> sentences about how the data were made and, of a start as found, its sizes
     """
 
     dataset: Dataset
@@ -146,6 +160,7 @@ class RealData:
     favoured: np.ndarray
     sizes: dict[str, int]
     draws: str
+    says: Callable[[], list[str]]
 
 
 SPARE = 0.5  # of a batch: real images that replace those which a filter rejects
@@ -184,9 +199,11 @@ def real_data(experiment: Experiment) -> RealData:
         "dataset": e.dataset,
         "version": e.dataset_entry.identity,
         "checksum": dataset.checksum,
-        "options": e.dataset_entry.resolve(e.dataset_options),
+        "options": _options_in_keys(e, dataset),
     }
-    drawn = {**name, "counts": digest(counts.tolist()), "seed": e.seed}
+    # these instruments leave other images to the rest
+    as_found = {"as_found": True} if e.start == AS_FOUND else {}
+    drawn = {**name, **as_found, "counts": digest(counts.tolist()), "seed": e.seed}
     if e.draws == "disjoint":
         drawn["draws"] = e.n_draws
 
@@ -211,13 +228,13 @@ def real_data(experiment: Experiment) -> RealData:
             functools.partial(bare_stock.take, counts, np.zeros_like(counts)),
         ),
         test=Part(
-            {**name, "part": "test", "n_test": e.n_test},
-            functools.partial(_test_images, dataset, e.n_test),
-            functools.partial(_test_images, bare_stock.dataset, e.n_test),
+            {**name, "part": "test", "n_test": e.n_test, **as_found},
+            functools.partial(_test_images, dataset, e),
+            functools.partial(_test_images, bare_stock.dataset, e),
         ),
         instruments={
             purpose: Part(
-                {**name, "part": purpose},
+                {**name, "part": purpose, **as_found},
                 functools.partial(stock.instruments, purpose),
                 functools.partial(bare_stock.instruments, purpose),
             )
@@ -225,7 +242,25 @@ def real_data(experiment: Experiment) -> RealData:
         },
         sizes=stock.sizes(counts, reserve.total),
         draws=_draws(e, stock, counts + reserve.total),
+        says=functools.partial(_says, e, stock, counts, favoured),
     )
+
+
+def _options_in_keys(e: Experiment, dataset: Dataset) -> dict[str, Any]:
+    """Options of the data set as they enter keys: where files lie is no part of what is computed,
+    since their checksum says what they hold."""
+    if e.dataset_entry.traits.get("by_content"):
+        return {"n_instruments": dataset.n_instruments, "n_as_found": dataset.n_as_found}
+    return e.dataset_entry.resolve(e.dataset_options)
+
+
+def _says(e: Experiment, stock: "_Stock", counts: np.ndarray, favoured: np.ndarray) -> list[str]:
+    dataset = stock.dataset
+    if e.start != AS_FOUND:
+        return list(dataset.report)
+    most = sum(map(len, stock.free.values()))
+    largest = _largest(most, lambda n: not stock.lacking(*_demand(e, stock, n)))
+    return [*dataset.report, *sentences(dataset, counts, favoured, e.favoured, e.n_test, largest)]
 
 
 def _draws(e: Experiment, stock: "_Stock", used: np.ndarray) -> str:
@@ -272,10 +307,33 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
             f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
             f"n_real {n} fits; lower n_real or n_draws, or use draws 'shared'"
         )
-    most = _largest_test(dataset)
+    most = _largest_test(dataset, e.start)
     if e.n_test > most:
-        wrong.append(f"n_test is {e.n_test}, but the balanced test set has at most {most} images")
+        kind = "test set" if e.start == AS_FOUND else "balanced test set"
+        wrong.append(f"n_test is {e.n_test}, but the {kind} has at most {most} images")
+    if e.start == AS_FOUND:
+        wrong += _wrong_shares(e, stock, counts)
     return wrong + _wrong_path(e, dataset.n_classes)
+
+
+def _wrong_shares(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str]:
+    """A sentence for a class that is too rare for a start as found, or for its instruments."""
+    dataset, wrong = stock.dataset, []
+    natural = natural_counts(dataset).sum(1)
+    if (k := int(counts.sum(1).argmin())) >= 0 and not counts[k].any() and e.n_real > 0:
+        wrong.append(
+            f"a start as found of n_real {e.n_real} has no image of class {dataset.classes[k]!r}, "
+            f"which has {natural[k]:,} of {natural.sum():,}; raise n_real"
+        )
+    for purpose in _PURPOSES:
+        n = np.bincount(stock.instruments(purpose).label, minlength=dataset.n_classes)
+        if not n.all():
+            wrong.append(
+                f"the instruments of class {dataset.classes[int(n.argmin())]!r} are too few to "
+                f"divide: none is left for {purpose!r}; raise n_instruments, or leave the class out"
+            )
+            break
+    return wrong
 
 
 def _demand(
@@ -415,19 +473,15 @@ class _Stock:
             kept[dataset.set_aside] = False
             fixed = fixed[np.argsort(kept[fixed], kind="stable")]
         members = {lane: fixed[lanes[fixed] == lane] for lane in np.unique(lanes)}
-        self.n_set_aside = dataset.n_instruments // len(members)
-        if dataset.set_aside is not None:
-            self.n_set_aside = min(
-                self.n_set_aside, *(int((~kept[index]).sum()) for index in members.values())
-            )
-        self.set_aside = {lane: index[: self.n_set_aside] for lane, index in members.items()}
+        n_aside = self._n_aside(e, members, kept)
+        self.set_aside = {lane: index[: n_aside[lane]] for lane, index in members.items()}
         disjoint = e.draws == "disjoint"
         drawn_by = (
             seed_for("draws", dataset.checksum) if disjoint else seed_for(e.seed, "real", "order")
         )
         order = np.random.default_rng(drawn_by).permutation(len(lanes))
         free = {
-            lane: np.isin(order, index[self.n_set_aside :]) & kept[order]
+            lane: np.isin(order, index[n_aside[lane] :]) & kept[order]
             for lane, index in members.items()
         }
         self.free = {lane: order[keep] for lane, keep in free.items()}
@@ -436,6 +490,19 @@ class _Stock:
             self.free = {
                 lane: np.roll(index, -e.seed * self.draw[lane]) for lane, index in self.free.items()
             }
+
+    def _n_aside(
+        self, e: Experiment, members: dict[int, np.ndarray], kept: np.ndarray
+    ) -> dict[int, int]:
+        """Lane -> images that become instruments: equally many, but of rare cells fewer where the
+        start is as found."""
+        if e.start == AS_FOUND:
+            of_cells = instruments_as_found(self.dataset).ravel()
+            return {lane: int(of_cells[lane]) for lane in members}
+        n = self.dataset.n_instruments // len(members)
+        if self.dataset.set_aside is not None:
+            n = min(n, *(int((~kept[index]).sum()) for index in members.values()))
+        return dict.fromkeys(members, n)
 
     def in_draw(self, counts: np.ndarray) -> bool:
         """Whether so many images of each cell lie in the draw of the seed; (n_classes, n_groups)
@@ -488,7 +555,7 @@ class _Stock:
             "available": int(per_class.min()),
             "start": int(counts.sum(1).max()),
             "reserve": int(reserve.sum(1).max()),
-            "instruments": int(self.n_set_aside * len(self.set_aside) // self.dataset.n_classes),
+            "instruments": sum(map(len, self.set_aside.values())) // self.dataset.n_classes,
         }
 
     def take(self, counts: np.ndarray, offset: np.ndarray) -> LabeledImages:
@@ -536,10 +603,12 @@ class _Stock:
         group."""
         edges = np.cumsum([0.0, *_PURPOSES.values()])
         position = list(_PURPOSES).index(purpose)
-        low, high = (int(edge * self.n_set_aside + 0.5) for edge in edges[position : position + 2])
-        chosen = self.dataset.train[
-            np.concatenate([index[low:high] for index in self.set_aside.values()])
-        ]
+        share = edges[position : position + 2]
+        parts = []
+        for index in self.set_aside.values():
+            low, high = (int(edge * len(index) + 0.5) for edge in share)
+            parts.append(index[low:high])
+        chosen = self.dataset.train[np.concatenate(parts)]
         if not self.dataset.paint:
             return chosen
         return _in_every_group(self.dataset, chosen, "instruments")
@@ -583,14 +652,17 @@ def _in_every_group(dataset: Dataset, images: LabeledImages, seed: int | str) ->
     return _painted(dataset, images[np.repeat(np.arange(n), g)], np.tile(np.arange(g), n), seed)
 
 
-def _test_images(dataset: Dataset, n_test: int) -> LabeledImages:
-    """n_test test photographs, balanced over classes (and groups); painted ones are shown in every
-    group, with looks that depend on the photograph alone, so that gaps between groups are
-    paired."""
+def _test_images(dataset: Dataset, e: Experiment) -> LabeledImages:
+    """n_test test photographs, balanced over classes (and groups), as far as they go where the
+    start is as found; painted ones are shown in every group, with looks that depend on the
+    photograph alone, so that gaps between groups are paired."""
     test = dataset.test
     lanes = test.label if dataset.paint else test.label * dataset.n_groups + test.group
     names = np.unique(lanes)
-    wanted = largest_remainder(np.ones(len(names)), n_test)
+    if e.start == AS_FOUND:
+        wanted = even_test(dataset, e.n_test).ravel()[names]
+    else:
+        wanted = largest_remainder(np.ones(len(names)), e.n_test)
     order = np.random.default_rng(seed_for("test", dataset.checksum)).permutation(len(lanes))
     chosen = [order[lanes[order] == lane][:n] for lane, n in zip(names, wanted, strict=True)]
     index = np.sort(np.concatenate(chosen))
@@ -613,8 +685,10 @@ def _wrong_path(e: Experiment, n_classes: int) -> list[str]:
     return []
 
 
-def _largest_test(dataset: Dataset) -> int:
-    """Images of the largest test set that is balanced over classes (and groups)."""
+def _largest_test(dataset: Dataset, start: str) -> int:
+    """Images of the largest test set: balanced over classes (and groups), or all."""
+    if start == AS_FOUND:
+        return len(dataset.test)
     lanes = (
         dataset.test.label
         if dataset.paint

@@ -18,7 +18,6 @@ Everything here pairs outcomes by seed. It refuses outcomes that differ in more 
 and a seed that stands twice: settings are no seeds.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -203,7 +202,7 @@ def check_one_setting(outcomes: Sequence[Any]) -> None:
             values = dict.fromkeys(str(getattr(x.experiment, differing[0])) for x in outcomes)
             raise ValueError(
                 f"these results are of several settings, {differing[0]} {listed(values)}: settings "
-                "are no seeds; take one variant (reference_parts, Study.split)"
+                "are no seeds; take one variant (reference_parts, score_parts, Study.split)"
             )
     seeds = [o.experiment.seed for o in outcomes]
     if len(set(seeds)) < len(seeds):
@@ -252,8 +251,8 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
 
 def _differing(one: Experiment, other: Experiment, but: Collection[str] = ()) -> list[str]:
     """Names of the fields in which two experiments differ, some left out."""
-    names = [f.name for f in dataclasses.fields(Experiment) if f.name not in but]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+    fields, others = one.fields(), other.fields()
+    return [name for name in fields if name not in but and fields[name] != others.get(name)]
 
 
 def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:

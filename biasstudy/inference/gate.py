@@ -16,6 +16,7 @@ from ..measures.quality import NAMES
 
 FIT, UNFIT, UNKNOWN = "fit", "unfit", "fitness not measured"
 NO_FIT = "no fit generator"
+_UNMEASURED = dict.fromkeys(CRITERIA, float("nan"))
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ def wanted(name: str) -> str:
 def gate(results: Any) -> Gate | None:
     """The fitness of the generators of one setting; None where nothing was generated.
 
+    Of a loop elsewhere, which shows predictions alone, nothing is known: UNKNOWN.
     Results that were stored before fitness was measured have it pieced together from what they
     keep: see `_pieced`.
     """
     generated = results.of("generated")
-    if not generated or not generated[0].batches:
+    if not generated:
         return None
+    if not generated[0].batches:
+        return Gate((_UNMEASURED,))
     real = results.of("real")
     return Gate(
         tuple(
@@ -95,9 +99,8 @@ def _measured(generated: Sequence[Any], t: int) -> dict[str, float]:
 def _pieced(generated: Sequence[Any], real: Sequence[Any], t: int) -> dict[str, float]:
     """Criteria that can be told of results without measured fitness: batches beside those of the
     arm `real`, features of test images. Spread and copied windows cannot: pixels are not kept."""
-    unknown = dict.fromkeys(CRITERIA, float("nan"))
     if not real or not real[0].batches:
-        return unknown
+        return _UNMEASURED
 
     def beside(of: Any) -> float:
         possible = np.mean([of(o, 0) for o in real])
@@ -112,7 +115,7 @@ def _pieced(generated: Sequence[Any], real: Sequence[Any], t: int) -> dict[str, 
         for name in ("recall", "density", "coverage"):
             known[name] = beside(lambda o, t, name=name: _quality(o, t, name))
         known["image-copies"] = float(np.mean([_quality(o, t, "copied-share") for o in generated]))
-    return unknown | known
+    return _UNMEASURED | known
 
 
 def _told_right(o: Any, t: int) -> float:

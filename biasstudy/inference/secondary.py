@@ -67,33 +67,29 @@ class Rates(NamedTuple):
     members: np.ndarray
 
 
-def _of_all(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_all(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Accuracy."""
     return Rates(np.zeros(len(label), int), label == predicted, np.ones((1, k), bool))
 
 
-def _of_classes(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_classes(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Accuracy within each class."""
     return Rates(label, label == predicted, np.eye(k, dtype=bool))
 
 
-def _of_odds(label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int) -> Rates:
+def _of_odds(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """True positive rate of each class, then false positive rate of each class."""
     row = np.where(label == predicted, predicted, k + predicted)
     one = np.eye(k, dtype=bool)
     return Rates(row, np.ones(len(label)), np.concatenate([one, ~one]))
 
 
-def _of_predicted(
-    label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int
-) -> Rates:
+def _of_predicted(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """How often each class is predicted."""
     return Rates(predicted, np.ones(len(label)), np.ones((k, k), bool))
 
 
-def _of_confidence(
-    label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, k: int
-) -> Rates:
+def _of_confidence(label: np.ndarray, predicted: np.ndarray, confidence: Any, k: int) -> Rates:
     """Confidence minus accuracy."""
     x = np.asarray(confidence, float) - (label == predicted)
     return Rates(np.zeros(len(label), int), x, np.ones((1, k), bool))
@@ -161,7 +157,7 @@ def _total(chosen: np.ndarray, v: np.ndarray, axis: Any = (-2, -1)) -> np.ndarra
 class Secondary(NamedTuple):
     """What a metric is made of: its rates and the choice among them."""
 
-    rates: Callable[[np.ndarray, np.ndarray, np.ndarray, int], Rates]
+    rates: Callable[[np.ndarray, np.ndarray, Any, int], Rates]
     choice: Callable[[np.ndarray], np.ndarray]
 
 
@@ -182,9 +178,8 @@ SECONDARY = {
 
 
 def _rates(metric: str, o: Any, t: int, r: int) -> Rates:
-    return SECONDARY[metric].rates(
-        o.label, o.predicted[t, r], o.confidence[t, r], o.occurs.shape[0]
-    )
+    confidence = None if o.confidence is None else o.confidence[t, r]
+    return SECONDARY[metric].rates(o.label, o.predicted[t, r], confidence, o.occurs.shape[0])
 
 
 def _table(rates: Rates, cells: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -303,8 +298,14 @@ def _check(first: Sequence[Any], second: Sequence[Any], metric: str) -> None:
     if metric not in SECONDARY:
         raise ValueError(unknown("secondary metric", metric, SECONDARY))
     check_pairs(first, second, "a difference needs two lists of outcomes")
-    if reason := refusal(metric, first[0].design, first[0].biased, first[0].paired):
+    if reason := _refusal(metric, first[0]):
         raise ValueError(reason)
+
+
+def _refusal(metric: str, o: Any) -> str | None:
+    """Why a metric is not defined for an outcome, or cannot be told."""
+    unknown = () if o.confidence is not None else ("confidence",)
+    return refusal(metric, o.design, o.biased, o.paired, unknown)
 
 
 def _estimate(
@@ -339,23 +340,27 @@ def floor_of_change(
     returns             float   nan where no class has two groups
     """
     _check(first, second, metric)
-    o = first[0]
+    groups = _groups_that_do_not_matter(first[0], n_permutations, seed)
+    sides = ([_permuted(o, metric, generation, groups) for o in arm] for arm in (first, second))
+    return _mean_difference(*sides)
+
+
+def _mean_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    return float(np.mean([a - b for a, b in zip(first, second, strict=True)]))
+
+
+def _groups_that_do_not_matter(o: Any, n_permutations: int, seed: int) -> np.ndarray | None:
+    """Groups of the test images, permuted, (n_permutations, N); None where no class has two."""
     stratum = o.unit if o.paired else o.label
     if len(np.unique(np.stack([stratum, o.group]), axis=1)[0]) == len(np.unique(stratum)):
+        return None
+    return shuffled(o.group, stratum, n_permutations, np.random.default_rng(seed))
+
+
+def _permuted(o: Any, metric: str, t: int, groups: np.ndarray | None) -> float:
+    """Mean over permutations and classifiers of a metric; groups (n_permutations, N), None: nan."""
+    if groups is None:
         return float("nan")
-    groups = shuffled(o.group, stratum, n_permutations, np.random.default_rng(seed))
-    return float(
-        np.mean(
-            [
-                _permuted(a, metric, generation, groups) - _permuted(b, metric, generation, groups)
-                for a, b in zip(first, second, strict=True)
-            ]
-        )
-    )
-
-
-def _permuted(o: Any, metric: str, t: int, groups: np.ndarray) -> float:
-    """Mean over permutations and classifiers of a metric; groups (n_permutations, N)."""
     values = []
     for r in range(o.predicted.shape[1]):
         v, _ = _table(_rates(metric, o, t, r), _cells(o), groups)
@@ -377,7 +382,7 @@ def pairs(results: Any, arm: str = "generated") -> pd.DataFrame:
     last = len(outcomes[0].predicted) - 1
     rows = []
     for metric in SECONDARY:
-        if refusal(metric, outcomes[0].design, outcomes[0].biased, outcomes[0].paired):
+        if _refusal(metric, outcomes[0]):
             continue
         for t in dict.fromkeys((0, last)):
             found = Counter(pair_of(o, metric, t) for o in outcomes)
@@ -395,8 +400,8 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     returns  metric, contrast, mean, low, high (see `difference`), p (of a change that is its floor,
              two-sided, uncorrected: see `secondary_of_settings`), slope, slope_low, slope_high
              (`slope`), floor (`floor_of_change`), top, bottom, seeds_with_this_pair (`pairs`, of
-             the arm generated in the last generation), n (seeds), refused (why the design forbids
-             the metric, else ""; then numbers are nan, n is 0)
+             the arm generated in the last generation), n (seeds), refused (why the metric is not
+             defined or not known, else ""; then numbers are nan, n is 0)
     raises   ValueError   if none of the contrasts has both arms
     """
     here = [name for name in names if all(map(results.of, CONTRASTS[name]))]
@@ -408,9 +413,15 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
     o = results.of("generated")[0]
     table = pairs(results)
     made_by = table[table.generation == table.generation.max()].set_index("metric")
+    groups = _groups_that_do_not_matter(o, PERMUTATIONS, seed=0)
     rows: list[dict[str, Any]] = []
     for metric in SECONDARY:
-        reason = refusal(metric, o.design, o.biased, o.paired)
+        reason = _refusal(metric, o)
+        permuted = {  # once, whatever the contrasts that an arm is in
+            arm: [_permuted(o, metric, -1, groups) for o in results.of(arm)]
+            for arm in {arm for name in here for arm in CONTRASTS[name]}
+            if not reason
+        }
         for name in here:
             row: dict[str, Any] = {
                 "metric": metric,
@@ -424,7 +435,7 @@ def secondary(results: Any, names: Sequence[str] = ("A", "R")) -> pd.DataFrame:
             if not reason:
                 arms = arms_of(results, name)
                 last, tilt = difference(*arms, metric), slope(*arms, metric)
-                floor = floor_of_change(*arms, metric)
+                floor = _mean_difference(*(permuted[arm] for arm in CONTRASTS[name]))
                 row |= {
                     "mean": last.mean,
                     "low": last.low,

@@ -39,6 +39,7 @@ CANNOT_TELL = "cannot tell"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
 BECAUSE = "because the images are generated"
 DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
+    "unknown": "drawn elsewhere, whether from the same photographs is not known",
     "shared": "drawn from the same photographs",
     "disjoint starts, shared reserves": "of starts that no other seed has, reserves shared",
     "disjoint": "of photographs that no other seed has",
@@ -89,8 +90,9 @@ class Change:
 
 
 def has_bias(o: Any) -> bool:
-    """Whether the start of an outcome has a bias that could be amplified."""
-    return o.biased and o.experiment.bias > 0
+    """Whether the start of an outcome has a bias that could be amplified; one whose strength is not
+    known, nan, has."""
+    return o.biased and o.experiment.leans
 
 
 def p_above(e: Estimate, up: bool = True) -> float:
@@ -278,6 +280,11 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     if "A" not in estimates:
         return "No answer: the arms generated and none are needed."
     first, a = results.of("generated")[0], estimates["A"]
+    if np.isnan(a.mean) and first.design == "grouped":
+        return (
+            "No answer: each class belongs to one group, so no class has groups to compare; other "
+            "metrics compare groups over classes."
+        )
     if np.isnan(a.mean):
         return "No answer: with one seed nothing ranks the groups of an unbiased start."
     e, c = first.experiment, change(results, margin_of(results))

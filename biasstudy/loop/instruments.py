@@ -20,7 +20,7 @@ from ..core.seeds import seed_for
 from ..core.store import Lazy, Stage, Store, kind
 from ..data.images import LabeledImages
 from ..data.real import RealData
-from ..experiment import Experiment
+from ..experiment import AS_FOUND, Experiment
 from ..measures.fitness import RELIABLE, Seen, Unseen, fitness
 from ..measures.quality import NAMES, Sample, quality
 from .filters import acceptance_rates
@@ -34,6 +34,7 @@ TELLS = {
     "probe": "the probe is right on %.2f of real images (%s, %s): shares of groups are rough, also "
     "after correction",
 }
+CELLS = 6  # of which the accuracy on real images is told, the lowest first
 _examined: set[tuple[str, str]] = set()  # oracle and probe in this process: told of once
 
 
@@ -208,7 +209,8 @@ class Instruments:
         return None if self.dataset.probe else self.probe(self.real.test)
 
     def warn(self, compute: bool) -> None:
-        """Say so if an instrument is often wrong on real images to which it was not fitted.
+        """Say so if an instrument is often wrong on real images to which it was not fitted; of a
+        start as found also how often it is right in every cell.
 
         compute   whether to find out where this is not stored
         """
@@ -227,6 +229,25 @@ class Instruments:
             accuracy = float(np.mean(answers == truth[who]))
             if accuracy < RELIABLE:
                 log.warning(TELLS[who], accuracy, self.e.instrument, self.e.dataset)
+        if self.e.start == AS_FOUND:
+            right = {who: answers == truth[who] for who, answers in told.items()}
+            log.warning("%s", self._by_cell(known, right))
+
+    def _by_cell(self, known: LabeledImages, right: dict[str, np.ndarray]) -> str:
+        """How often oracle and probe are right on real images of each cell, in a sentence."""
+        cells = []
+        for k, g in np.argwhere(self.dataset.occurs):
+            of_cell = (known.label == k) & (known.group == g)
+            rates = [float(answers[of_cell].mean()) for answers in right.values() if of_cell.any()]
+            name = f"{self.dataset.classes[k]}, {self.dataset.groups[g]}"
+            told = " and ".join(f"{rate:.2f}" for rate in rates)
+            n = int(of_cell.sum())
+            cells.append(
+                (min(rates, default=0.0), f"{name} {told} of {n}" if n else f"{name} none")
+            )
+        lowest = [text for _, text in sorted(cells)[:CELLS]]
+        more = f" (the lowest of {len(cells)})" if len(cells) > CELLS else ""
+        return f"oracle and probe are right on real images{more}: {'; '.join(lowest)}"
 
     @property
     def extractor(self) -> Extractor | None:

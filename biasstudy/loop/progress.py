@@ -11,17 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-
-def wanted() -> bool:
-    """Whether somebody is watching."""
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+from ..core.places import watched
 
 
 class Progress:
     """Counts finished stages; `steps` shows the steps of the fit under way."""
 
     def __init__(self, show: bool | None = None) -> None:
-        self.show = wanted() if show is None else show
+        self.show = watched() if show is None else show
         self._bar: Any = None
 
     @contextlib.contextmanager

@@ -6,6 +6,7 @@ are in `COLUMNS`; undefined is NaN with n = 0.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ import pandas as pd
 
 from ..core.registry import FILTERS, METRICS
 from ..experiment import Experiment
+from ..inference.contrasts import check_one_setting
 from ..inference.plans import Plan
 from ..measures.fitness import CRITERIA
-from ..measures.metrics import Value, applicable, cells, measure_all
+from ..measures.metrics import Value, cells, measure_all, refusal
 from ..measures.quality import NAMES
 from ..measures.shares import favoured_part, told_counts
 from ..measures.spurious import values as spurious_values
@@ -51,6 +53,9 @@ COLUMNS = (
     "value",
     "n",
 )
+_NOTHING_OF_TRAINING = (
+    "these are predictions of a loop elsewhere: nothing is known of its training sets"
+)
 # results keep confidences as multiples of 1 / 85: one byte in references; ECE moves < 0.003
 CONFIDENCE_STEPS = 85
 
@@ -73,12 +78,13 @@ class Outcome:
 
     occurs      (n_classes, n_groups) bool      which groups a class has
     favoured    (n_classes, n_groups) int       1 where the start favours the cell, -1 where not
-    counts      (n_classes, n_groups) int       images of the start
+    counts      (n_classes, n_groups) int       images of the start; None of a loop elsewhere
     sizes       images per class                available, in start, reserve and instruments
     label, group, unit   (N,) int               of the test images; a unit is one photograph
     paired      every photograph is shown in every group
     predicted   (T + 1, R, N) int
-    confidence  (T + 1, R, N) float             probability of the predicted class
+    confidence  (T + 1, R, N) float             probability of the predicted class; None where it is
+                                                not known
     batches     per generation, of each image   label (told), oracle (class it shows), group
                                                 (probed), trained (training label); of each
                                                 candidate of a filter candidate_label,
@@ -90,7 +96,8 @@ class Outcome:
                                                 where nothing is generated, and in results stored
                                                 without
     spurious    (T + 1, R, N, ...)              see `spurious.responses`; empty without masks
-    pools       (T + 1, n_classes, n_groups + 1) int   training label x group; the last: unclear
+    pools       (T + 1, n_classes, n_groups + 1) int   training label x group; the last: unclear;
+                                                None of a loop elsewhere
     origins     (T + 1, 3) int                  images of each pool by `pools.ORIGINS`; None in
                                                 results stored without
     grids       per generation                  sample grid (n, 3, H, W) uint8, empty for controls
@@ -112,18 +119,18 @@ class Outcome:
     design: str
     occurs: np.ndarray
     favoured: np.ndarray
-    counts: np.ndarray
+    counts: np.ndarray | None
     sizes: dict[str, int]
     label: np.ndarray
     group: np.ndarray
     unit: np.ndarray
     paired: bool
     predicted: np.ndarray
-    confidence: np.ndarray
+    confidence: np.ndarray | None
     batches: list[dict[str, np.ndarray]]
     quality: list[dict[str, np.ndarray]]
     spurious: dict[str, np.ndarray]
-    pools: np.ndarray
+    pools: np.ndarray | None
     origins: np.ndarray | None
     grids: list[np.ndarray]
     confusion: np.ndarray | None
@@ -156,6 +163,18 @@ class Outcome:
     def biased(self) -> bool:
         return bool(self.favoured.any())
 
+    def in_start(self) -> np.ndarray:
+        """`counts`; ValueError where they are not known."""
+        if self.counts is None:
+            raise ValueError(_NOTHING_OF_TRAINING)
+        return self.counts
+
+    def in_pools(self) -> np.ndarray:
+        """`pools`; ValueError where they are not known."""
+        if self.pools is None:
+            raise ValueError(_NOTHING_OF_TRAINING)
+        return self.pools
+
     def correct(self) -> np.ndarray:
         """(T + 1, R, N) bool: whether each test image was told rightly."""
         return self.predicted == self.label
@@ -173,9 +192,14 @@ class Outcome:
 
     def rows(self) -> Iterator[tuple]:
         """What the table tells of it, row by row, in the order of `_OF_ROW`."""
-        yield from self._of_predictions(applicable(self.design, self.biased, self.paired))
+        yield from self._of_predictions([name for name in METRICS if not self.refusal(name)])
         yield from self._of_masks()
         yield from self._of_batches()
+
+    def refusal(self, metric: str) -> str | None:
+        """Why a metric of its predictions is not defined, or not known; None if it is."""
+        unknown = [name for name, value in self._known(0, 0).items() if value is None]
+        return refusal(metric, self.design, self.biased, self.paired, unknown)
 
     def values(self, metric: str, t: int, r: int) -> list[Value]:
         """Values of one metric of predictions in generation t, of its classifier r; ValueError with
@@ -191,15 +215,19 @@ class Outcome:
             design=self.design,
             biased=self.biased,
             paired=self.paired,
-            known={
-                "occurs": self.occurs,
-                "favoured": self.favoured,
-                "unit": self.unit,
-                "start_counts": self.counts,
-                "confidence": self.confidence[t, r],
-                "pool_counts": self.pools[t, :, :-1],
-            },
+            known=self._known(t, r),
         )
+
+    def _known(self, t: int, r: int) -> dict[str, np.ndarray | None]:
+        """What metrics may ask for; None: not known."""
+        return {
+            "occurs": self.occurs,
+            "favoured": self.favoured,
+            "unit": self.unit,
+            "start_counts": self.counts,
+            "confidence": None if self.confidence is None else self.confidence[t, r],
+            "pool_counts": None if self.pools is None else self.pools[t, :, :-1],
+        }
 
     def _of_predictions(self, metrics: list[str]) -> Iterator[tuple]:
         for t, r in np.ndindex(self.predicted.shape[:2]):
@@ -215,14 +243,8 @@ class Outcome:
                 yield self._row(t, r, "classifier", "test", metric, value)
 
     def _of_batches(self) -> Iterator[tuple]:
-        n_real = int(self.counts.sum())
-        for g, n in enumerate(self.counts.sum(0)):
-            yield self._row(
-                0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g)
-            )
-        if self.biased:
-            favoured = favoured_part(self.counts, self.favoured)
-            yield self._row(0, 0, "start", "train", "favoured-share", Value(favoured, n_real))
+        if self.counts is not None:
+            yield from self._of_start(self.counts)
         for t, batch in enumerate(self.batches):
             for metric, value in batch_values(batch, self.favoured):
                 yield self._row(t, 0, "batch", "generated", metric, value)
@@ -239,6 +261,16 @@ class Outcome:
             if "accepted" in batch:
                 for metric, value in candidate_values(batch, self.favoured.shape, self.experiment):
                     yield self._row(t, 0, "candidates", "generated", metric, value)
+
+    def _of_start(self, counts: np.ndarray) -> Iterator[tuple]:
+        n_real = int(counts.sum())
+        for g, n in enumerate(counts.sum(0)):
+            yield self._row(
+                0, 0, "start", "train", "group-share", Value(n / n_real, n_real, group=g)
+            )
+        if self.biased:
+            favoured = favoured_part(counts, self.favoured)
+            yield self._row(0, 0, "start", "train", "favoured-share", Value(favoured, n_real))
 
     def _row(
         self, t: int, replicate: int, measured_on: str, split: str, metric: str, v: Value
@@ -389,6 +421,39 @@ def _of_outcome(outcome: Outcome) -> dict[str, Any]:
     return same | {name: getattr(e, name) for name in fields}
 
 
+def _predictions_of(o: Outcome) -> pd.DataFrame:
+    """The rows of one outcome, see `Results.predictions`."""
+    n_generations, n_replicates, n_images = o.predicted.shape
+    times, e = n_generations * n_replicates, o.experiment
+
+    def of_image(values: np.ndarray) -> np.ndarray:
+        return np.tile(values, times)
+
+    def named(codes: np.ndarray, names: Sequence[str]) -> pd.Categorical:
+        return pd.Categorical.from_codes(of_image(codes), pd.Index(names))
+
+    columns: dict[str, Any] = {
+        "arm": e.arm,
+        "seed": e.seed,
+        "generation": np.repeat(np.arange(n_generations), n_replicates * n_images),
+        "replicate": np.tile(np.repeat(np.arange(n_replicates), n_images), n_generations),
+        "image": of_image(np.arange(n_images)),
+        "unit": of_image(o.unit),
+        "label": of_image(o.label),
+        "group": of_image(o.group),
+        "predicted": o.predicted.ravel(),
+        "label_name": named(o.label, o.classes),
+        "group_name": named(o.group, o.groups),
+    }
+    if o.confidence is not None:
+        columns["confidence"] = o.confidence.ravel()
+    if o.biased:
+        columns["favoured"] = of_image(o.favoured[o.label, o.group] > 0)
+        if not math.isnan(e.bias):
+            columns["bias"] = e.bias
+    return pd.DataFrame(columns)
+
+
 class Results:
     """Outcomes of several experiments.
 
@@ -428,6 +493,19 @@ class Results:
         return sorted(
             (o for o in self.outcomes if o.experiment.arm == arm), key=lambda o: o.experiment.seed
         )
+
+    def predictions(self) -> pd.DataFrame:
+        """Every prediction as a row: the table that `score` reads.
+
+        returns  arm, seed, generation (of a path its level), replicate, image, unit; label, group,
+                 predicted (numbers, so that a file keeps their order); label_name, group_name (how
+                 they are called); confidence where it is known; of a start that favours cells also
+                 favoured (whether the image is in one) and bias (strength of the start)
+        raises   ValueError   if these results are of several settings
+        """
+        for arm in {o.experiment.arm for o in self.outcomes}:
+            check_one_setting(self.of(arm))
+        return pd.concat(map(_predictions_of, self.outcomes), ignore_index=True)
 
     def __repr__(self) -> str:
         arms = sorted({o.experiment.arm for o in self.outcomes})

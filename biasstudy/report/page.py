@@ -73,6 +73,29 @@ def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
             "</section>",
         ]
     )
+    return _written(folder, body)
+
+
+def write_scored(folder: Path, contrasts: pd.DataFrame) -> Path:
+    """Write folder/index.html of predictions made elsewhere: answer and figures from
+    folder/figures, then every number about the change."""
+    own, _, broken = _studies(folder)
+    pictures = _Pictures(folder)
+    body = "".join(
+        [
+            "<h2>Your predictions</h2>",
+            *(study.inside(pictures) for study in own),
+            *_left_out(broken),
+            "<h2>Every number about the change</h2>",
+            _html_table(contrasts.astype(object).where(contrasts.notna(), "")),
+            '<p class="small">Mean, 95 % interval and two-sided p-value, uncorrected, for new '
+            "seeds and new test images.</p>",
+        ]
+    )
+    return _written(folder, body)
+
+
+def _written(folder: Path, body: str) -> Path:
     page = folder / "index.html"
     known = environment()
     write_text(
@@ -349,12 +372,17 @@ def _own(own: list[_Study], broken: list[str], pictures: "_Pictures") -> Iterabl
     for study in own[OPEN:]:
         title = f"{study.title} ({_count(len(study.about), 'figure')})"
         yield _folded(study.id, title, study.inside(pictures))
+    yield from _left_out(broken)
+    yield "</section>"
+
+
+def _left_out(broken: list[str]) -> Iterable[str]:
+    """What is said of records that are not whole."""
     if broken:
         yield (
             f"<p>Not whole, and left out: {html.escape(', '.join(broken))} in figures. Run their "
             "notebooks again.</p>"
         )
-    yield "</section>"
 
 
 def _count(n: int, what: str) -> str:

@@ -103,13 +103,14 @@ def save_study(
 
 def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     """What is kept of an outcome, in the smallest types that hold it; see `_outcome`."""
+    assert o.confidence is not None, "own results have them"
     arrays: dict[str, np.ndarray] = {
         "predicted": o.predicted.astype(np.uint8),
         "confidence": steps_of(o.confidence),
         "occurs": o.occurs,
         "favoured": o.favoured,
-        "counts": o.counts,
-        "pools": o.pools.astype(np.int32),
+        "counts": o.in_start(),
+        "pools": o.in_pools().astype(np.int32),
     }
     if o.origins is not None:
         arrays["origins"] = o.origins.astype(np.int32)

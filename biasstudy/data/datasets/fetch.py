@@ -1,8 +1,10 @@
 """Downloads of the real data sets, by the libraries that know them: mirrors, checksums and progress
 are theirs. What may not be downloaded by a program is described."""
 
-from ...core.checks import unknown
-from ...core.places import data_folder
+from collections import Counter
+
+from ...core.checks import listed, unknown
+from ...core.places import data_folder, write_text
 
 
 def mnist() -> str:
@@ -68,7 +70,69 @@ def hard_imagenet() -> str:
     return f"Hard ImageNet: {len(here)} of 15 classes ({', '.join(here)}): {'; '.join(summaries)}"
 
 
-FETCHERS = {"mnist": mnist, "cifar100": cifar100, "hard-imagenet": hard_imagenet}
+WATERBIRDS = """Waterbirds (Sagawa, Koh, Hashimoto, Liang 2020): birds of CUB-200-2011
+(research, not commercial) cut out and put before places of Places365. Get it from its makers, by
+hand:
+
+   https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz   (about 500 MB)
+
+and unpack it into {data}. The copy of the WILDS package (a folder waterbirds_v1.0) will do as well.
+"""
+_BIRDS, _PLACES = ("landbird", "waterbird"), ("land", "water")
+# images of each bird and place, as the makers count them (their table of groups); they publish no
+# checksums
+_WATERBIRDS = {
+    "train": [[3498, 184], [56, 1057]],
+    "validation": [[467, 466], [133, 133]],
+    "test": [[2255, 2255], [642, 642]],
+}
+# as the makers, and as WILDS, call the folder
+_WATERBIRD_FOLDERS = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")
+
+
+def waterbirds() -> str:
+    """What to get, and from whom; then a table with the names of birds and places is made from what
+    is here, and counts are checked."""
+    from ..metadata import examples, rows_of
+
+    print(WATERBIRDS.format(data=data_folder()))
+    here = [data_folder() / name for name in _WATERBIRD_FOLDERS if (data_folder() / name).is_dir()]
+    if not here:
+        raise FileNotFoundError(
+            f"Waterbirds: there is no folder {listed(_WATERBIRD_FOLDERS)} in {data_folder()}"
+        )
+    root = here[0]
+    names = {"image": "img_filename", "label": "y", "group": "place", "split": "split"}
+    rows = rows_of(root, "metadata.csv", names)
+    columns = list(zip(rows.file, rows.label, rows.group, rows.split, strict=True))
+    for split, expected in _WATERBIRDS.items():
+        found = Counter((y, place) for _, y, place, part in columns if part == split)
+        counts = [[found.pop((str(y), str(place)), 0) for place in (0, 1)] for y in (0, 1)]
+        if counts != expected or found:
+            raise ValueError(
+                f"Waterbirds: {root} has {counts} images of {split} by bird and place; its makers "
+                f"count {expected}"
+            )
+    missing = [file for file in rows.file if not (root / file).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Waterbirds: images are not in {root}: {examples(missing, len(columns))}; unpack the "
+            "archive again"
+        )
+    lines = [f"{f},{_BIRDS[int(y)]},{_PLACES[int(p)]},{part}" for f, y, p, part in columns]
+    write_text(root / "named.csv", "\n".join(["img_filename,y,place,split", *lines]) + "\n")
+    return (
+        f"Waterbirds: {len(columns):,} photographs, counts as published; to use them: dataset: "
+        f"folder, dataset_options: {{root: {root.name}, metadata: named.csv}}, start: as-found;"
+    )
+
+
+FETCHERS = {
+    "mnist": mnist,
+    "cifar100": cifar100,
+    "hard-imagenet": hard_imagenet,
+    "waterbirds": waterbirds,
+}
 
 
 def fetch(name: str) -> None:

@@ -30,7 +30,7 @@ C^g_yk = P(yhat = k | y, g) the confusion.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,8 +241,13 @@ def contrast_weights(label: np.ndarray, group: np.ndarray, favoured: np.ndarray)
 # ---- Asking for metrics --------------------------------------------------------------------------
 
 
-def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | None:
-    """Why a metric is not defined for an experiment; None if it is."""
+def refusal(
+    name: str, design: str, biased: bool, paired: bool = True, unknown: Collection[str] = ()
+) -> str | None:
+    """Why a metric is not defined for an experiment, or cannot be told; None if it can.
+
+    unknown   keywords of metrics of which nothing is known
+    """
     traits = METRICS[name].traits
     if design in traits.get("refuses", {}):
         return f"metric {name!r} is not defined for a {design} design: {traits['refuses'][design]}"
@@ -253,6 +258,8 @@ def refusal(name: str, design: str, biased: bool, paired: bool = True) -> str | 
             f"metric {name!r} needs every photograph in every group: this data set shows each in "
             "one group only"
         )
+    if missing := [keyword for keyword in _needed(name) if keyword in unknown]:
+        return f"metric {name!r} needs {' and '.join(missing)}, not known here"
     return None
 
 
@@ -313,16 +320,21 @@ def _asked(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> list[Value]:
     function = METRICS[name].target
     asked = _asked(function)
-    for p in asked:
-        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in given:
-            raise ValueError(
-                f"metric {name!r} needs {p.name}, not known here; known: "
-                f"{', '.join(given) or 'nothing'}"
-            )
+    if missing := [keyword for keyword in _needed(name) if keyword not in given]:
+        raise ValueError(
+            f"metric {name!r} needs {missing[0]}, not known here; known: "
+            f"{', '.join(given) or 'nothing'}"
+        )
     result = function(*arrays, **{p.name: given[p.name] for p in asked if p.name in given})
     if isinstance(result, Value):
         return [result]
     return list(result) if isinstance(result, Iterable) else [Value(float(result), len(arrays[0]))]
+
+
+def _needed(name: str) -> list[str]:
+    """Keywords that a metric cannot do without."""
+    asked = _asked(METRICS[name].target)
+    return [p.name for p in asked if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
 
 def applicable(design: str, biased: bool, paired: bool = True) -> list[str]:

@@ -339,7 +339,7 @@ def pool_table(parts: Variants) -> pd.DataFrame:
     rows = {}
     for name, results in parts.items():
         o = results.of("generated")[0]
-        for t, pool in enumerate(o.pools):
+        for t, pool in enumerate(o.in_pools()):
             rows[name, f"generation {t}"] = (
                 f"{pool.sum()}" if t == 0 else f"{pool.sum()} ({_real_images(o, t)})"
             )
@@ -352,7 +352,7 @@ def _real_images(o: Any, t: int) -> str:
     if o.origins is not None:
         start, reserve, _ = o.origins[t]
         return str(start + reserve)
-    e, n_real = o.experiment, int(o.counts.sum())
+    e, n_real = o.experiment, int(o.in_start().sum())
     protocol = PROTOCOLS[e.protocol]
     if protocol.balanced:
         return "?"
@@ -408,8 +408,8 @@ def share_and_accuracy(
         outcomes = results.of(arm)
         for t in [0, len(outcomes[0].predicted) - 1] if outcomes else []:
             pools = [
-                o.pools[t, :, :-1] / np.maximum(o.pools[t].sum(1, keepdims=True), 1)
-                for o in outcomes
+                pools[t, :, :-1] / np.maximum(pools[t].sum(1, keepdims=True), 1)
+                for pools in (o.in_pools() for o in outcomes)
             ]
             accuracy = [o.cell_accuracy(t) for o in outcomes]
             o = outcomes[0]

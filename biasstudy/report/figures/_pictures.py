@@ -124,7 +124,7 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
     for g in np.flatnonzero((o.favoured > 0).all(0)):
         seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[: len(o.grids)]]
         shares = [
-            *([] if real is None else [o.counts[:, g].sum() / o.counts.sum()]),
+            *([] if real is None else [o.in_start()[:, g].sum() / o.in_start().sum()]),
             *(np.mean(group == g) for group in seen),
         ]
         titles = [

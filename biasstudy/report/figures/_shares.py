@@ -37,6 +37,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     returns  the figure and its table: share by arm, seed, generation (-1: the start) and group
     """
     use_style()
+    results.outcomes[0].in_start()  # where nothing is known of batches, this says so
     share_rows = results.table[results.table.metric.isin(["group-share", "favoured-share"])]
     start = share_rows[share_rows.measured_on == "start"].assign(generation=-1)
     table = pd.concat([start, share_rows[share_rows.measured_on == "batch"]])
@@ -108,7 +109,7 @@ def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:
         for o in results.outcomes:
             if o.confusion is None or not o.biased:
                 continue
-            start, shape = favoured_part(o.counts, o.favoured), o.occurs.shape
+            start, shape = favoured_part(o.in_start(), o.favoured), o.occurs.shape
             for t, batch in enumerate(o.batches):
                 told = told_counts(batch["label"], batch["group"], shape)
                 raw = favoured_part(told[:, :-1] * o.occurs, o.favoured)

@@ -290,7 +290,8 @@ def save(
         "name": name,
         "claim": claim,
         "mark": mark_of(results),
-        "made": "reference" if results.note else "trained here",
+        # "reference, processor, ..." of what ships, NOTE of predictions
+        "made": results.note.partition(",")[0] or "trained here",
         "settings": results.settings,
         "study": results.study,
     }
