@@ -241,6 +241,11 @@ def _cost(stored_results: Stored) -> Iterable[str]:
     yield _html_table(stored_results.cost)
 
 
+def _breakable(text: str) -> str:
+    """A cell's text, which may be broken after the underscores of long names."""
+    return html.escape(text).replace("_", "_<wbr>")
+
+
 def _html_table(table: pd.DataFrame, css_class: str = "plain") -> str:
     """A table of a page; numbers with three digits."""
     cells = [
@@ -255,7 +260,7 @@ def _html_table(table: pd.DataFrame, css_class: str = "plain") -> str:
     head = "".join(f"<th>{html.escape(str(name).replace('_', ' '))}</th>" for name in table)
     body = "".join(
         "<tr>"
-        + "".join(f"<td{' class=n' * number}>{html.escape(text)}</td>" for text, number in row)
+        + "".join(f"<td{' class=n' * number}>{_breakable(text)}</td>" for text, number in row)
         + "</tr>"
         for row in cells
     )
