@@ -217,6 +217,11 @@ def _keeping() -> argparse.ArgumentParser:
     keeping.add_argument(
         "--pictures", action="store_true", help="with --save: keep images of the first seed, too"
     )
+    keeping.add_argument(
+        "--no-confidences",
+        action="store_true",
+        help="with --save: without probabilities of predictions, most of a large file",
+    )
     return keeping
 
 
@@ -546,6 +551,7 @@ def _told(asked: argparse.Namespace) -> Any:
         asked.keep,
         asked.save if asked.save is not None else "",
         asked.pictures,
+        not asked.no_confidences,
     )
 
 

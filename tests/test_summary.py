@@ -101,7 +101,10 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
     assert set(changed.word) == {"amplified", "reduced"}
     assert (table.word[table.within < 0.05] == "within the margin").all()
     assert ((table.growth_low > 0.25) == (table.A_low > table.margin))[changed.index].all()
-    assert table.status.eq("exploratory").all(), "no plan was frozen before these were run"
+    planned = table.study.isin(["colorized_mnist", "colorized_mnist_fit"])
+    assert (table.status == np.where(planned, "confirmatory", "exploratory")).all(), (
+        "a plan was frozen before these two were run"
+    )
 
 
 def test_settings_of_a_study_are_not_pooled_as_seeds():
@@ -218,6 +221,11 @@ def test_the_answer_counts_settings_with_a_bias_to_amplify():
     first = "settings have a biased start (2 data sets, 6 to 12 seeds a setting)."
     fit = "the generated images are fit to be asked about"
     assert answer(found) == f"4 {first} In 4 {fit}: {told} {last}"
+    found.effects.loc[0, "status"] = "confirmatory"
+    assert answer(found).endswith(
+        " 1 of the settings is confirmatory, the rest exploratory; all are from small models."
+    )
+    found.effects["status"] = "exploratory"
     found.effects["fit"] = "unfit"
     assert answer(found) == (
         f"4 {first} In none are the generated images fit to be asked about. In 4 they are not: "

@@ -22,6 +22,7 @@ class Asked:
     keep      "results" or "all": weights and batches as well
     save      name of the reference results to write; "": none
     pictures  with save: images of the first seed are kept, too
+    confidences  with save: probabilities of predictions are kept
     command   as provenance has it
     raises    ValueError   if save is no name
     """
@@ -33,6 +34,7 @@ class Asked:
     keep: str = "results"
     save: str = ""
     pictures: bool = False
+    confidences: bool = True
 
     def __post_init__(self) -> None:
         if self.save:
@@ -114,7 +116,15 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     parts = study.split(results)
     print("\n".join(sentences(parts)))
     if asked.save:
-        save_study(results, REFERENCE, asked.save, asked.command, parts, asked.pictures)
+        save_study(
+            results,
+            REFERENCE,
+            asked.save,
+            asked.command,
+            parts,
+            asked.pictures,
+            confidences=asked.confidences,
+        )
         save_figures(asked.save, REFERENCE)
 
 
@@ -228,5 +238,6 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
             parts,
             asked.pictures,
             measured if report.finished else {},
+            asked.confidences,
         )
     return True

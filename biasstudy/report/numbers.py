@@ -29,8 +29,10 @@ from ..core.checks import unknown
 from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
-from ..inference.gate import FIT, UNFIT
+from ..inference.excess import all_excesses
+from ..inference.gate import FIT, UNFIT, gate
 from ..inference.intervals import over_seeds
+from ..inference.plans import CONFIRMATORY
 from ..inference.scales import relative_contrast
 from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
@@ -79,7 +81,11 @@ LOW = (0.0, 0.2, 0.4, 0.6)  # levels of bias that one row shows
 
 # fmt: off
 ROWS = (
-    Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6"), True),
+    Row("biased by 0.6, new digits for every seed, batches added (ratio 0.5)", _variants(
+        "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"), True),
+    Row("the same, real data replaced", _variants(
+        "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"), True),
+    Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6")),
     Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
     Row("biased by 0.6, lenet, 1,000 steps",
         _variants("colorized_mnist_start_large", "classifier lenet, classifier_steps 1000")),
@@ -96,7 +102,7 @@ ROWS = (
     Row("biased by 0.6, batches added (ratio 1)", _variants(
         "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol accumulate")),
     Row("biased by 0.6, real data replaced", _variants(
-        "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol replace"), True),
+        "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol replace")),
     Row("biased by 0.6, subsampled to the start's size", _variants(
         "colorized_mnist_sweep", "start biased, bias 0.6, ratio 1.0, protocol subsample")),
     Row("biased by 0.6, subsampled, groups balanced (a remedy)",
@@ -123,6 +129,11 @@ ROWS = (
 # fmt: on
 
 ACCURACY = (
+    *_variants(
+        "colorized_mnist_fit",
+        "protocol accumulate, n_real 1300, ratio 0.5",
+        "protocol replace, n_real 800, ratio 1.0",
+    ),
     *_variants("colorized_mnist_start", "start unbiased, bias 0.0", "start biased, bias 0.6"),
     *_variants(
         "colorized_mnist_start_large",
@@ -190,7 +201,7 @@ def _mean(values: Iterable[float]) -> str:
 
 def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
     """The answers of all settings: of several in one row that with the largest A, and the largest
-    R; confirmatory or exploratory stands in the header where it is the same for all."""
+    R; confirmatory stands at those that are, or in the header where all are the same."""
     lines, table = [], stored_results.effects.set_index(["study", "variant"])
     shown = table.loc[[setting for row in rows for setting in row.settings]]
     one_status = shown.status.iloc[0] if shown.status.nunique() == 1 else ""
@@ -201,7 +212,7 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
         verdicts = dict.fromkeys(
             setting.verdict
             + ", because generated" * (setting.because == BECAUSE)
-            + ("" if one_status else f", {setting.status}")
+            + (f", {CONFIRMATORY}" if not one_status and setting.status == CONFIRMATORY else "")
             for setting in settings.itertuples()
         )
         lines.append(
@@ -533,6 +544,26 @@ def _a(stored_results: Stored, study: str, variant: str) -> str:
     return in_words(contrast(stored_results.parts[study][variant], "A"))
 
 
+def _r(stored_results: Stored, study: str, variant: str) -> str:
+    return in_words(contrast(stored_results.parts[study][variant], "R"))
+
+
+def _e(stored_results: Stored, study: str, variant: str) -> str:
+    """The excess over each path, in the order of PATHS."""
+    found = all_excesses(stored_results.parts[study][variant])
+    return ", ".join(in_words(found[path].estimate) for path in PATHS)
+
+
+def _decay(stored_results: Stored, study: str, variant: str) -> str:
+    """Every criterion of the gate that a later generation misses, in the first and in the last."""
+    seen = gate(stored_results.parts[study][variant])
+    if seen is None:
+        raise ValueError(f"nothing is generated in {study}, {variant}")
+    first, last = seen.values[0], seen.values[-1]
+    told = [f"{name} {first[name]:.2f} to {last[name]:.2f}" for name in seen.decayed]
+    return ", ".join(told) or "fit throughout"
+
+
 def _a_of_seeds(stored_results: Stored, study: str, variant: str, seeds: str) -> str:
     chosen = [int(seed) for seed in seeds.split()]
     outcomes = stored_results.parts[study][variant].outcomes
@@ -573,6 +604,9 @@ def _bounds(stored_results: Stored, study: str, variant: str) -> str:
 
 VALUES: dict[str, Callable[..., str]] = {
     "A": _a,
+    "R": _r,
+    "E": _e,
+    "decay": _decay,
     "A of seeds": _a_of_seeds,
     "verdicts": _verdicts,
     "probe": _probe,

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def save_study(
     parts: Mapping[str, Results] | None = None,
     pictures: bool = False,
     measured: Mapping[str, Any] | None = None,
+    confidences: bool = True,
 ) -> None:
     """Write <study>.npz.xz (predictions, shares, pictures), <study>.json.xz (provenance, plan) and,
     to be read without the package, <study>.csv.xz: the rows of the table that are of no single
@@ -51,6 +53,8 @@ def save_study(
     parts     results of each variant, by its name; default: all are one
     pictures  whether those of the first seed are kept
     measured  of the run that made them, into the provenance: wall time, workers and the like
+    confidences  whether the probabilities of predictions are kept, most of a large file; without
+                 them nothing is told of calibration
     """
     folder.mkdir(parents=True, exist_ok=True)
     ids = [o.experiment.id for o in results.outcomes]
@@ -82,6 +86,8 @@ def save_study(
     for i, o in enumerate(results.outcomes):
         # pictures of one seed are enough, and the test images are those of all
         with_grids = pictures and o.experiment.seed == results.outcomes[0].experiment.seed
+        if not confidences:
+            o = replace(o, confidence=None)
         of_outcome = _arrays(o, with_grids) | (_test_arrays(o) if i == 0 else {})
         arrays |= {f"{i}/{name}": value for name, value in of_outcome.items()}
         told = ("classes", "groups", "design", "paired", "caption", "levels", "draws")
@@ -103,15 +109,15 @@ def save_study(
 
 def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     """What is kept of an outcome, in the smallest types that hold it; see `_outcome`."""
-    assert o.confidence is not None, "own results have them"
     arrays: dict[str, np.ndarray] = {
         "predicted": o.predicted.astype(np.uint8),
-        "confidence": steps_of(o.confidence),
         "occurs": o.occurs,
         "favoured": o.favoured,
         "counts": o.in_start(),
         "pools": o.in_pools().astype(np.int32),
     }
+    if o.confidence is not None:
+        arrays["confidence"] = steps_of(o.confidence)
     if o.origins is not None:
         arrays["origins"] = o.origins.astype(np.int32)
     if o.confusion is not None:
@@ -288,7 +294,9 @@ def _outcome(
         group=test["group"],
         unit=test["unit"],
         predicted=outcome_arrays["predicted"].astype(np.int64),
-        confidence=confidence_of(outcome_arrays["confidence"]),
+        confidence=(
+            confidence_of(outcome_arrays["confidence"]) if "confidence" in outcome_arrays else None
+        ),
         batches=batches,
         quality=parts("quality"),
         fitness=parts("fitness"),

@@ -22,6 +22,7 @@ from ..inference.dynamics import by_level, told_apart
 from ..inference.excess import BEYOND, all_excesses, beyond
 from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN, gate
 from ..inference.intervals import Estimate
+from ..inference.plans import CONFIRMATORY
 from ..inference.pooled import pooled_change
 from ..inference.scales import growth, logit_contrast, relative_contrast
 from ..inference.verdicts import (
@@ -390,7 +391,7 @@ def answer(stored_results: Stored) -> str:
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     sources = biased.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
-    kinds = " and ".join(sorted(biased.status.unique()))
+    planned = int((biased.status == CONFIRMATORY).sum())
     told = [
         f"{len(biased)} settings have a biased start ({sources} data sets, {seeds} seeds a "
         "setting)."
@@ -403,7 +404,12 @@ def answer(stored_results: Stored) -> str:
         told.append(f"In {len(unfit)} they are not: {_told(unfit)}.")
     if len(unknown):
         told.append(f"In {len(unknown)} this was not measured: {_told(unknown)}.")
-    told.append(f"All of this is {kinds}, and from small models.")
+    told.append(
+        f"{planned} of the settings {'are' if planned > 1 else 'is'} confirmatory, the rest "
+        "exploratory; all are from small models."
+        if planned
+        else "All of this is exploratory, and from small models."
+    )
     return " ".join(told)
 
 

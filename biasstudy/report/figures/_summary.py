@@ -28,7 +28,7 @@ VERDICT_STYLE = {
     TOO_FEW_SEEDS: ("#BBBBBB", "v"),
 }
 FORMS = ("-o", "--s", ":^", "-.D", "-v", "--P", ":X", "-.p")  # of lines, each in every colour
-NAMED_ROWS = 60  # settings that a figure can name, a line each
+NAMED_ROWS = 80  # settings that a figure can name, a line each
 
 
 def names_of(table: pd.DataFrame) -> list[str]:
@@ -86,7 +86,7 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     start, generator and classifier; colour and shape say the verdict, hollow where the generator
     is not fit.
 
-    table    of `summary.table_of_effects`; with more than 60 settings, those of a data set stand in
+    table    of `summary.table_of_effects`; with more than 80 settings, those of a data set stand in
              order of effect, unnamed
     mark     what stands under the figure
     returns  the figure and the rows it draws
