@@ -180,7 +180,7 @@ def test_papermill_stops_with_the_sentence(arguments, sentence, tmp_path, runs):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: ") and sentence in last
+    assert sentence in last
     assert not list(runs.glob("stages/*/*")), "nothing was trained"
 
 

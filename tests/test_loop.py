@@ -126,6 +126,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "bias": (0.9, _start),
     "n_thinned": (1, _start),
     "n_real": (200, _start),
+    "favoured": ({"disc": "disc: plain"}, lambda real: real.favoured),
     "draws": ("disjoint", _start),
     "n_draws": (3, _start),
     "n_test": (40, lambda plan: plan[0].predictions[0].load()["predicted"]),
@@ -167,6 +168,13 @@ BASES = {  # what a field needs to have an effect
     "protocol": {"ratio": 1.0},
     "fresh_share": {"protocol": "fresh"},
     "path": {"ratio": 0.0},
+    "favoured": {
+        "start": "as-found",
+        "bias": 0.0,
+        "dataset": "standin20",
+        "n_real": 200,
+        "n_test": 100,
+    },
     "n_draws": {"draws": "disjoint", "n_draws": 2, "seed": 1},
     "filter": {"n_real": 200, "classifier_options": {"penalty": 3.0}},
     "shortfall": {"filter": "classifier"},
@@ -213,7 +221,10 @@ def test_every_field_changes_what_it_names(store, name):
             of(plan(base, store))
         assert of(plan(changed, store)) < base.n_batch
         return
-    before, after = (of(plan(e, store)) for e in (base, changed))
+    if name == "favoured":  # which cells are contrasted, not what is trained
+        before, after = (of(real_data(e)) for e in (base, changed))
+    else:
+        before, after = (of(plan(e, store)) for e in (base, changed))
     assert before.shape != after.shape or (before != after).any()
 
 

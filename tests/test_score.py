@@ -696,10 +696,11 @@ def test_parquet_is_read_where_it_can_be_and_else_says_what_to_install(tmp_path,
 # ---- Size ----------------------------------------------------------------------------------------
 
 MILLION = """
-import resource, sys, time
+import time
 import numpy as np, pandas as pd
 import biasstudy
 from biasstudy import inference
+from biasstudy.core.provenance import peak_memory_mb
 rng, n = np.random.default_rng(0), 20_000
 label, group = rng.integers(0, 10, n), rng.integers(0, 4, n)
 runs = []
@@ -714,9 +715,7 @@ for seed in range(6):
 table = pd.concat(runs).sample(frac=1, random_state=0)
 started = time.process_time()
 inference.sentence(biasstudy.score(table))
-kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-kilobytes /= 1024 if sys.platform == "darwin" else 1
-print(len(table), time.process_time() - started, kilobytes / 2**20)
+print(len(table), time.process_time() - started, peak_memory_mb() / 2**10)
 """
 
 
