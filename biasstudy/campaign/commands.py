@@ -16,15 +16,15 @@ from ..study import PILOT, study_from
 class Asked:
     """What both commands are told.
 
-    file      of parameters, or of a grid
-    changes   parameters that -p changes
-    modules   the user's own, imported first
-    keep      "results" or "all": weights and batches as well
-    save      name of the reference results to write; "": none
-    pictures  with save: images of the first seed are kept, too
+    file         of parameters, or of a grid
+    changes      parameters that -p changes
+    modules      the user's own, imported first
+    keep         "results" or "all": weights and batches as well
+    save         name of the reference results to write; "": none
+    pictures     with save: images of the first seed are kept, too
     confidences  with save: probabilities of predictions are kept
-    command   as provenance has it
-    raises    ValueError   if save is no name
+    command      as provenance has it
+    raises       ValueError   if save is no name
     """
 
     file: Path

@@ -49,10 +49,10 @@ def save_study(
     class or group. Where another study in the folder holds all of it, <study>.json.xz alone, which
     names the other and the experiments.
 
-    command   that makes these results, from a parameter file of the repository
-    parts     results of each variant, by its name; default: all are one
-    pictures  whether those of the first seed are kept
-    measured  of the run that made them, into the provenance: wall time, workers and the like
+    command      that makes these results, from a parameter file of the repository
+    parts        results of each variant, by its name; default: all are one
+    pictures     whether those of the first seed are kept
+    measured     of the run that made them, into the provenance: wall time, workers and the like
     confidences  whether the probabilities of predictions are kept, most of a large file; without
                  them nothing is told of calibration
     """
