@@ -25,12 +25,12 @@ def peak_memory_mb() -> int | None:
     Linux counts into what getrusage says the memory of the process from which this one was started,
     so its own word for it comes first.
     """
+    if resource is None:
+        return None
     with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text("ascii", "replace")
         if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
             return round(int(found[1]) / 2**10)
-    if resource is None:
-        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
 
