@@ -18,7 +18,7 @@ TORCH ?= lock
 
 install: $(STAMP)
 
-# The lock names torch with CUDA's libraries. The log level: kernels warn at every start that they listen on this machine.
+# The lock names torch with CUDA's libraries. The log level: kernels warn at every start that they listen on this machine, and at some ends that they were stopped.
 $(STAMP):
 	@echo "Installing into $(VENV), once: torch, diffusers, JupyterLab and what they need, 6.5 GB on disk on Linux."
 	@echo "4 GB of it are CUDA's libraries; with a torch that is there, or one for the CPU alone: docs/install.md"
@@ -26,7 +26,7 @@ $(STAMP):
 	grep -v -E $(if $(filter here,$(TORCH)),'^(torch|torchvision|triton|nvidia-.*|cuda-.*)==','^$$') requirements.lock > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt -e .[dev]
 	mkdir -p $(VENV)/etc/ipython
-	echo '{"IPKernelApp": {"log_level": "ERROR"}}' > $(VENV)/etc/ipython/ipython_kernel_config.json
+	echo '{"IPKernelApp": {"log_level": "CRITICAL"}}' > $(VENV)/etc/ipython/ipython_kernel_config.json
 	rm -f $(VENV)/.installed-*
 	touch $@
 

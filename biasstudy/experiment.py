@@ -295,6 +295,7 @@ class Experiment:
                 f"start {AS_FOUND!r} has the shares that are found, so bias stays 0 and n_thinned "
                 f"2; got bias {self.bias}, n_thinned {self.n_thinned}"
             )
+        self._name_favoured()
         if self.favoured and self.start != AS_FOUND:
             raise ValueError(
                 f"favoured is used by start {AS_FOUND!r} alone; got start {self.start!r}"
@@ -348,6 +349,21 @@ class Experiment:
             self._model(role)  # it checks the values of its options when it is built
         FILTERS[self.filter].resolve(self.filter_options)
         self.reference()
+
+    def _name_favoured(self) -> None:
+        """Classes and groups by their names: a number is the name of its digits, and one group a
+        list of one."""
+        named = {}
+        for class_name, of_class in self.favoured.items():
+            groups = of_class if isinstance(of_class, list | tuple) else [of_class]
+            for name in (class_name, *groups):
+                if not isinstance(name, str | int | float):
+                    raise ValueError(
+                        "favoured must be class: group, or class: [group, group]; got "
+                        f"{shown(self.favoured)}"
+                    )
+            named[str(class_name)] = [str(group) for group in groups]
+        object.__setattr__(self, "favoured", named)
 
     def _check_path(self) -> None:
         if self.ratio:

@@ -94,15 +94,11 @@ def read(namespace: Mapping[str, Any]) -> tuple[Study, list[str]]:
         void -= {name for cell in cells[told[0] + 1 :] for name in cell.assigned}
         notes += void_notes(own, upper)
         given = {name: value for name, value in given.items() if name not in void}
+    usual = DEFAULTS | own
     settings = {
         name: given[name]
-        for name in own
-        if name in given and name != "name" and given[name] != own[name]
-    }
-    settings |= {
-        name: value
-        for name, value in given.items()
-        if own and name not in own and name != "name" and value != DEFAULTS[name]
+        for name in DEFAULTS
+        if own and name in given and name != "name" and given[name] != usual[name]
     }
     if settings:
         changed = listed(f"{name} {shown(value)}" for name, value in settings.items())

@@ -2,7 +2,8 @@
 over both what -p changes.
 
 So `python -m biasstudy run FILE` and `papermill notebooks/NAME.ipynb out.ipynb -f FILE` mean the
-same experiments.
+same experiments. With -p beside the file one thing differs: papermill hands both over as one layer,
+so a model that -p names keeps the steps, batch and options that the file has for another.
 """
 
 import ast

@@ -177,6 +177,7 @@ class Study:
     def hypotheses(self) -> list[dict[str, Any]]:
         """What is asked of each variant that generates images and has the arms for it: does A lie
         beyond the margin? See `plans.hypothesis_of`."""
+        from .data.real import dataset_of
         from .inference.plans import hypothesis_of
         from .inference.verdicts import ABSOLUTE
 
@@ -187,7 +188,9 @@ class Study:
                     [e.to_arm(arm).id for e in self._seeds(base)] for arm in ("generated", "none")
                 )
                 usual = None if base.leans else ABSOLUTE
-                asked.append(hypothesis_of(name, generated, none, self.margin or usual))
+                by_content = base.dataset_entry.traits.get("by_content")
+                data = dataset_of(base).checksum if by_content else ""
+                asked.append(hypothesis_of(name, generated, none, self.margin or usual, data))
         return asked
 
     def freeze(self, numerics: Any, where: str | Path | None = None) -> "tuple[Plan | None, bool]":

@@ -417,7 +417,7 @@ BAD = {
     "no such table": (nothing, {"metadata": "metdata.csv"}, "did you mean metadata.csv?"),
     "a table of another kind": (nothing, {"metadata": "000.png"}, "a table is .csv, .tsv"),
     "two tables": (lambda r, rows: text("{}", "metadata.jsonl")(r, rows) and None, {},
-                   "has metadata.csv, metadata.jsonl; say which"),
+                   "has metadata.csv, metadata.jsonl; keep one"),
     "an empty table": (text(""), {}, "is empty"),
     "a header alone": (text("img_filename,y,place,split\n"), {}, "no rows under its header"),
     "not UTF-8": (text("img_filename,y,place\nä.png,a,b".encode("latin-1")), {}, "not UTF-8"),
@@ -472,7 +472,7 @@ BAD = {
     "another validation": (nothing, {"validation": "use"}, "validation must be one of leave-out"),
     "instruments without val": (lambda r, rows: rows.append(
         {**rows[0], "file": "v.png", "split": "1"}) or save(r / "v.png", 500),
-        {"validation": "instruments"}, "the split val has fewer of 4 of 4"),
+        {"validation": "instruments"}, "the split val is short of them in 4 of 4"),
     "columns without a table": (no_table, {"label": "y"}, "the options label name columns"),
     "another table alone": (lambda r, rows: text("a,b", "birds.csv")(r, rows) and no_table(r, rows),
                             {}, "name one with the option metadata: birds.csv"),

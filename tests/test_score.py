@@ -596,8 +596,8 @@ def test_the_command_answers_first_then_says_what_it_found(file, capsys):
     a = inference.contrast(found, "A")
     assert f"generated - none {a.mean:+.3f} {a.low:+.3f} {a.high:+.3f}" in " ".join(out.split())
     assert (
-        "5,760 rows: arms generated, none; 8 seeds; generations 0 to 2; 120 test images; 2 classes "
-        "and 2 groups, crossed; groups are favoured" in out
+        "5,760 rows\narms generated, none; 8 seeds; generations 0 to 2; 120 test images; 2 classes "
+        "and 2 groups, crossed; groups are favoured\n" in out
     )
 
 

@@ -69,23 +69,13 @@ def planted(
                     occurs=np.ones_like(favoured, bool),
                     favoured=favoured,
                     counts=np.ones_like(favoured),
-                    sizes={},
                     label=label,
                     group=group,
                     unit=unit,
                     paired=True,
                     predicted=predicted,
                     confidence=np.ones(predicted.shape),
-                    batches=[],
-                    quality=[],
-                    spurious={},
                     pools=np.ones((len(points), n_classes, n_groups + 1), int),
-                    origins=None,
-                    grids=[],
-                    confusion=None,
-                    stages={},
-                    cost={},
-                    made_with={},
                 )
             )
     return Results(outcomes)

@@ -98,7 +98,6 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     """
     from ..core.numerics import Numerics
     from ..inference.verdicts import sentences
-    from ..report.shipped import REFERENCE, save_figures, save_study
 
     import_own(asked.modules)
     given = read(asked.file, asked.changes)
@@ -115,6 +114,15 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     parts = study.split(results)
     print("\n".join(sentences(parts)))
+    _ship(asked, results, parts)
+
+
+def _ship(
+    asked: Asked, results: Any, parts: Mapping[str, Any], measured: Mapping[str, Any] | None = None
+) -> None:
+    """Write reference results and their figures, if that is asked for."""
+    from ..report.shipped import REFERENCE, save_figures, save_study
+
     if asked.save:
         save_study(
             results,
@@ -123,7 +131,8 @@ def run_study(asked: Asked, workers: int = 1) -> None:
             asked.command,
             parts,
             asked.pictures,
-            confidences=asked.confidences,
+            measured,
+            asked.confidences,
         )
         save_figures(asked.save, REFERENCE)
 
@@ -179,7 +188,6 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     from ..loop.progress import Line
     from ..loop.results import Results
     from ..report import tables
-    from ..report.shipped import REFERENCE, save_study
     from . import sweep
     from .farm import run_by, sweep_text
 
@@ -223,21 +231,11 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     )
     parts = study.split(results)
     print("\n".join(sentences(parts)))
-    if asked.save:
-        measured = {
-            "wall_seconds": round(report.seconds),
-            "workers": workers,
-            "stages_computed": report.computed,
-            "stages_each_by_itself": sum(len(job.rests_on) for job in schedule.jobs.values()),
-        }
-        save_study(
-            results,
-            REFERENCE,
-            asked.save,
-            asked.command,
-            parts,
-            asked.pictures,
-            measured if report.finished else {},
-            asked.confidences,
-        )
+    measured = {
+        "wall_seconds": round(report.seconds),
+        "workers": workers,
+        "stages_computed": report.computed,
+        "stages_each_by_itself": sum(len(job.rests_on) for job in schedule.jobs.values()),
+    }
+    _ship(asked, results, parts, measured if report.finished else {})
     return True

@@ -22,6 +22,8 @@ from .sweep import Job, Schedule, duration, schedule_of
 
 FIRST = 20.0  # seconds
 LAST = 5  # stages of a recipe whose mean is what one costs now
+# pricing all stages anew takes one part in so many of the time, at most
+RARELY = 50
 UNTIMED = 1e-3  # seconds that a stage counts which was never timed
 # times that a process may end in an experiment, with no stage or checkpoint finished in between
 DEATHS = 3
@@ -69,7 +71,7 @@ class Farm:
 
     engine  `slots` tasks at a time; submit(task) -> Future, see `engine`
     task    experiment -> task
-    costs   of stages; those of a kind never timed before are learnt from the first that is finished
+    costs   of stages; what is finished here corrects them
     keep    "all": no scratch is deleted
     say     gets a line of progress whenever something changed
     """
@@ -113,12 +115,14 @@ class Farm:
     def _price(self) -> None:
         """Seconds of each stage, and what is left of each experiment and of all, by what is known
         now."""
+        begun = time.perf_counter()
         recipes = {id: self.schedule.pieces[id].recipe for id in self.missing}
         of_kind = self._known_of_kinds(set(recipes.values()))
         self.price = {}
+        self.untimed = {id for id, recipe in recipes.items() if not self.costs.knows(recipe)}
         for id, recipe in recipes.items():
-            known = self.costs.knows(recipe)
-            seconds = self.costs.of([recipe]) if known else of_kind.get(_kind(recipe), 0.0)
+            usual = of_kind.get(_kind(recipe), 0.0)
+            seconds = usual if id in self.untimed else self.costs.of([recipe])
             self.price[id] = max(seconds, UNTIMED)
         self.cost = dict.fromkeys((job.experiment.id for job in self.schedule.waiting()), 0.0)
         for id in self.left:
@@ -126,6 +130,8 @@ class Farm:
                 self.cost[name] += self.price[id]
         self.ahead = sum(self.price[id] for id in self.left)
         self.known = all(_kind(recipe) in of_kind for recipe in recipes.values())
+        took = time.perf_counter() - begun
+        self.next_pricing = begun + RARELY * took
 
     def _known_of_kinds(self, recipes: Set[Recipe]) -> dict[str, float]:
         """Of each kind, the mean seconds of those of its recipes that are known."""
@@ -195,8 +201,8 @@ class Farm:
 
     def _untimed(self, job: Job) -> set[str]:
         """Recipes of its stages to compute of which nothing is known."""
-        recipes = (self.schedule.pieces[id].recipe for id in job.missing & self.left)
-        return {recipe.name for recipe in recipes if not self.costs.knows(recipe)}
+        unknown = job.missing & self.untimed & self.left
+        return {self.schedule.pieces[id].recipe.name for id in unknown}
 
     def _ended(self, job: Job, found: dict[str, Any]) -> None:
         name, state = job.experiment.id, found["state"]
@@ -231,14 +237,19 @@ class Farm:
         for job in self.running.values():
             if job.missing & ids:
                 self.since[job.experiment.id] = time.perf_counter()
+        is_new = bool(ids & self.untimed)
         for id in ids:
+            self.ahead -= self.price[id]
+            for name in self.users[id]:
+                self.cost[name] -= self.price[id]
             piece = self.schedule.pieces[id]
             self.timed[piece.recipe.name].append(piece.slot.seconds())
         self.costs.seconds |= {
             name: statistics.fmean(self.timed[name][-LAST:])
             for name in {self.schedule.pieces[id].recipe.name for id in ids}
         }
-        self._price()
+        if is_new or time.perf_counter() > self.next_pricing:
+            self._price()
 
     def _died(self, job: Job, lines: list[str], state: str) -> None:
         """It goes on from its last stage, unless its process always ends at the same place."""

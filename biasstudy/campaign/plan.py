@@ -17,8 +17,9 @@ from scipy import stats
 from ..core.checks import listed, shown
 from ..core.places import runs_folder
 from ..experiment import Experiment
+from ..inference.contrasts import contrast
 from ..inference.power import Power, Spread, power, spread
-from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT, has_bias
+from ..inference.verdicts import ABSOLUTE, QUARTER, SEEDS_FOR_VERDICT, has_bias, line_of
 from ..loop.results import Outcome, Results
 from ..parameters import read
 from ..report.shipped import fields_of, reference, studies
@@ -329,7 +330,7 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
     pilot    see `nearest`
     raises   ValueError, FileNotFoundError   with one sentence
     """
-    _check_detect(detect)
+    check_detect(detect)
     if study.source != "run":
         raise ValueError(f"a plan is for a study that is run; source is {shown(study.source)}")
     asked = [hypothesis["variant"] for hypothesis in study.hypotheses()]
@@ -371,14 +372,22 @@ def power_lines(parts: Mapping[str, Results], detect: float) -> Iterator[str]:
     parts    predictions of each setting, by its name
     raises   ValueError   with one sentence
     """
-    _check_detect(detect)
+    check_detect(detect)
     questions = []
     for name, results in parts.items():
+        if np.isnan(contrast(results, "A").mean):
+            yield line_of(name, "no power: nothing is contrasted, see the answer")
+            continue
         pilot = Pilot("these predictions", results, ())
         margin = None if has_bias(results.of("generated")[0]) else ABSOLUTE
-        questions.append(_question(pilot, margin, name, otherwise=""))
+        try:
+            questions.append(_question(pilot, margin, name, otherwise=""))
+        except ValueError as error:
+            raise ValueError(f"--detect: {line_of(name, str(error))}") from error
         yield from _told(questions[-1], name)
-    powers, within = Powers(questions, detect, len(parts)), _within(questions)
+    if not questions:
+        return
+    powers, within = Powers(questions, detect, len(questions)), _within(questions)
     e = questions[0].pilot.experiment
     numbers = [times * e.n_test for times in IMAGES]
     sizes = [(n, k) for k in _classifiers(questions, e.n_classifiers) for n in numbers]
@@ -392,7 +401,8 @@ def power_lines(parts: Mapping[str, Results], detect: float) -> Iterator[str]:
         )
 
 
-def _check_detect(detect: float) -> None:
+def check_detect(detect: float) -> None:
+    """ValueError if a change is no change of accuracy."""
     if not 0 < detect < 1:
         raise ValueError(f"--detect must be a change of accuracy in (0, 1); got {detect:g}")
 

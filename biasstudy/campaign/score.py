@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.checks import check_name
+from ..core.checks import check_name, listed
 from ..core.places import check_folder, write_text
 from ..experiment import ALL_ARMS
 from ..inference.contrasts import CONTRASTS, all_contrasts, combined, decompose
 from ..inference.excess import all_excesses
 from ..inference.scales import growth, logit_contrast, relative_contrast
-from ..inference.verdicts import sentences
+from ..inference.verdicts import line_of, sentences
 from ..loop.results import Results
 from ..report.predictions import columns_read, score_parts
+from .plan import check_detect, power_lines
 
 # not text, no such column; not packed as its ending says, or cut off
 _NO_TABLE = (ValueError, OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile)
@@ -57,9 +58,11 @@ def run_score(asked: Scored) -> Iterator[str]:
 
     raises   ValueError, OSError, ImportError   with one sentence
     """
-    name = check_name("--name", asked.name or re.sub(r"\W", "_", _stem(asked.files[0])))
+    name = check_name("--name", asked.name or re.sub(r"[^A-Za-z0-9_]", "_", _stem(asked.files[0])))
     if asked.out:
         check_folder(asked.out)
+    if asked.detect is not None:
+        check_detect(asked.detect)
     frame = read_files(asked.files, asked.columns)
     parts = score_parts(
         frame, columns=asked.columns, arms=asked.arms, favoured=asked.favoured, name=name
@@ -70,16 +73,19 @@ def run_score(asked: Scored) -> Iterator[str]:
         yield ""
         yield _text(table)
         yield ""
-    yield f"{len(frame):,} rows: {_found(next(iter(parts.values())))}"
+    found: dict[str, list[str]] = {}
+    for variant, results in parts.items():
+        found.setdefault(_found(results), []).append(variant)
+    yield f"{len(frame):,} rows"
+    for text, variants in found.items():
+        yield line_of(listed(variants) if len(found) > 1 else "", text)
     if asked.out:
         from ..report.page import write_scored
 
         written = _write(parts, table, name, asked.out)
-        page = write_scored(asked.out, table)
+        page = write_scored(asked.out, name, table)
         yield f"written: {page}, {len(written)} figures in {asked.out / 'figures'}"
     if asked.detect is not None:
-        from .plan import power_lines
-
         yield ""
         yield from power_lines(parts, asked.detect)
 
@@ -116,7 +122,8 @@ def _read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
                 "reading Parquet needs pyarrow: pip install pyarrow, or write CSV"
             ) from error
         return there[list(columns_read(list(map(str, there.columns)), columns).values())]
-    header = pd.read_csv(path, nrows=0).columns
+    # as they are written: pandas gives the second of two equal names another
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
     wanted = columns_read(list(header), columns).values()
     # a group may be called none or NA: only what is empty is missing
     return pd.read_csv(
@@ -225,6 +232,8 @@ def _write(parts: Mapping[str, Results], table: pd.DataFrame, name: str, out: Pa
 
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(f"{name}-[1-9]-*"):  # of a table that had this name before
+        path.unlink()
     write_answers(parts, name, folder)
     write_text(folder / f"{name}-contrasts.csv", table.to_csv(index=False))
     first = next(iter(parts.values()))

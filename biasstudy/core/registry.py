@@ -194,6 +194,9 @@ def import_own(modules: Iterable[str]) -> None:
 
     raises   ValueError   with one sentence, if one is not there or cannot be imported
     """
+    modules = list(modules)
+    if not modules:
+        return
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)

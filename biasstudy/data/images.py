@@ -17,6 +17,19 @@ UNKNOWN = -1  # group of an image that nobody told
 DESIGNS = ("crossed", "nested", "grouped")
 
 
+def design_of(occurs: np.ndarray) -> str:
+    """The one of DESIGNS in which classes and groups meet; empty where both say the same.
+
+    occurs   (n_classes, n_groups) bool   which groups a class has; a class or group may have none
+    """
+    one_class, one_group = (occurs.sum(0) <= 1).all(), (occurs.sum(1) <= 1).all()
+    if one_class and one_group:
+        return ""
+    if one_class:
+        return "nested"
+    return "grouped" if one_group else "crossed"
+
+
 @dataclass(frozen=True)
 class LabeledImages:
     """Images with label, group and origin; checked at birth.

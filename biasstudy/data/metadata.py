@@ -29,6 +29,8 @@ SPLITS = {
     "test": ("test", "testing", "te", "2"),
 }
 _SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+# of folders: one that is called 0 may be a class
+_SPLIT_FOLDERS = frozenset(word for word in _SPLIT_OF if not word.isdigit())
 # columns of image, label, group and split in each dialect
 DIALECTS = {
     "SubpopBench": ("filename", "y", "a", "split"),
@@ -74,23 +76,23 @@ def rows_of(root: Path, metadata: str, columns: dict[str, str]) -> Rows:
         raise FileNotFoundError(f"folder: there is no folder {root}")
     if metadata:
         return _by_table({"": root / metadata}, columns)
-    there = [root / name for name in TABLES if (root / name).is_file()]
-    if len(there) > 1:
-        raise ValueError(
-            f"folder: {root} has {listed(path.name for path in there)}; say which, with the "
-            f"option metadata: {there[0].name}"
-        )
-    if there:
-        return _by_table({"": there[0]}, columns)
-    of_splits = {
-        folder.name: folder / name
-        for folder in _folders(root)
-        for name in TABLES
-        if (folder / name).is_file()
-    }
+    if table := _table_in(root):
+        return _by_table({"": table}, columns)
+    of_splits = {folder.name: found for folder in _folders(root) if (found := _table_in(folder))}
     if of_splits:
         return _by_table(of_splits, columns)
     return _by_folders(root, columns)
+
+
+def _table_in(folder: Path) -> Path | None:
+    """The one of TABLES that lies in a folder; ValueError if there are several."""
+    there = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(
+            f"folder: {folder} has {listed(path.name for path in there)}; keep one, or say which "
+            f"with the option metadata: {there[0].name}"
+        )
+    return there[0] if there else None
 
 
 # ---- Tables --------------------------------------------------------------------------------------
@@ -130,11 +132,18 @@ def _by_table(paths: dict[str, Path], columns: dict[str, str]) -> Rows:
             f"folder: the column {image!r} of {path} names files more than once: "
             f"{examples(often, len(set(file)))}"
         )
+    if len(groups) > 1:
+        joint = [i + 2 for i in range(n) if any(", " in whole[name][i] for name in groups)]
+        if joint:
+            raise ValueError(
+                f"folder: values of several columns of group are joined by a comma, and one stands "
+                f"in rows {examples(joint, n)} of {path}, counted with the header"
+            )
     told_by = f"the column {split!r}"
     splits = tuple(whole[split]) if split else ()
-    if not split and all(len(parts) > 1 or folder for folder in parts):
+    if not split and "" not in parts:
         splits, told_by = tuple(prefix), "the folders"
-    elif not split and all(name.partition("/")[0].lower() in _SPLIT_OF for name in file):
+    elif not split and all(name.partition("/")[0].lower() in _SPLIT_FOLDERS for name in file):
         splits, told_by = tuple(name.partition("/")[0] for name in file), "the folders"
     says = (
         f"{path.name}, {dialect}: image {image!r}, label {label!r}, group "
@@ -229,7 +238,7 @@ def _of_csv(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
     text = read_text(path)
     if not text.strip():
         raise ValueError(f"folder: {path} is empty")
-    first = text.split("\n", 1)[0]
+    first = text.lstrip().split("\n", 1)[0]
     comma = max(",;\t", key=first.count)  # the first of them where there is none
     try:
         header, *records = (
@@ -283,7 +292,7 @@ def _of_parquet(path: Path) -> tuple[list[str], list[Sequence[Any]]]:
 
 
 def _as_text(value: Any) -> str:
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return ""
     text = str(value).strip()
     return re.sub(r"\.0+$", "", text) if re.fullmatch(r"[-+]?\d+\.0+", text) else text
@@ -335,7 +344,7 @@ def _by_folders(root: Path, columns: dict[str, str]) -> Rows:
             f"{root} itself lie {examples(loose, len(images))}"
         )
     first = {place[0] for place in places}
-    words = sorted(word for word in first if word.lower() in _SPLIT_OF)
+    words = sorted(word for word in first if word.lower() in _SPLIT_FOLDERS)
     if words and len(words) < len(first):
         raise ValueError(
             f"folder: either all folders of {root} are splits, or none; splits are "

@@ -5,7 +5,7 @@ A *cell* is a class with a group. Shares are those of all training images but su
 aside by name (`Dataset.set_aside`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,12 @@ def natural_counts(dataset: Dataset) -> np.ndarray:
             f"start {AS_FOUND!r} needs groups that were found, and those of this data set are "
             "painted; use unbiased or biased"
         )
-    counts = dataset.train.counts(dataset.n_classes, dataset.n_groups)
-    if dataset.set_aside is None:
-        return counts
-    return counts - dataset.train[dataset.set_aside].counts(dataset.n_classes, dataset.n_groups)
+    train = dataset.train
+    counts = train.counts(dataset.n_classes, dataset.n_groups)
+    if dataset.set_aside is not None:  # every image of a start as found has a group
+        aside = train.label[dataset.set_aside], train.group[dataset.set_aside]
+        np.subtract.at(counts, aside, 1)
+    return counts
 
 
 def natural_start(dataset: Dataset, n_real: int) -> np.ndarray:
@@ -43,12 +45,12 @@ def natural_start(dataset: Dataset, n_real: int) -> np.ndarray:
     return largest_remainder(counts.ravel(), n_real).reshape(counts.shape)
 
 
-def favoured_cells(dataset: Dataset, named: Mapping[Any, Any]) -> np.ndarray:
+def favoured_cells(dataset: Dataset, named: Mapping[str, Sequence[str]]) -> np.ndarray:
     """Which cells a start as found favours; (n_classes, n_groups) int: 1 favoured, -1 not, 0 no
     part in a contrast.
 
-    named    class -> group, or list of groups, that is favoured in it; classes that are not named
-             take no part. Empty: in every class the groups that are larger than its mean
+    named    class -> groups that are favoured in it; classes that are not named take no part.
+             Empty: in every class the groups that are larger than its mean
     raises   ValueError   with one sentence for an unknown class or group, or one that does not
                           occur
     """
@@ -62,24 +64,23 @@ def favoured_cells(dataset: Dataset, named: Mapping[Any, Any]) -> np.ndarray:
         return favoured
     for class_name, of_class in named.items():
         k = _position("class", class_name, dataset.classes)
-        groups = of_class if isinstance(of_class, list) else [of_class]
-        chosen = [_position("group", group, dataset.groups) for group in groups]
+        chosen = [_position("group", group, dataset.groups) for group in of_class]
         absent = [dataset.groups[g] for g in chosen if not occurs[k, g]]
         if absent or not chosen or len(set(chosen)) == occurs[k].sum():
             raise ValueError(
-                f"favoured must name some groups of class {str(class_name)!r} and not all; it has "
+                f"favoured must name some groups of class {class_name!r} and not all; it has "
                 f"{listed(dataset.groups[g] for g in np.flatnonzero(occurs[k]))}; got "
-                f"{listed(groups)}"
+                f"{listed(of_class)}"
             )
         favoured[k] = np.where(occurs[k], -1, 0)
         favoured[k, chosen] = 1
     return favoured
 
 
-def _position(what: str, name: Any, known: tuple[str, ...]) -> int:
-    if str(name) not in known:
+def _position(what: str, name: str, known: tuple[str, ...]) -> int:
+    if name not in known:
         raise ValueError(unknown(what, name, known, "in favoured"))
-    return known.index(str(name))
+    return known.index(name)
 
 
 def without_small_cells(favoured: np.ndarray, start: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -149,7 +150,7 @@ def sentences(
     )
     more = f"; and of {len(leaning) - EXAMPLES} more classes" if len(leaning) > EXAMPLES else ""
     how = "named" if named else "the larger ones"
-    yield f"Favoured ({how}): {told}{more}." if told else "Nothing is favoured: no contrast."
+    yield f"Favoured ({how}): {told}{more}."
     small = (favoured_cells(dataset, named) != 0) & (favoured == 0)
     if small.any():
         test = even_test(dataset, n_test)

@@ -57,8 +57,10 @@ def checksums(root: Path, files: Sequence[str]) -> list[str]:
         return now[file][2]
 
     found = _in_threads(checksum, files, "checksums")
-    if now != known:
-        _keep(lambda: write_text(path, json.dumps(now)))
+    # another table of this folder may name other files
+    together = known | now
+    if together != known:
+        _keep(lambda: write_text(path, json.dumps(together)))
     return found
 
 
@@ -77,18 +79,23 @@ def pixels(
         bad = {int(i): why for i, why in json.loads(read_text(flaws)).items()}
         return np.load(path, mmap_mode="r"), bad
     images = np.zeros((len(files), 3, size, size), np.uint8)
-    bad = {}
+    bad, passing = {}, []
 
     def read(i: int) -> None:
         try:
-            images[i] = photograph((root / files[i]).read_bytes(), size)
+            packed = (root / files[i]).read_bytes()
+            images[i] = photograph(packed, size)
         except Exception as error:  # Pillow answers a damaged file with nearly anything
             bad[i] = " ".join(str(error).split()) or type(error).__name__
+            # the system's word, such as too many open files, says nothing of the photograph
+            if isinstance(error, MemoryError) or getattr(error, "errno", None):
+                passing.append(i)
 
     _in_threads(read, range(len(files)), "photographs")
     bad = dict(sorted(bad.items()))
-    _keep(lambda: _save(path, images))
-    _keep(lambda: write_text(flaws, json.dumps(bad)))
+    if not passing:  # what may be well next time is found out again
+        _keep(lambda: write_text(flaws, json.dumps(bad)))
+        _keep(lambda: _save(path, images))
     return images, bad
 
 

@@ -23,6 +23,7 @@ from ..experiment import AS_FOUND, FILTERED, IMITATING, PROTOCOLS, Experiment
 from .conditions import Conditions, condition_of
 from .images import Dataset, LabeledImages, concatenate
 from .natural import (
+    SMALLEST,
     even_test,
     favoured_cells,
     instruments_as_found,
@@ -104,6 +105,12 @@ def counts_of_start(dataset: Dataset, e: Experiment, n_real: int) -> tuple[np.nd
 
 def _check_start(dataset: Dataset, start: str, n_thinned: int) -> None:
     """ValueError with one sentence if this data set cannot be drawn so."""
+    if start != "unbiased" and dataset.design == "crossed" and not dataset.occurs.all():
+        k, g = np.argwhere(~dataset.occurs)[0]
+        raise ValueError(
+            f"start {start!r} draws every group in every class, and class {dataset.classes[k]!r} "
+            f"has none of group {dataset.groups[g]!r}; use start {AS_FOUND!r}"
+        )
     fewest = int(dataset.occurs.sum(1).min())
     known = ["unbiased", "biased", *dataset.presets]
     if start not in known:
@@ -170,6 +177,7 @@ SHELF = 2  # times a batch: more painted images to choose from; each takes time 
 # What each share of the instruments is for. The model that filters never measures, and nothing is
 # fitted to images with which batches are compared.
 _PURPOSES = {"measuring": 0.6, "expert": 0.15, "comparison": 0.25}
+FEWEST_INSTRUMENTS = 4  # of a class and group: of fewer, one of the purposes has none
 
 
 def real_data(experiment: Experiment) -> RealData:
@@ -281,7 +289,10 @@ def _conditions(e: Experiment, dataset: Dataset, counts: np.ndarray, n_batch: in
 
 def all_real_data(experiments: Sequence[Experiment]) -> list[RealData]:
     """The real data of each experiment, in their order; those that need a reserve are checked
-    first, so that one sentence says all that does not fit."""
+    first, so that one sentence says all that does not fit. Files of the user's own are looked at
+    again."""
+    if any(e.dataset_entry.traits.get("by_content") for e in experiments):
+        _source.cache_clear()
     drawn = {e.id: real_data(e) for e in sorted(experiments, key=lambda e: not _uses_reserve(e))}
     return [drawn[e.id] for e in experiments]
 
@@ -312,28 +323,41 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
         kind = "test set" if e.start == AS_FOUND else "balanced test set"
         wrong.append(f"n_test is {e.n_test}, but the {kind} has at most {most} images")
     if e.start == AS_FOUND:
-        wrong += _wrong_shares(e, stock, counts)
-    return wrong + _wrong_path(e, dataset.n_classes)
+        wrong += _wrong_shares(e, dataset, counts)
+    return wrong + _wrong_instruments(stock) + _wrong_path(e, dataset.n_classes)
 
 
-def _wrong_shares(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str]:
-    """A sentence for a class that is too rare for a start as found, or for its instruments."""
-    dataset, wrong = stock.dataset, []
+def _wrong_shares(e: Experiment, dataset: Dataset, counts: np.ndarray) -> list[str]:
+    """A sentence for a start as found that has a class without images, or nothing to compare."""
     natural = natural_counts(dataset).sum(1)
-    if (k := int(counts.sum(1).argmin())) >= 0 and not counts[k].any() and e.n_real > 0:
-        wrong.append(
+    k = int(counts.sum(1).argmin())
+    if not counts[k].any():
+        return [
             f"a start as found of n_real {e.n_real} has no image of class {dataset.classes[k]!r}, "
             f"which has {natural[k]:,} of {natural.sum():,}; raise n_real"
-        )
+        ]
+    _, favoured = counts_of_start(dataset, e, e.n_real)
+    if not ((favoured > 0).any(1) & (favoured < 0).any(1)).any():
+        return [
+            "a start as found needs a class in which one group is favoured and another is not, "
+            f"each with {SMALLEST} images in the start and in the test set, and there is none; "
+            "raise n_real or n_test, or name groups with favoured"
+        ]
+    return []
+
+
+def _wrong_instruments(stock: "_Stock") -> list[str]:
+    """A sentence for a class whose instruments are too few to serve all purposes."""
+    dataset = stock.dataset
     for purpose in _PURPOSES:
-        n = np.bincount(stock.instruments(purpose).label, minlength=dataset.n_classes)
+        label = dataset.train.label[stock.of_purpose(purpose)]
+        n = np.bincount(label, minlength=dataset.n_classes)
         if not n.all():
-            wrong.append(
+            return [
                 f"the instruments of class {dataset.classes[int(n.argmin())]!r} are too few to "
                 f"divide: none is left for {purpose!r}; raise n_instruments, or leave the class out"
-            )
-            break
-    return wrong
+            ]
+    return []
 
 
 def _demand(
@@ -361,8 +385,10 @@ def _what_fits(e: Experiment, stock: "_Stock", counts: np.ndarray) -> str:
         n = _largest(min(e.n_batch, most), lambda n: not stock.lacking(*_demand(e, stock, None, n)))
         fits.append(f"ratio {math.floor(1000 * n / e.n_real) / 1000:g}")
     option = e.dataset_entry.traits.get("within", {}).get("n_instruments")
-    if option and (n := stock.most_instruments(*_demand(e, stock))) >= option[0]:
-        fits.append(f"dataset_options n_instruments {n}")
+    if option and stock.dataset.set_aside is None:
+        n = stock.most_instruments(*_demand(e, stock))
+        if n >= max(option[0], FEWEST_INSTRUMENTS * len(stock.free)):
+            fits.append(f"dataset_options n_instruments {n}")
     return f"at most {' or '.join(fits)} fits" if fits else "lower n_real, ratio or n_generations"
 
 
@@ -598,9 +624,8 @@ class _Stock:
         images = self.dataset.train[np.concatenate(index)]
         return _in_every_group(self.dataset, images, self.seed) if self.dataset.paint else images
 
-    def instruments(self, purpose: str) -> LabeledImages:
-        """The instruments of one purpose; where groups are painted, every photograph in every
-        group."""
+    def of_purpose(self, purpose: str) -> np.ndarray:
+        """Positions of the instruments of one purpose among the training images."""
         edges = np.cumsum([0.0, *_PURPOSES.values()])
         position = list(_PURPOSES).index(purpose)
         share = edges[position : position + 2]
@@ -608,7 +633,12 @@ class _Stock:
         for index in self.set_aside.values():
             low, high = (int(edge * len(index) + 0.5) for edge in share)
             parts.append(index[low:high])
-        chosen = self.dataset.train[np.concatenate(parts)]
+        return np.concatenate(parts)
+
+    def instruments(self, purpose: str) -> LabeledImages:
+        """The instruments of one purpose; where groups are painted, every photograph in every
+        group."""
+        chosen = self.dataset.train[self.of_purpose(purpose)]
         if not self.dataset.paint:
             return chosen
         return _in_every_group(self.dataset, chosen, "instruments")

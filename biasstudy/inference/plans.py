@@ -124,15 +124,21 @@ def plan_from(record: Any) -> Plan:
 
 
 def hypothesis_of(
-    variant: str, generated: Iterable[str], none: Iterable[str], margin: float | None
+    variant: str,
+    generated: Iterable[str],
+    none: Iterable[str],
+    margin: float | None,
+    data: str = "",
 ) -> dict[str, Any]:
     """The hypothesis that A of a variant lies beyond its margin, as JSON.
 
     generated, none  ids of the experiments of both arms, by seed
     margin           in accuracy; None: a quarter of M(none)
+    data             checksum of files of the user's own, of which no id tells what they hold
     """
     experiments = {"generated": list(generated), "none": list(none)}
-    return {"variant": variant, "contrast": "A", "margin": margin, "experiments": experiments}
+    asked = {"variant": variant, "contrast": "A", "margin": margin, "experiments": experiments}
+    return asked | ({"data": data} if data else {})
 
 
 def content_of(

@@ -39,7 +39,7 @@ CANNOT_TELL = "cannot tell"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
 BECAUSE = "because the images are generated"
 DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
-    "unknown": "drawn elsewhere, whether from the same photographs is not known",
+    "unknown": "that may share training images",
     "shared": "drawn from the same photographs",
     "disjoint starts, shared reserves": "of starts that no other seed has, reserves shared",
     "disjoint": "of photographs that no other seed has",
@@ -76,7 +76,7 @@ class Change:
 
         A relative margin asks that there is a contrast, M(none) > 0, as well (intersection-union).
         """
-        if self.a.n < 2:
+        if self.a.n < 2 or np.isnan(self.a.mean):
             return float("nan")
         there = p_above(self.level) if self.relative else 0.0
         return 2 * max(there, min(p_above(self.above), p_above(self.below, up=False)))
@@ -84,7 +84,7 @@ class Change:
     @property
     def p_within(self) -> float:
         """p-value of a change that stays within the margin on both sides (two one-sided tests)."""
-        if self.a.n < 2:
+        if self.a.n < 2 or np.isnan(self.a.mean):
             return float("nan")
         return max(p_above(self.above, up=False), p_above(self.below))
 
@@ -96,7 +96,9 @@ def has_bias(o: Any) -> bool:
 
 
 def p_above(e: Estimate, up: bool = True) -> float:
-    """One-sided p-value of an estimate not above 0 (below 0: up=False)."""
+    """One-sided p-value of an estimate not above 0 (below 0: up=False); nan of one that is nan."""
+    if np.isnan(e.mean):
+        return float("nan")
     t = e.mean if up else -e.mean
     return float(stats.t.sf(t / e.se, e.df)) if e.se > 0 else float(t <= 0)
 
@@ -168,13 +170,13 @@ class Corrected:
 
 
 def corrected(changes: Sequence[Change | None], family: int = 0) -> list[Corrected]:
-    """p-values after Holm's correction over those changes that have seeds enough for a verdict; nan
-    for the others.
+    """p-values after Holm's correction over those changes that have a contrast and seeds enough for
+    a verdict; nan for the others.
 
     family   hypotheses that were planned together; of those that are not among the changes nothing
              is taken to be shown, so that a part of a family is told no more than the whole allows
     """
-    judged = [bool(c and c.a.n >= SEEDS_FOR_VERDICT) for c in changes]
+    judged = [bool(c and c.a.n >= SEEDS_FOR_VERDICT and not np.isnan(c.a.mean)) for c in changes]
     absent = [1.0] * (family - sum(judged))
 
     def adjusted(p_of: Any) -> np.ndarray:

@@ -45,7 +45,8 @@ class Progress:
 
 def _bar(n: int) -> Any:
     """A bar of n stages: in a notebook one of its own, in a terminal tqdm's."""
-    if "JPY_SESSION_NAME" in os.environ and "IPython" in sys.modules:
+    shell = sys.modules.get("IPython")
+    if "JPY_SESSION_NAME" in os.environ and shell and shell.get_ipython():
         return _CellBar(n)
     from tqdm import tqdm
 

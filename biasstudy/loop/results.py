@@ -8,14 +8,14 @@ are in `COLUMNS`; undefined is NaN with n = 0.
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..core.registry import FILTERS, METRICS
-from ..experiment import Experiment
+from ..experiment import AS_FOUND, Experiment
 from ..inference.contrasts import check_one_setting
 from ..inference.plans import Plan
 from ..measures.fitness import CRITERIA
@@ -119,24 +119,25 @@ class Outcome:
     design: str
     occurs: np.ndarray
     favoured: np.ndarray
-    counts: np.ndarray | None
-    sizes: dict[str, int]
     label: np.ndarray
     group: np.ndarray
     unit: np.ndarray
     paired: bool
     predicted: np.ndarray
-    confidence: np.ndarray | None
-    batches: list[dict[str, np.ndarray]]
-    quality: list[dict[str, np.ndarray]]
-    spurious: dict[str, np.ndarray]
-    pools: np.ndarray | None
-    origins: np.ndarray | None
-    grids: list[np.ndarray]
-    confusion: np.ndarray | None
-    stages: dict[str, list[str]]
-    cost: dict[str, Any]
-    made_with: dict[str, str]
+    # what a table of predictions does not tell
+    counts: np.ndarray | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+    confidence: np.ndarray | None = None
+    batches: list[dict[str, np.ndarray]] = field(default_factory=list)
+    quality: list[dict[str, np.ndarray]] = field(default_factory=list)
+    spurious: dict[str, np.ndarray] = field(default_factory=dict)
+    pools: np.ndarray | None = None
+    origins: np.ndarray | None = None
+    grids: list[np.ndarray] = field(default_factory=list)
+    confusion: np.ndarray | None = None
+    stages: dict[str, list[str]] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=dict)
     caption: str = ""
     levels: tuple[float, ...] = ()
     draws: str = "shared"
@@ -449,7 +450,8 @@ def _predictions_of(o: Outcome) -> pd.DataFrame:
         columns["confidence"] = o.confidence.ravel()
     if o.biased:
         columns["favoured"] = of_image(o.favoured[o.label, o.group] > 0)
-        if not math.isnan(e.bias):
+        # one as found leans by its shares, whose strength is no number
+        if e.start != AS_FOUND and not math.isnan(e.bias):
             columns["bias"] = e.bias
     return pd.DataFrame(columns)
 

@@ -168,6 +168,8 @@ def drift_band(outcomes: list[Any], of: str = "batch") -> pd.DataFrame:
     """
     if of not in ("pool", "batch"):
         raise ValueError(f"of must be 'pool' or 'batch'; got {of!r}")
+    for o in outcomes:
+        o.in_start()  # where nothing is known of batches, this says so
     if not all(o.batches for o in outcomes):
         raise ValueError("nothing was added to a training set (arm none): there is no drift")
     moments = [drift_of(o, of) for o in outcomes]

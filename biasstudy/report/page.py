@@ -23,6 +23,7 @@ from ..core.provenance import environment
 from ..inference.conjecture import HYPOTHESES
 from . import figures
 from .ledger import LEDGER
+from .predictions import NOTE
 from .summary import Stored, answer, stored
 
 _PAGE = read_text(Path(__file__).with_name("page.html"))
@@ -31,7 +32,7 @@ OPEN = 3  # own studies whose answer and main figure are seen before anything is
 EMBEDDED = 3_500_000  # bytes of own pictures in the page
 SHOWN_WIDTH = 1100  # pixels of a picture in the page, at most
 MAIN = ("effects", "curves")  # the figure of a study that is seen first, by how its name ends
-TRAINED = "trained here"
+OWN = (figures.TRAINED, NOTE)  # how figures of one's own were made
 SMALL = "smoke"  # scale that is for trying out
 
 _COLUMNS = {
@@ -76,18 +77,18 @@ def write_page(folder: Path, stored_results: Stored | None = None) -> Path:
     return _written(folder, body)
 
 
-def write_scored(folder: Path, contrasts: pd.DataFrame) -> Path:
-    """Write folder/index.html of predictions made elsewhere: answer and figures from
+def write_scored(folder: Path, name: str, contrasts: pd.DataFrame) -> Path:
+    """Write folder/index.html of predictions made elsewhere: answer and figures of that name from
     folder/figures, then every number about the change."""
-    trained, scored, broken = _studies(folder)
+    own, _, broken = _studies(folder)
     pictures = _Pictures(folder)
     body = "".join(
         [
             "<h2>Your predictions</h2>",
-            *(study.inside(pictures) for study in (*trained, *scored)),
+            *(study.inside(pictures) for study in own if study.name == name),
             *_left_out(broken),
             "<h2>Every number about the change</h2>",
-            _html_table(contrasts.astype(object).where(contrasts.notna(), "")),
+            _html_table(contrasts.assign(p=contrasts.p.map("{:.2g}".format)).fillna("")),
             '<p class="small">Mean, 95 % interval and two-sided p-value, uncorrected, for new '
             "seeds and new test images.</p>",
         ]
@@ -334,7 +335,7 @@ def _studies(folder: Path) -> tuple[list[_Study], list[_Study], list[str]]:
             broken.append(path.relative_to(folder / "figures").as_posix())
             continue
         # a name has no hyphen: the study, then which of its figures
-        name, trained = record["name"].split("-")[0], record["made"] == TRAINED
+        name, trained = record["name"].split("-")[0], record["made"] in OWN
         inside = f": {path.parent.name}" if path.parent != folder / "figures" else ""
         study = found.setdefault(
             (trained, path.parent, name),
@@ -366,7 +367,7 @@ def _own(own: list[_Study], broken: list[str], pictures: "_Pictures") -> Iterabl
         )
     else:
         yield (
-            '<p class="small">Trained on this machine by the notebooks named below'
+            '<p class="small">Trained on this machine, or scored, by what is named below'
             f"{'; the largest scale comes first' * any(not study.is_small for study in own)}.</p>"
         )
     for study in own[:OPEN]:
@@ -424,19 +425,24 @@ class _Pictures:
         """
         caption = self._caption(path, about)
         if self.room:
-            png = figures.packed(path.with_suffix(".png").read_bytes(), SHOWN_WIDTH, refined=False)
+            png = figures.packed(path.with_suffix(".png").read_bytes(), SHOWN_WIDTH, smallest=False)
             self.room = max(0, self.room - len(png) * 4 // 3)
         return _picture(png, about["claim"], caption) if self.room else f"<p>{caption}</p>"
 
     def _caption(self, path: Path, about: dict[str, str]) -> str:
         place = urllib.parse.quote(path.with_suffix("").relative_to(self.folder).as_posix())
-        css_class = "" if about["made"] == TRAINED else " reference"
+        css_class = "" if about["made"] in OWN else " reference"
+        told = (
+            about["mark"]
+            if about["made"] in about["mark"]
+            else ": ".join((about["made"], about["mark"]))
+        )
         files = ", ".join(
             f'<a href="{place}.{ending}">{ending.upper()}</a>'
             for ending in ("pdf", "png", "csv")
             if path.with_suffix(f".{ending}").exists()
         )
         return (
-            f'{html.escape(about["claim"])} <span class="mark{css_class}">{about["made"]}: '
-            f"{html.escape(about['mark'])}</span> {files}"
+            f'{html.escape(about["claim"])} <span class="mark{css_class}">'
+            f"{html.escape(told)}</span> {files}"
         )

@@ -31,6 +31,7 @@ import pandas as pd
 
 from ..core.checks import listed, shown, unknown
 from ..core.seeds import digest
+from ..data.images import design_of
 from ..experiment import ALL_ARMS, PATHS, Experiment
 from ..inference.contrasts import CONTRASTS
 from ..loop.results import Outcome, Results
@@ -557,15 +558,13 @@ def _design(n: np.ndarray, classes: Sequence[str], groups: Sequence[str]) -> str
             else ("group", groups[int(there.argmax())])
         )
         raise ValueError(f"all test images have the {what} {name}: nothing to compare")
-    groups_of_class, classes_of_group = (n > 0).sum(1), (n > 0).sum(0)
-    if (groups_of_class <= 1).all() and (classes_of_group <= 1).all():
+    design = design_of(n > 0)
+    if not design:
         raise ValueError(
             f"every class has one group and every group one class, {classes[0]} with "
             f"{groups[int(n[0].argmax())]}: nothing to compare"
         )
-    if (classes_of_group <= 1).all():
-        return "nested"
-    return "grouped" if (groups_of_class <= 1).all() else "crossed"
+    return design
 
 
 def _is_paired(
@@ -691,7 +690,7 @@ def _results(
     known = {
         "dataset": name,
         "start": "biased" if biased else _UNKNOWN,
-        "bias": _bias(runs) if biased else math.nan,
+        "bias": _bias(runs, biased),
         "n_test": len(np.unique(unit)),
         "n_classifiers": n_replicates,
         "variant": variant,
@@ -716,8 +715,6 @@ def _results(
                     design=design,
                     occurs=n > 0,
                     favoured=cells[int(seed)],
-                    counts=None,
-                    sizes={},
                     label=label,
                     group=group,
                     unit=unit,
@@ -726,24 +723,17 @@ def _results(
                     confidence=None
                     if confidence is None
                     else confidence[here].reshape(shape).astype(np.float32),
-                    batches=[],
-                    quality=[],
-                    spurious={},
-                    pools=None,
-                    origins=None,
-                    grids=[],
-                    confusion=None,
-                    stages={},
-                    cost={},
-                    made_with={},
                     draws=_UNKNOWN,
                 )
             )
     return Results(outcomes, note=NOTE)
 
 
-def _bias(runs: _Runs) -> float:
-    """Strength of the start, nan where it is not told."""
+def _bias(runs: _Runs, biased: bool) -> float:
+    """Strength of the start, nan where it is not told.
+
+    biased   whether it is known which groups are favoured
+    """
     if "bias" not in runs.table:
         return math.nan
     values = np.unique(runs.table["bias"])
@@ -752,7 +742,12 @@ def _bias(runs: _Runs) -> float:
             f"bias is one number in a setting; got {listed(values[:SHOWN])}: settings are told "
             "apart by a column variant"
         )
-    return float(values[0])
+    if values[0] > 0 and not biased:
+        raise ValueError(
+            f"bias is {values[0]:g}, and no group is named as favoured; say which are, by a column "
+            "favoured or by --favoured"
+        )
+    return float(values[0]) if biased else math.nan
 
 
 def _checksum(runs: _Runs, of_image: Mapping[str, np.ndarray]) -> str:

@@ -71,7 +71,9 @@ def save_study(
         **({"plan": results.plan.record()} if results.plan else {}),
         **(measured or {}),
     }
-    if whole := _holder(results, folder, study, pictures):
+    if not confidences:
+        results = Results([replace(o, confidence=None) for o in results.outcomes])
+    if whole := _holder(results, folder, study, pictures, confidences):
         _write_about(folder, study, {**about, "part of": whole, "experiments": ids})
         for ending in ("npz", "csv"):  # what an earlier save left; nothing names it now
             (folder / f"{study}.{ending}.xz").unlink(missing_ok=True)
@@ -86,8 +88,6 @@ def save_study(
     for i, o in enumerate(results.outcomes):
         # pictures of one seed are enough, and the test images are those of all
         with_grids = pictures and o.experiment.seed == results.outcomes[0].experiment.seed
-        if not confidences:
-            o = replace(o, confidence=None)
         of_outcome = _arrays(o, with_grids) | (_test_arrays(o) if i == 0 else {})
         arrays |= {f"{i}/{name}": value for name, value in of_outcome.items()}
         told = ("classes", "groups", "design", "paired", "caption", "levels", "draws")
@@ -97,6 +97,7 @@ def save_study(
                 **{name: getattr(o, name) for name in told},
                 "n_batches": len(o.batches),
                 "n_grids": len(o.grids) if with_grids else 0,
+                "confidences": o.confidence is not None,
             }
         )
     # alike arrays beside each other and compressed as one: a third of a compressed npz
@@ -140,9 +141,11 @@ def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
     return {name: getattr(o, name).astype(np.int32) for name in ("label", "group", "unit")}
 
 
-def _holder(results: Results, folder: Path, study: str, pictures: bool) -> str | None:
-    """The study in the folder that holds all these results, and pictures if they are asked for;
-    None if there is none."""
+def _holder(
+    results: Results, folder: Path, study: str, pictures: bool, confidences: bool
+) -> str | None:
+    """The study in the folder that holds all these results, and pictures and confidences if they
+    are asked for; None if there is none."""
     stages = {o.experiment.id: o.stages for o in results.outcomes}
     for candidate in studies(folder):
         about = _about(folder, candidate)
@@ -150,7 +153,10 @@ def _holder(results: Results, folder: Path, study: str, pictures: bool) -> str |
             continue
         records = {record["experiment"]: record for record in about["outcomes"]}
         held = all(id in records and records[id]["stages"] == stages[id] for id in stages)
-        if held and (not pictures or any(records[id]["n_grids"] for id in stages)):
+        with_pictures = any(records[id]["n_grids"] for id in stages if held)
+        # in references written before there was a choice they are
+        with_confidences = all(records[id].get("confidences", True) for id in stages if held)
+        if held and pictures <= with_pictures and confidences <= with_confidences:
             return candidate
     return None
 

@@ -1,6 +1,7 @@
 """Notebooks and parameter files laid out in a folder, for those who installed the package without
 its repository."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def start(folder: Path) -> Iterator[str]:
     yield f"{folder}: {written} files written, {same} were there already"
     if kept:
         yield f"left as they are, for they differ from those that ship: {', '.join(kept)}"
-    yield f"go on with: cd {folder} && jupyter lab notebooks/colorized_mnist.ipynb"
+    here = shlex.quote(str(folder))
+    yield f"go on with: cd {here} && jupyter lab notebooks/colorized_mnist.ipynb"
     yield (
         "where results and figures go: biasstudy doctor tells it, BIASSTUDY_RUNS and "
         "BIASSTUDY_STUDY change it"

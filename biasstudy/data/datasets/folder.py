@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checks import listed, shown
+from ...core.checks import listed
 from ...core.counts import largest_remainder
 from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ...core.seeds import digest, seed_for
-from ..images import Dataset, LabeledImages
+from ..images import Dataset, LabeledImages, design_of
 from ..metadata import Rows, examples, rows_of
 from ..photographs import VERSION, checksums, pixels
 from .examples import EXAMPLES, make
@@ -81,6 +81,11 @@ def folder(
     get it    python -m biasstudy folder PATH says what a run would see
     flaws     yours to know; the same photograph in two files is seen only if the files are equal
     """
+    if n_instruments and validation == "instruments":
+        raise ValueError(
+            f"folder: with validation: instruments all images of the split val are instruments; "
+            f"leave out n_instruments {n_instruments:,}"
+        )
     if not root.strip():
         raise ValueError("folder: say where the images are: dataset_options: {root: PATH}")
     place = data_folder() / in_home(root, "give the option root in full")
@@ -236,9 +241,10 @@ class _Found:
                 )
             self.said.append(f"Left out: {what}.")
             self.keep(~lacks[self.label, self.group])
-            self._renumber()
+        self._renumber()
 
     def _renumber(self) -> None:
+        """Classes and groups that have no image are none."""
         for numbers, names in (("label", "classes"), ("group", "groups")):
             there, new = np.unique(getattr(self, numbers), return_inverse=True)
             setattr(self, numbers, new)
@@ -286,7 +292,8 @@ def _dataset(found: _Found, n_instruments: int, validation: str) -> Dataset:
 
 def _numbered(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """A number for each word, and the words in their order, numbers in them by their size."""
-    names = tuple(sorted(set(words), key=_natural))
+    # the word itself as well: 1 and 01 are two, always in one order
+    names = tuple(sorted(set(words), key=lambda word: (_natural(word), word)))
     number = {name: i for i, name in enumerate(names)}
     return np.array([number[word] for word in words], np.int64), names
 
@@ -297,16 +304,14 @@ def _natural(word: str) -> list[tuple[int, int, str]]:
 
 
 def _design(occurs: np.ndarray, found: _Found) -> str:
-    classes_of, groups_of = occurs.sum(0), occurs.sum(1)
-    if (classes_of == 1).all() and (groups_of == 1).all():
+    design = design_of(occurs)
+    if not design:
         raise ValueError(
             "folder: label and group say the same: every class has one group, and every group one "
             f"class (first {found.classes[0]!r} and {found.groups[int(occurs[0].argmax())]!r}); "
             "there is nothing to compare"
         )
-    if (groups_of == 1).all():
-        return "grouped"
-    return "nested" if (classes_of == 1).all() else "crossed"
+    return design
 
 
 def _check_validation(found: _Found, train: np.ndarray) -> None:
@@ -324,7 +329,7 @@ def _check_validation(found: _Found, train: np.ndarray) -> None:
     if short:
         raise ValueError(
             f"folder: instruments need {OF_A_CELL} images of every class and group, and the split "
-            f"val has fewer of {examples(short, int((train > 0).sum()))}; use the option "
+            f"val is short of them in {examples(short, int((train > 0).sum()))}; use the option "
             "validation: leave-out or train"
         )
 
@@ -406,9 +411,11 @@ def seen(root: Path, options: dict[str, Any]) -> list[str]:
     root     as typed: a relative path starts in the working directory
     raises   as `folder`
     """
+    if "root" in options:
+        raise ValueError(f"the folder is named once; got {root} and -p root {options['root']}")
     given = {**options, "root": str(root.absolute())}
     dataset = DATASETS["folder"].target(**DATASETS["folder"].resolve(given))
-    named = ", ".join(f"{name}: {shown(value)}" for name, value in given.items())
+    named = ", ".join(f"{name}: {value!r}" for name, value in given.items())
     table = counts_table(dataset).to_string(max_rows=200)
     return [
         *dataset.report,

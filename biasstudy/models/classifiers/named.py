@@ -10,12 +10,12 @@ from torch import nn
 
 from ...core.checks import meant, shown
 from ...core.registry import CLASSIFIERS
-from .imagenet import Torchvision
+from .imagenet import MEAN, SPREAD, Torchvision
 from .networks import called
 
 CLASSES = 1000  # of ImageNet, which the networks of torchvision tell
 MOST_TIMES = 16  # that an advice enlarges images
-# the laws by which a network forgets at random would draw from torch's own stream
+# layers that leave out parts at random would draw from torch's own stream
 _RANDOM = ("Dropout", "StochasticDepth")
 
 
@@ -36,11 +36,18 @@ class Named(Torchvision):
         if self.pretrained and not self.weights:
             from torchvision.models import get_model_weights  # slow to import
 
-            there = [weights.name for weights in get_model_weights(self.original)]
+            there = {weights.name: weights for weights in get_model_weights(self.original)}
             if "IMAGENET1K_V1" not in there:
                 raise ValueError(
                     f"{called(self)}: torchvision has no weights IMAGENET1K_V1 of it; got "
                     "pretrained true (a file of weights can be given: weights: PATH)"
+                )
+            usual = there["IMAGENET1K_V1"].transforms()
+            if (tuple(usual.mean), tuple(usual.std)) != (MEAN, SPREAD):
+                raise ValueError(
+                    f"{called(self)}: its weights were learned on pixels scaled by mean "
+                    f"{tuple(usual.mean)} and spread {tuple(usual.std)}, which is not done here; "
+                    "got pretrained true"
                 )
 
     def body(self, channels: int) -> nn.Module:

@@ -39,6 +39,7 @@ from ._shares import corrected_table as corrected_table
 from ._shares import shares as shares
 from ._style import COLUMN_DPI as COLUMN_DPI
 from ._style import DPI_VARIABLE as DPI_VARIABLE
+from ._style import TRAINED as TRAINED
 from ._style import WIDTH as WIDTH
 from ._style import mark_of as mark_of
 from ._style import packed as packed

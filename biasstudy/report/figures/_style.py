@@ -176,11 +176,15 @@ def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
 
 
 def _changed(results: Results) -> str:
-    """What differs from the notebook's cell, in words."""
-    return listed(f"{k} {shown(v)}" for k, v in results.settings.items() if k not in _SAID)
+    """What differs from the notebook's cell, in words; of many settings how many."""
+    told = {k: v for k, v in results.settings.items() if k not in _SAID and v not in ({}, [])}
+    if len(told) > MOST_TOLD:
+        return f"{len(told)} settings not as in the notebook's cell: in the figure's JSON file"
+    return listed(f"{k} {shown(v)}" for k, v in told.items())
 
 
 _SAID = ("dataset", "scale", "n_seeds")  # settings that every mark names
+MOST_TOLD = 4  # settings that a footer has room for
 
 
 def _fitness(settings: list[Results]) -> str:
@@ -204,18 +208,24 @@ def is_unfit(results: Results) -> bool:
 def signed(figure: Figure, text: str) -> Figure:
     """The figure with a small line below that says where its numbers come from."""
     # characters of this size that fit
-    text = textwrap.fill(text, int(16 * figure.get_figwidth()))
+    text = textwrap.fill(text, int(16 * figure.get_figwidth()), break_on_hyphens=False)
     figure.supxlabel(text, fontsize=7, color="#777777", x=0.99, ha="right")
     return figure
 
 
 def compact(values: np.ndarray, dataset: Any) -> np.ndarray:
-    """(n_classes, n_groups) as it is if crossed; else (n_classes, groups per class), the groups of
-    a class side by side."""
+    """(n_classes, n_groups) as it is if crossed; else (n_classes, most groups of a class), the
+    groups of a class side by side; where a class has fewer, nan, and 0 of whole numbers."""
     if dataset.design == "crossed":
         return values
-    return np.stack([row[occurs] for row, occurs in zip(values, dataset.occurs, strict=True)])
+    filled = 0 if values.dtype.kind in "iu" else np.nan
+    side_by_side = np.full((len(values), dataset.occurs.sum(1).max()), filled, values.dtype)
+    for row, of_class, occurs in zip(side_by_side, values, dataset.occurs, strict=True):
+        row[: occurs.sum()] = of_class[occurs]
+    return side_by_side
 
+
+TRAINED = "trained here"  # how a figure was made that is of no reference and no table
 
 GROUP_MARKERS = "osD^vPX*hp"
 _NAMED = {
@@ -248,24 +258,24 @@ def group_colors(groups: tuple[str, ...]) -> list[str]:
     return [_NAMED.get(name, fallback[i % 10]) for i, name in enumerate(groups)]
 
 
-def packed(png: bytes, width: int = 0, refined: bool = True) -> bytes:
+def packed(png: bytes, width: int = 0, smallest: bool = True) -> bytes:
     """A picture in 128 colours: a third of the bytes.
 
     The colours span those of the picture, so that the few coloured points of a grey figure stay
     what they are; a palette by how often colours occur makes one brown of them.
 
-    png      an encoded picture
-    width    in pixels: a wider one is made so wide; 0: it stays as it is
-    refined  as near to the colours as 128 can be: seconds for a picture, instead of a tenth of one
-    returns  an encoded PNG
+    png       an encoded picture
+    width     in pixels: a wider one is made so wide; 0: it stays as it is
+    smallest  the fewest bytes, which takes a second or two
+    returns   an encoded PNG
     """
     picture, small = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
     if 0 < width < picture.width:
         picture = picture.resize((width, round(picture.height * width / picture.width)))
     palette = picture.quantize(
-        128, method=Image.Quantize.MAXCOVERAGE, kmeans=int(refined), dither=Image.Dither.NONE
+        128, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
     )
-    palette.save(small, "PNG", optimize=refined)
+    palette.save(small, "PNG", optimize=smallest)
     return small.getvalue()
 
 
@@ -278,9 +288,10 @@ def save(
     returns  the file names
     """
     folder.mkdir(parents=True, exist_ok=True)
-    line = " ".join(figure.get_supxlabel().split())
-    if _changed(results) not in line:  # a picture of real data is drawn without results
-        signed(figure, " · ".join(filter(None, (line, _changed(results)))))
+    texts = figure.get_supxlabel(), _changed(results)
+    line, changed = (" ".join(text.split()) for text in texts)
+    if changed not in line:  # a picture of real data is drawn without results
+        signed(figure, " · ".join(filter(None, (line, changed))))
     pictures = ("png",) if results.outcomes[0].scale == "smoke" else ("png", "pdf")
     for ending in pictures:
         with replacing(folder / f"{name}.{ending}") as file:
@@ -291,7 +302,7 @@ def save(
         "claim": claim,
         "mark": mark_of(results),
         # "reference, processor, ..." of what ships, NOTE of predictions
-        "made": results.note.partition(",")[0] or "trained here",
+        "made": results.note.partition(",")[0] or TRAINED,
         "settings": results.settings,
         "study": results.study,
     }
