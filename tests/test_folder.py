@@ -313,6 +313,16 @@ def test_depths_and_transparency():
         photograph(packed(Image.new("F", (8, 8)), "TIFF"), 8)
 
 
+def test_the_command_makes_an_example_wherever_one_stands(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(folder_module, "make", lambda name, place: write(place, birds()))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["folder", "digits-by-thickness"]) == 0
+    assert "root: 'digits-by-thickness'" in capsys.readouterr().out.splitlines()[-1]
+    assert (data / "digits-by-thickness" / "metadata.csv").is_file()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_files_are_read_once_and_what_changed_is_seen(tmp_path, monkeypatch):
     root = write(tmp_path / "b", birds())
     first, reads = load(root), Counter()

@@ -125,7 +125,7 @@ def _keep_record(store: Workshop, outcome: Outcome, numerics: Numerics, real: Re
     old = store.record(name)
     if old == json.loads(json.dumps(record)):
         return
-    if old and old.get("data", "") != record.get("data", ""):
+    if old and old.get("data") and old["data"] != record.get("data"):
         log.warning(
             "the files of %s changed: the record of %s was of other data and is replaced",
             real.dataset.caption,

@@ -30,7 +30,7 @@ from ..core.places import runs_folder
 from ..core.store import records
 from ..experiment import Experiment, stored_experiment
 from ..loop.results import COLUMNS, Outcome, table_of
-from .shipped import reference, studies
+from .shipped import NOT_SHIPPED, reference, studies
 
 log = logging.getLogger("biasstudy")
 
@@ -66,10 +66,6 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     )
 
 
-# columns that tables of studies that ship do not have
-_NOT_SHIPPED = ("numerics", "prior", "label", "group")
-
-
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
@@ -80,7 +76,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} is no table of results: unknown columns {', '.join(sorted(unknown))}"
         )
-    if absent := [c for c in COLUMNS if c not in table.columns and c not in _NOT_SHIPPED]:
+    if absent := [c for c in COLUMNS if c not in table.columns and c not in NOT_SHIPPED]:
         raise ValueError(f"{path} is no table of results: there is no column {', '.join(absent)}")
     return table.reindex(columns=list(COLUMNS))
 

@@ -408,12 +408,14 @@ def counts_table(dataset: Dataset) -> Any:
 def seen(root: Path, options: dict[str, Any]) -> list[str]:
     """Lines about what a run would see in a folder, and what it would be asked with.
 
-    root     as typed: a relative path starts in the working directory
+    root     as typed: a relative path starts in the working directory; an example that is not
+             there is made in the data folder
     raises   as `folder`
     """
     if "root" in options:
         raise ValueError(f"the folder is named once; got {root} and -p root {options['root']}")
-    given = {**options, "root": str(root.absolute())}
+    is_example = str(root) in EXAMPLES and not root.exists()
+    given = {**options, "root": str(root if is_example else root.absolute())}
     dataset = DATASETS["folder"].target(**DATASETS["folder"].resolve(given))
     named = ", ".join(f"{name}: {value!r}" for name, value in given.items())
     table = counts_table(dataset).to_string(max_rows=200)

@@ -140,8 +140,7 @@ def _last_layer(library: Library, name: str) -> tuple[str, int]:
     own = "; there is a classifier squeezenet" if name.startswith("squeezenet") else ""
     try:
         network = library.empty(name)
-    # torch's words for: it reads its weights while it is built
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:  # torch's word for: it reads its weights while it is built
         raise ValueError(f"{refused}: it cannot be looked at without its weights") from error
     layers = [
         (place, module.in_features)
