@@ -18,7 +18,7 @@ PAGES = ROOT / "docs" / "api"  # written here, ignored by git
 
 project, author, copyright = "biasstudy", "The biasstudy authors", "The biasstudy authors"
 version = release = biasstudy.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 root_doc = "README"
 include_patterns = ["README.md", "docs/*.md", "docs/api/*.rst", "notebooks/*.ipynb"]
 
@@ -33,6 +33,7 @@ html_title = "biasstudy"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which browsers refuse of files
 smartquotes = False
 add_module_names = False
 autodoc_member_order = "bysource"
@@ -64,7 +65,7 @@ def write_pages(app):
     PAGES.mkdir()
     rows = []
     for name in sorted(biasstudy.__all__, key=str.lower):
-        (PAGES / f"{name}.rst").write_text(headed(f"biasstudy.{name}") + body_of(name))
+        (PAGES / f"{name}.rst").write_text(headed(name) + body_of(name))
         says = "" if name in REGISTRIES else first_sentence(getattr(biasstudy, name))
         rows.append(f":doc:`{name}`\n    {inline(says)}\n")
     (PAGES / "index.rst").write_text(
@@ -87,11 +88,11 @@ def body_of(name):
             "\n".join(f"``{entry}``\n    {inline(says)}\n" for entry, says in named.items())
         )
     if name in biasstudy._MODULES:
-        members = [  # a package also has what it takes from its modules, not from elsewhere
+        members = [  # a package has what it takes from its modules; what is public itself, a page
             name
             for name, member in vars(target).items()
             if not name.startswith("_")
-            and name not in biasstudy._HOME
+            and getattr(biasstudy, name, None) is not member
             and callable(member)
             and getattr(member, "__module__", "").startswith(target.__name__)
         ]
@@ -151,24 +152,35 @@ def columns_shown(app, what, name, target, options, lines):
 
 
 def shown(lines):
-    """Prose as it stands; a row of columns as a term and its meaning, in which may be rows again;
-    what is set in from the first line on, as code."""
+    """Prose as it stands; a row of columns as terms and their meaning, in which may be rows again;
+    what is set in from its first line on, as code."""
     made, rest = [], list(lines)
     while rest:
-        line = rest.pop(0)
-        inner = []
-        while rest and (rest[0].startswith(" ") or (line.startswith(" ") and not rest[0])):
+        line, inner = rest.pop(0), []
+        while line and rest and rest[0].startswith(" "):
             inner.append(rest.pop(0))
-        row = COLUMNS.fullmatch(line)
         if line.startswith(" "):
-            code = textwrap.dedent("\n".join([line, *inner]))
-            made += ["", "::", "", *textwrap.indent(code, "    ").splitlines(), ""]
-        elif row:
-            meaning = "\n".join(shown([row[2], *set_back(inner, row.start(2))])).strip()
-            made += ["", f"``{row[1]}``", *textwrap.indent(meaning, "    ").splitlines(), ""]
+            made += ["", "::", "", *set_in(textwrap.dedent("\n".join([line, *inner]))), ""]
+        elif COLUMNS.fullmatch(line):
+            terms, meaning = row_of(line, inner)
+            term = " ".join(f"``{term}``" for term in terms)
+            made += ["", term, *set_in("\n".join(shown(meaning)).strip()), ""]
         else:
             made += [inline(line), *(inline(x.strip()) for x in inner)]
     return made
+
+
+def row_of(line, inner):
+    """Terms of a row, all its columns but the last; and the lines of its meaning."""
+    terms, meaning = [], [line, *inner]
+    while (row := COLUMNS.fullmatch(meaning[0])) and all(x.startswith(" ") for x in meaning[1:]):
+        terms.append(row[1])
+        meaning = [row[2], *set_back(meaning[1:], row.start(2))]
+    return terms, meaning
+
+
+def set_in(text):
+    return textwrap.indent(text, "    ").splitlines()
 
 
 def set_back(lines, column):
