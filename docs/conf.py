@@ -26,6 +26,7 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # else every page asks the network for them
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+myst_title_to_header = True
 html_math_renderer = "mathml"  # the default asks the network for a script
 
 html_theme = "furo"
