@@ -33,9 +33,10 @@ def test_what_is_chosen_is_what_there_is(found):
     assert explore.results(found, chosen.iloc[0]) is found.parts["mine"]["0.8 latest"]
 
 
-def test_fit_generators_come_first():
-    order = explore.settings(summary.stored()).fit.tolist()
-    assert order == sorted(order, key=lambda word: word != "fit") and order[0] == "fit"
+def test_fit_generators_come_first_and_of_these_a_bias():
+    table = explore.settings(summary.stored())
+    order = [(row.fit != "fit", not row.has_bias) for row in table.itertuples()]
+    assert order == sorted(order) and order[0] == (False, False) and order[-1] == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ ONLY_THERE = "Menus are shown in JupyterLab; below is the first setting of the t
 
 
 def settings(found: Stored, **chosen: Any) -> pd.DataFrame:
-    """Settings with these values, those of fit generators first.
+    """Settings with these values; those of fit generators come first, of these the ones with a bias
+    to amplify.
 
     chosen   values of FIELDS
     returns  rows of `summary.table_of_effects`, with a short name in the column `setting`
@@ -38,9 +39,9 @@ def settings(found: Stored, **chosen: Any) -> pd.DataFrame:
         if value not in known:
             raise ValueError(unknown(field, value, map(str, known)))
         table = table[table[field] == value]
-    fit_first = table.assign(unfit=table.fit != FIT)
-    in_order = fit_first.sort_values(["unfit", *FIELDS, "setting"], kind="stable")
-    return in_order.drop(columns="unfit").reset_index(drop=True)
+    first = table.assign(unfit=table.fit != FIT, idle=~table.has_bias.astype(bool))
+    in_order = first.sort_values(["unfit", "idle", *FIELDS, "setting"], kind="stable")
+    return in_order.drop(columns=["unfit", "idle"]).reset_index(drop=True)
 
 
 def results(found: Stored, setting: Any) -> Any:
@@ -117,9 +118,9 @@ class Panel:
         self._busy = True
         table = settings(self._found)
         for name, menu in self.menus.items():
-            offered, before = list(dict.fromkeys(table[name])), menu.value
-            menu.options = offered
-            menu.value = before if before in offered else offered[0]
+            before, first, offered = menu.value, table[name].iloc[0], table[name].unique()
+            menu.options = offered.tolist() if name == "setting" else sorted(offered.tolist())
+            menu.value = before if before in menu.options else first
             table = table[table[name] == menu.value]
         self._busy = False
         self.setting = table.iloc[0]
