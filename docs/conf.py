@@ -124,7 +124,13 @@ def headed(title, line="="):
 
 def contents(caption, pages):
     """A list of pages for the side of the site."""
-    lines = [".. toctree::", "    :hidden:", *([f"    :caption: {caption}"] if caption else []), ""]
+    lines = [
+        ".. toctree::",
+        "    :hidden:",
+        "    :titlesonly:",
+        *([f"    :caption: {caption}"] if caption else []),
+        "",
+    ]
     return "\n" + "\n".join([*lines, *(f"    {page}" for page in pages)]) + "\n"
 
 
@@ -136,7 +142,7 @@ def with_contents(app, page, source):
             "Texts": [f"docs/{stem}" for stem in TEXTS],
             "Notebooks": [f"{stem} <notebooks/{stem}>" for stem in stems],
             "Reference": ["docs/api/index", *(f"docs/api/{stem}" for stem in CARDS)],
-            "Project": [f"docs/{stem}" for stem in PROJECT],
+            "Project": [f"{stem} <docs/{stem}>" for stem in PROJECT],
         }
         trees = "".join(contents(caption, pages) for caption, pages in parts.items())
         source[0] += f"\n```{{eval-rst}}\n{trees}```\n"
