@@ -14,7 +14,7 @@ PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level ERROR
 
 TORCH ?= lock
 
-.PHONY: install study test check lint unit faults nbval notebooks lock clean
+.PHONY: install study test check lint unit faults nbval docs notebooks lock clean
 
 install: $(STAMP)
 
@@ -58,6 +58,10 @@ faults: install
 nbval: install
 	$(BIN)/pytest --nbval notebooks -n 2 --dist loadfile
 
+# the site; prints the path of its first page
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . build/site
+
 notebooks: install
 	$(BIN)/python -m biasstudy notebooks $(NOTEBOOKS)
 
@@ -67,4 +71,4 @@ lock:
 		--no-annotate --no-header --no-emit-index-url -o requirements.lock
 
 clean:
-	rm -rf .venv runs study
+	rm -rf .venv runs study build docs/api

@@ -43,6 +43,7 @@ _MODULES = {  # public module -> where it lies
     "conjecture": "inference.conjecture",
     "dynamics": "inference.dynamics",
     "experiment": "experiment",
+    "explore": "report.explore",
     "figures": "report.figures",
     "inference": "inference",
     "ledger": "report.ledger",

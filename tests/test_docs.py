@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import biasstudy
 from biasstudy.report import numbers
@@ -226,3 +227,29 @@ def test_every_stored_study_has_a_row_and_no_setting_has_two(shipped):
     assert set(settings) <= set(zip(shipped.effects.study, shipped.effects.variant, strict=True))
     assert {study for study, _ in settings} == set(shipped.parts)
     assert sum(row.short for row in numbers.ROWS) == 8
+
+
+# ---- To cite -------------------------------------------------------------------------------------
+
+
+def test_the_paper_cites_what_its_bibliography_holds():
+    text = (ROOT / "docs" / "paper.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert {"title", "tags", "authors", "affiliations", "date", "bibliography"} <= set(told)
+    bibliography = (ROOT / "docs" / told["bibliography"]).read_text()
+    cited = set(re.findall(r"@(\w+)[\];]", body))
+    assert cited == set(re.findall(r"^@\w+\{(\w+),", bibliography, re.M))
+    for title in ("Summary", "Statement of need", "State of the field", "Limitations"):
+        assert f"# {title}\n" in body
+    assert 750 < len(body.split()) < 1750, "what the journal asks for"
+
+
+def test_the_citation_names_the_paper_whose_question_it_is():
+    told = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    needed = {"cff-version", "message", "title", "type", "authors", "version", "license"}
+    assert needed <= set(told) and told["title"] in (ROOT / "docs" / "paper.md").read_text()
+    (paper,) = told["references"]
+    assert "2410.10160" in paper["url"]
+    names = [author["family-names"] for author in paper["authors"]]
+    assert names == ["Zhang", "Liang", "Feng", "Liang", "Xu"]

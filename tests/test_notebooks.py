@@ -25,7 +25,7 @@ DATA_SETS = [
 ]
 SWEEPS = sorted((ROOT / "params" / "sweeps").glob("*.yaml"))
 # of stored results
-READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary")]
+READERS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in ("conjecture", "summary", "explore")]
 # of a table of predictions
 SCORE = ROOT / "notebooks" / "score.ipynb"
 OWN = ROOT / "notebooks" / "own_data.ipynb"
@@ -252,7 +252,7 @@ def test_a_reader_reads_all_that_ships_unless_told(path):
     with pytest.raises(ValueError, match="source 'reference' reads all that ships"):
         study_from(declared).run()
     codes = [{source(c) for c in cells(p)} for p in READERS]
-    assert len(codes[0] & codes[1]) >= 1, "readers end alike"
+    assert len(set.intersection(*codes)) >= 1, "readers end alike"
 
 
 def test_the_notebook_of_predictions_takes_an_example_that_ships_unless_told():
@@ -279,5 +279,5 @@ def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
         for family in ("start", "protocol", "filter", "transfer", "generator", "locality")
     }
     families |= {"cifar20_condition", "cifar20_start"}
-    families |= {"conjecture", "summary", "score", "hard_imagenet_filter", "own_data"}
+    families |= {"conjecture", "summary", "explore", "score", "hard_imagenet_filter", "own_data"}
     assert {"colorized_mnist", "cifar20", "hard_imagenet"} | families <= {p.stem for p in NOTEBOOKS}

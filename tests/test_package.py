@@ -144,6 +144,21 @@ def test_versions_stand_once():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == biasstudy.__version__
 
 
+def test_public_ci_runs_what_ours_does_on_every_python_that_is_promised():
+    told = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert told[True] == ["push", "pull_request"], "YAML reads the word on as true"
+    job = told["jobs"]["tests"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    targets = re.search(r"^test: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert {"unit", "nbval"} <= set(targets)
+    matrix = job["strategy"]["matrix"]
+    assert matrix["os"] == ["ubuntu-latest", "macos-latest"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    for step in job["steps"]:
+        assert set(re.findall(r"\$\{\{ matrix\.(\w+) \}\}", str(step))) <= set(matrix)
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 def test_provenance_marks_changed_code_and_not_results_that_were_stored(tmp_path, monkeypatch):
     """Two studies stored one after the other are made by the same code."""

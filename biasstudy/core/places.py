@@ -167,4 +167,10 @@ def check_folder(folder: Path) -> Path:
 def watched() -> bool:
     """Whether somebody watches stderr: in a terminal or in JupyterLab; never under papermill, nbval
     or in a log file."""
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+    return sys.stderr.isatty() or in_jupyterlab()
+
+
+def in_jupyterlab() -> bool:
+    """Whether this is the kernel of a notebook that somebody has open; never under papermill or
+    nbval."""
+    return "JPY_SESSION_NAME" in os.environ

@@ -146,6 +146,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     columns = (
         first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
     )
+    end = "\n" if n_t > 3 else " "  # titles of narrow panels have two lines
     for t, axis in enumerate(axes[0]):
         values = cells[0] if t == 0 else cells[t] - cells[0]
         lowest = min(chance, float(np.nanmin(cells[0])))
@@ -153,7 +154,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         shown = axis.imshow(
             values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high
         )
-        axis.set_title("generation 0: accuracy" if t == 0 else f"generation {t}: change")
+        axis.set_title(f"generation {t}:{end}{'change' if t else 'accuracy'}")
         axis.set_xticks(
             range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0
         )
