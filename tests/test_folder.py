@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_cifar
-from conftest import tiny
+from conftest import FLOAT64, tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -193,6 +193,11 @@ def test_numbers_are_sorted_as_numbers_and_lose_their_point(tmp_path):
     assert source.classes == ("9", "10")
 
 
+def test_names_are_in_the_order_in_which_people_count(tmp_path):
+    rows = [{**r, "y": {"land": "cat 10", "water": "cat 9"}[r["y"]]} for r in birds()]
+    assert load(write(tmp_path / "n", rows)).classes == ("cat 9", "cat 10")
+
+
 @pytest.mark.parametrize(
     ("cells", "design"),
     [
@@ -339,6 +344,29 @@ def test_a_folder_that_moved_has_the_same_keys_and_other_pixels_have_others(tmp_
     assert ids("here")[0] != ids("here", size=16)[0]
 
 
+def test_a_record_of_files_that_changed_is_not_replaced_in_silence(tmp_path, caplog):
+    root = write(tmp_path / "b", birds(30))
+    e = tiny(dataset="folder", dataset_options={"root": str(root), "size": SIDE}, n_real=40,
+             n_test=40, ratio=0.25, n_generations=1)  # fmt: skip
+
+    def again():
+        caplog.clear()
+        run(e, numerics=FLOAT64, where=tmp_path / "runs")
+        (path,) = (tmp_path / "runs" / "experiments").glob("*.json")
+        told = [r.getMessage() for r in caplog.records if "was of other data" in r.getMessage()]
+        return json.loads(path.read_text()), told
+
+    first, told = again()
+    assert not told and again() == (first, [])
+    save(root / "000.png", 1000)
+    changed, told = again()
+    assert told == [
+        f"the files of b changed: the record of {e.id} was of other data and is replaced"
+    ]
+    one, other = ({*re.findall(r"[0-9a-f]{32,}", str(r["stages"]))} for r in (first, changed))
+    assert changed["data"] != first["data"] and one and not one & other
+
+
 # ---- What is refused -----------------------------------------------------------------------------
 
 
@@ -465,6 +493,15 @@ BAD = {
     "pixels without a range": (file(packed(Image.new("F", (8, 8)), "TIFF")), {}, "fractions"),
     "a copy across splits": (copied, {}, "byte for byte, images of another split: 1 of 96"),
     "too many instruments": (nothing, {"n_instruments": 48}, "at most 44 fits"),
+    "instruments named twice": (nothing, {"n_instruments": 8, "validation": "instruments"},
+                                "of the split val are instruments; leave out n_instruments 8"),
+    "two tables of a split": (lambda r, rows: [no_table(r, rows), *(
+        text("file_name,label\n", f"train/{name}")(r / "", rows) for name in (
+            "metadata.csv", "metadata.jsonl") if not (r / "train").mkdir(exist_ok=True))] and
+        "written", {}, "has metadata.csv, metadata.jsonl; keep one, or say which"),
+    "a comma in one of several groups": (
+        lambda r, rows: [row.update(sex="f, m" if row is rows[1] else "f") for row in rows] and 0,
+        {"group": ["place", "sex"]}, "one stands in rows 1 of 96 (first 3)"),
     "a size too large": (nothing, {"size": 4096}, "size must be in [8, 512]; got 4096"),
     "a size that is no number": (nothing, {"size": "64"}, "must be a whole number; got str"),
     "a word that is no option": (nothing, {"sise": 64}, "did you mean size?"),
@@ -542,6 +579,47 @@ def test_parquet_without_its_package_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "p" / "metadata.parquet").write_bytes(b"PAR1")
     with pytest.raises(ImportError, match=r"pip install pyarrow\); or write the table as"):
         load(tmp_path / "p")
+
+
+def test_a_word_of_the_system_is_not_kept(tmp_path, monkeypatch):
+    """Too many open files: next time the photograph may be well."""
+    root, read = write(tmp_path / "b", birds()), photographs.photograph
+
+    def fails(packed, size):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(photographs, "photograph", fails)
+    with pytest.raises(ValueError, match=r"cannot be read: 96 of 96 .*Too many open files"):
+        load(root)
+    monkeypatch.setattr(photographs, "photograph", read)
+    assert len(load(root).train) == 48
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"start": "biased", "bias": 0.5}, "class 'water' has none of group 'a'; use start 'as-f"),
+        ({"start": "as-found", "dataset_options": {"n_instruments": 40}},
+         "n_instruments is 40, but .* at most a third of each class and group, 36 in all"),
+        ({"dataset_options": {"n_instruments": 9}}, "are too few to divide: none is left for"),
+    ],
+)  # fmt: skip
+def test_what_a_folder_cannot_give_is_refused_before_training(tmp_path, fields, says):
+    rows = [row for row in birds(36) if (row["y"], row["place"]) != ("water", "a")]
+    options = {"root": str(write(tmp_path / "b", rows)), "size": SIDE}
+    options |= fields.pop("dataset_options", {})
+    sizes = {"n_real": 30, "n_test": 30, "ratio": 0.1, "n_generations": 1}
+    with pytest.raises(ValueError, match=says) as error:
+        real_data(tiny(dataset="folder", dataset_options=options, **sizes, **fields))
+    assert "\n" not in str(error.value)
+
+
+def test_so_many_instruments_as_asked_stand_beside_a_start_as_found(tmp_path):
+    rows = [row for i, row in enumerate(birds(36)) if row["place"] == "a" or i % 3]
+    options = {"root": str(write(tmp_path / "b", rows)), "size": SIDE, "n_instruments": 36}
+    sizes = {"n_real": 75, "n_test": 60, "ratio": 0.1, "n_generations": 1, "start": "as-found"}
+    real = real_data(tiny(dataset="folder", dataset_options=options, **sizes))
+    assert sum(len(part.load()) for part in real.instruments.values()) == 36
 
 
 # ---- Any table -----------------------------------------------------------------------------------
@@ -666,6 +744,8 @@ def test_the_command_says_what_a_run_would_see(tmp_path, capsys, monkeypatch):
     assert "WILDS" in out and "Crossed" in out and "48 images to draw from" in out
     assert re.search(r"land +a +12 +12", out)
     assert f"dataset_options: {{size: 8, root: '{tmp_path / 'birds'}'}}" in out
+    assert main(["folder", "birds", "-p", "root", "other"]) == 2
+    assert "the folder is named once; got birds and -p root other" in capsys.readouterr().err
     assert main(["folder", "nothing"]) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert photographs.kept().is_dir(), "what was found out is kept"

@@ -151,6 +151,14 @@ def test_favoured_cells_can_be_named(birds):
             real_data(dataclasses.replace(e, favoured=bad))
 
 
+def test_one_group_and_a_list_of_it_favour_the_same():
+    words = {"landbird": "land", "waterbird": 7}
+    lists = {"landbird": ["land"], "waterbird": ["7"]}
+    fields = {"dataset": "folder", "dataset_options": {"root": "b"}, "start": "as-found"}
+    one, other = (tiny(**fields, favoured=named) for named in (words, lists))
+    assert one.id == other.id and one.favoured == other.favoured == lists
+
+
 def test_equal_cells_favour_nothing_so_there_is_nothing_to_contrast(birds):
     fields = birds(train=[[100, 100], [90, 90]], test=[[40, 40], [40, 40]])
     equal = {**fields, "n_real": 200, "n_test": 100}

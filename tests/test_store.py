@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FLOAT64, Here, tiny
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from biasstudy import Numerics, load, run
@@ -811,6 +811,7 @@ def test_a_damaged_store_gives_true_rows_or_says_what_is_left_out(whole, tmp_pat
 
 @MANY
 @given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode), st.booleans())
+@example(b"n", False)  # one of a table's columns
 def test_a_file_that_is_no_table_is_one_sentence(tmp_path_factory, data, packed):
     path = tmp_path_factory.mktemp("table") / ("table.csv.xz" if packed else "table.csv")
     path.write_bytes(data)

@@ -324,7 +324,7 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
         wrong.append(f"n_test is {e.n_test}, but the {kind} has at most {most} images")
     if e.start == AS_FOUND:
         wrong += _wrong_shares(e, dataset, counts)
-    return wrong + _wrong_instruments(stock) + _wrong_path(e, dataset.n_classes)
+    return wrong + _wrong_instruments(e, stock) + _wrong_path(e, dataset.n_classes)
 
 
 def _wrong_shares(e: Experiment, dataset: Dataset, counts: np.ndarray) -> list[str]:
@@ -346,9 +346,19 @@ def _wrong_shares(e: Experiment, dataset: Dataset, counts: np.ndarray) -> list[s
     return []
 
 
-def _wrong_instruments(stock: "_Stock") -> list[str]:
-    """A sentence for a class whose instruments are too few to serve all purposes."""
+def _wrong_instruments(e: Experiment, stock: "_Stock") -> list[str]:
+    """A sentence for instruments that were asked for and are not there beside a start as found, or
+    for a class whose instruments are too few to serve all purposes."""
     dataset = stock.dataset
+    asked, there = (
+        e.dataset_options.get("n_instruments", 0),
+        sum(map(len, stock.set_aside.values())),
+    )
+    if e.start == AS_FOUND and asked > there:
+        return [
+            f"n_instruments is {asked:,}, but beside a start as found instruments take at most a "
+            f"third of each class and group, {there:,} in all"
+        ]
     for purpose in _PURPOSES:
         label = dataset.train.label[stock.of_purpose(purpose)]
         n = np.bincount(label, minlength=dataset.n_classes)

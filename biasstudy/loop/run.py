@@ -82,7 +82,7 @@ def run(
                     )
                     stage.load()
             outcomes.append(outcome_of(e, real, turns, numerics, scale, store))
-            _keep_record(store, outcomes[-1], numerics)
+            _keep_record(store, outcomes[-1], numerics, real)
             if keep == "results":
                 later = [stage for turns in all_turns[i + 1 :] for stage in results_of(turns)]
                 store.prune(set(needed_by(later)))
@@ -112,15 +112,25 @@ def record_of(outcome: Outcome, numerics: Numerics) -> dict[str, Any]:
     return {**outcome.record, "numerics_fields": asdict(numerics)}
 
 
-def _keep_record(store: Workshop, outcome: Outcome, numerics: Numerics) -> None:
+def _keep_record(store: Workshop, outcome: Outcome, numerics: Numerics, real: RealData) -> None:
     """Write the record of a finished experiment if it says something new.
 
-    Results that were only read are complete without it, so a folder that cannot be written is
-    then only told.
+    A folder of one's own may have changed under its name: then it is told that the record was of
+    other data. Their results stay, under the keys of their content. Results that were only read are
+    complete without a record, so a folder that cannot be written is then only told.
     """
     name, record = record_name(outcome.experiment, numerics), record_of(outcome, numerics)
-    if store.record(name) == json.loads(json.dumps(record)):
+    if outcome.experiment.dataset_entry.traits.get("by_content"):
+        record["data"] = real.dataset.checksum
+    old = store.record(name)
+    if old == json.loads(json.dumps(record)):
         return
+    if old and old.get("data", "") != record.get("data", ""):
+        log.warning(
+            "the files of %s changed: the record of %s was of other data and is replaced",
+            real.dataset.caption,
+            outcome.experiment.id,
+        )
     try:
         store.save_record(name, record)
     except CannotWrite as error:

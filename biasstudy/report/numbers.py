@@ -50,7 +50,7 @@ VALUE = re.compile(r"<!--= (?P<key>[^<>]+?) -->(?:(?!<!--).)*<!--/-->", re.S)
 DATA = {
     "colorized-mnist": "full MNIST",
     "colorized-mnist-5k": "5,000 digits",
-    "cifar20": "CIFAR-100 at 16 pixels",
+    "cifar20": "CIFAR-100",
     "hard-imagenet": "Hard ImageNet, box masks",
 }
 MODELS = {"gan": "GAN", "vae": "autoencoder", "diffusion": "diffusion model"}
@@ -85,6 +85,10 @@ ROWS = (
         "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"), True),
     Row("the same, real data replaced", _variants(
         "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"), True),
+    Row("unbiased start, new digits for every seed, batches added (ratio 0.5)", _variants(
+        "colorized_mnist_fit_unbiased", "protocol accumulate, n_real 1300, ratio 0.5")),
+    Row("the same, real data replaced", _variants(
+        "colorized_mnist_fit_unbiased", "protocol replace, n_real 800, ratio 1.0")),
     Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6")),
     Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
     Row("biased by 0.6, lenet, 1,000 steps",
@@ -121,6 +125,8 @@ ROWS = (
     Row("2 of 5 fine classes at 25 %, generator told the coarse class",
         _variants("cifar20_condition", "condition class"), True),
     Row("the same, told the fine class", _variants("cifar20_condition", "condition group")),
+    Row("2 of 5 fine classes at 25 %, generator told the fine class",
+        _variants("cifar20_fit", "")),
     Row("told the coarse class", _variants("cifar20_condition_diffusion", "condition class")),
     Row("told the fine class", _variants("cifar20_condition_diffusion", "condition group")),
     Row("strong cues favoured by 0.4, pretrained SqueezeNet", _variants("hard_imagenet", ""), True),
@@ -172,7 +178,9 @@ def _data(experiments: Iterable[Any]) -> str:
     models = dict.fromkeys(MODELS.get(e.generator, e.generator) for e in experiments)
     first = experiments[0]
     generations = f"{first.n_generations} generation{'s' if first.n_generations > 1 else ''}"
-    return ", ".join([f"{DATA[first.dataset]} ({first.n_real:,})", *models, generations])
+    options = first.dataset_entry.resolve(first.dataset_options)
+    pixels = f" at {options['size']} pixels" if first.dataset == "cifar20" else ""
+    return ", ".join([f"{DATA[first.dataset]}{pixels} ({first.n_real:,})", *models, generations])
 
 
 def _experiment(stored_results: Stored, study: str, variant: str) -> Any:

@@ -66,6 +66,10 @@ def load(where: str | Path | None = None) -> pd.DataFrame:
     )
 
 
+# columns that tables of studies that ship do not have
+_NOT_SHIPPED = ("numerics", "prior", "label", "group")
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
@@ -76,6 +80,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} is no table of results: unknown columns {', '.join(sorted(unknown))}"
         )
+    if absent := [c for c in COLUMNS if c not in table.columns and c not in _NOT_SHIPPED]:
+        raise ValueError(f"{path} is no table of results: there is no column {', '.join(absent)}")
     return table.reindex(columns=list(COLUMNS))
 
 

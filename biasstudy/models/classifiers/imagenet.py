@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -21,6 +23,40 @@ from .networks import Deep, State, called
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # about, to which images are enlarged for its weights
 SIDE = 96
+
+
+@dataclass(frozen=True)
+class Library:
+    """Where networks come from.
+
+    names   -> names of its networks
+    build   name -> network with weights drawn at random
+    """
+
+    name: str
+    names: Callable[[], list[str]]
+    build: Callable[[str], nn.Module]
+
+    def empty(self, network: str) -> nn.Module:
+        """A network without memory for its weights."""
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of how weights will be drawn
+            return self.build(network)
+
+
+def _names() -> list[str]:
+    from torchvision import models  # slow to import
+
+    return models.list_models(module=models)
+
+
+def _build(network: str) -> nn.Module:
+    from torchvision import models
+
+    return getattr(models, network)(weights=None)
+
+
+TORCHVISION = Library("torchvision", _names, _build)
 
 
 @dataclass(frozen=True)
@@ -59,7 +95,8 @@ class Torchvision(Deep):
     tuning: float = 0.1
 
     recipe: ClassVar[tuple[str, ...]] = (*Deep.recipe, "tuning", "download")
-    original: ClassVar[str]  # its name in torchvision
+    library: ClassVar[Library] = TORCHVISION
+    original: ClassVar[str]  # its name there
     width: ClassVar[int]  # of its features
 
     def __post_init__(self) -> None:
@@ -73,7 +110,8 @@ class Torchvision(Deep):
             )
         if self.download and (self.weights or not self.pretrained):
             raise ValueError(
-                f"{called(self)}: download fetches torchvision's weights (pretrained: true); got "
+                f"{called(self)}: download fetches {self.library.name}'s weights (pretrained: "
+                "true); got "
                 + (f"weights {self.weights!r}" if self.weights else "pretrained false")
             )
         if not self.pretrained and self.tuning != Torchvision.tuning:
@@ -156,7 +194,7 @@ class Torchvision(Deep):
         """sha256 of the file, which is whole and holds this network."""
         path = self._file
         try:
-            checksum = _sha256(path, self.original, path.stat().st_mtime_ns)
+            checksum = _sha256(path, self.library, self.original, path.stat().st_mtime_ns)
         except OSError as error:
             raise ValueError(
                 f"{called(self)}: weights {path} cannot be read: {error.strerror or error} (a "
@@ -176,7 +214,7 @@ class Torchvision(Deep):
             body = network[-2]
             weights = {
                 name: value
-                for name, value in _read(self._file, self.original).items()
+                for name, value in _read(self._file, self.library, self.original).items()
                 if name in body.state_dict()
             }
             # strict about counters of batches, which old files lack
@@ -207,18 +245,16 @@ def _hash_in(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _sha256(path: Path, original: str, changed: int) -> str:
+def _sha256(path: Path, library: Library, original: str, changed: int) -> str:
     """sha256 of a file of weights, read through and checked once."""
-    _read(path, original)
+    _read(path, library, original)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path, original: str) -> State:
-    """Tensors of a network of torchvision, by its names; ValueError with one sentence unless it has
+def _read(path: Path, library: Library, original: str) -> State:
+    """Tensors of a network of a library, by its names; ValueError with one sentence unless it has
     all, and no other."""
-    from torchvision import models
-
     try:
         content = (
             load_file(path)
@@ -233,16 +269,15 @@ def _read(path: Path, original: str) -> State:
         ) from error
     named = content if isinstance(content, dict) else {}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-    with torch.device("meta"):
-        expected = getattr(models, original)(weights=None).state_dict()
+    expected = library.empty(original).state_dict()
     for name in {**expected, **tensors}:
         shapes = [
             tuple(part[name].shape) if name in part else "no tensor" for part in (expected, tensors)
         ]
         if shapes[0] != shapes[1] and not name.endswith("num_batches_tracked"):
             raise ValueError(
-                f"weights {path} are not those of torchvision's {original} for the 1,000 classes "
-                f"of ImageNet: {name!r} is {shapes[1]}, expected {shapes[0]}"
+                f"weights {path} are not those of {library.name}'s {original} for the 1,000 "
+                f"classes of ImageNet: {name!r} is {shapes[1]}, expected {shapes[0]}"
             )
     return tensors
 
