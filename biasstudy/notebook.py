@@ -459,7 +459,9 @@ def tell(*texts: str) -> None:
 
 def _markdown(lines: list[str]) -> str:
     """Lines as Markdown in which every character stands for itself."""
-    plain = [re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", line) for line in lines]
+    within = [re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", line.strip()) for line in lines]
+    # signs and numbers that would begin a list or a title
+    plain = [re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) for line in within]
     return "\n".join(f"- {line}" for line in plain) if len(plain) > 1 else "".join(plain)
 
 
