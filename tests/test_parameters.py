@@ -251,7 +251,7 @@ def test_half_of_a_file_means_the_same_by_run_and_through_papermill(tmp_path, ru
     monkeypatch.setattr(
         "biasstudy.campaign.commands.study_from", lambda told: seen.append(told) or study_from(told)
     )
-    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("biasstudy.campaign.commands._compute", lambda *_: sys.exit(0))
     path = half_of_a_study(tmp_path)
     with pytest.raises(SystemExit):
         main(["run", str(path)])
@@ -349,7 +349,7 @@ def test_another_model_takes_its_own_steps_and_options_and_it_is_said(
 
 def test_another_generator_through_the_command_line(tmp_path, runs, monkeypatch, capsys):
     """It was refused: generator_steps must stay 0, got 1200."""
-    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("biasstudy.campaign.commands._compute", lambda *_: sys.exit(0))
     file = ROOT / "params" / "cifar20" / "paper.yaml"
     with pytest.raises(SystemExit):
         main(
