@@ -360,9 +360,8 @@ def quiet() -> None:
 def _show_figures() -> None:
     """In an IPython kernel figures appear in the notebook, whatever MPLBACKEND says; elsewhere, and
     where a cell chose a backend, nothing is changed."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is None or not hasattr(shell, "kernel"):
+    shell = _kernel()
+    if shell is None:
         return
     import matplotlib
 
@@ -377,6 +376,13 @@ def _show_figures() -> None:
         dpi = int(os.environ.get(DPI_VARIABLE, COLUMN_DPI))
         how: dict[str, Any] = {"bbox_inches": "tight", "dpi": dpi}
         InlineBackend.instance(parent=shell).print_figure_kwargs = how
+
+
+def _kernel() -> Any:
+    """The shell of the IPython kernel that this is executed in, or None."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell if hasattr(shell, "kernel") else None
 
 
 def figures_folder() -> Path:
@@ -433,6 +439,30 @@ def answer(results: Any, name: str, study: Study | None = None) -> str:
     folder = output_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return write_answers(study.split(results) if study else {"": results}, name, folder)
+
+
+def tell(*texts: str) -> None:
+    """Sentences as text that a browser wraps between words; outside an IPython kernel they are
+    printed.
+
+    texts   a paragraph each, a list where it has several lines
+    """
+    plain = "\n".join(texts)
+    if _kernel() is None:
+        print(plain)
+        return
+    from IPython.display import display
+
+    paragraphs = [_markdown(text.splitlines()) for text in texts]
+    display({"text/plain": plain, "text/markdown": "\n\n".join(paragraphs)}, raw=True)
+
+
+def _markdown(lines: list[str]) -> str:
+    """Lines as Markdown in which every character stands for itself."""
+    within = [re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", line.strip()) for line in lines]
+    # signs and numbers that would begin a list or a title
+    plain = [re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) for line in within]
+    return "\n".join(f"- {line}" for line in plain) if len(plain) > 1 else "".join(plain)
 
 
 def check(results: Any) -> None:

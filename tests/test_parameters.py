@@ -3,8 +3,10 @@ cannot be meant is one sentence before any training."""
 
 import dataclasses
 import functools
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -201,6 +203,26 @@ def test_where_executed_cells_are_not_kept_the_variables_count(runs):
     assert len(notebook.study({**namespace, "In": [""]}).variants) == 2
 
 
+def test_what_is_told_is_markdown_in_a_kernel_and_printed_elsewhere(monkeypatch, capsys):
+    import mistune
+
+    shown = []
+    answer = "ridge_2, *A* = +0.01 [-0.02, +0.05]: `n` < $5$ & [x](y) \\ #1 <b>"
+    texts = (answer, "- first_one: -1\n+ second | 2", "1. of all", "= a title?")
+    notebook.tell(*texts)
+    assert capsys.readouterr().out == "\n".join(texts) + "\n"
+    monkeypatch.setattr(notebook, "_kernel", object)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append((data, raw)))
+    notebook.tell(*texts)
+    ((data, raw),) = shown
+    assert raw and sorted(data) == ["text/markdown", "text/plain"]
+    assert data["text/plain"] == "\n".join(texts) and not capsys.readouterr().out
+    page = mistune.html(data["text/markdown"])
+    assert re.findall(r"<(\w+)", page) == ["p", "ul", "li", "li", "p", "p"], "no other meaning"
+    words = html.unescape(re.sub(r"<[^>]*>", "", page)).split("\n")
+    assert [line for line in words if line] == "\n".join(texts).split("\n")
+
+
 def test_a_study_folder_that_is_a_file_is_told_before_training(tmp_path, runs, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BIASSTUDY_STUDY", str(tmp_path / "file"))
@@ -229,7 +251,7 @@ def test_half_of_a_file_means_the_same_by_run_and_through_papermill(tmp_path, ru
     monkeypatch.setattr(
         "biasstudy.campaign.commands.study_from", lambda told: seen.append(told) or study_from(told)
     )
-    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("biasstudy.campaign.commands._compute", lambda *_: sys.exit(0))
     path = half_of_a_study(tmp_path)
     with pytest.raises(SystemExit):
         main(["run", str(path)])
@@ -327,7 +349,7 @@ def test_another_model_takes_its_own_steps_and_options_and_it_is_said(
 
 def test_another_generator_through_the_command_line(tmp_path, runs, monkeypatch, capsys):
     """It was refused: generator_steps must stay 0, got 1200."""
-    monkeypatch.setattr("biasstudy.study.Study.run", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("biasstudy.campaign.commands._compute", lambda *_: sys.exit(0))
     file = ROOT / "params" / "cifar20" / "paper.yaml"
     with pytest.raises(SystemExit):
         main(

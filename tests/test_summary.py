@@ -276,3 +276,30 @@ def test_effects_leave_out_what_was_not_run(small):
     bare = {"alone": Results([dataclasses.replace(o) for o in small["bias 0.3"].of("generated")])}
     mixed = table_of_effects({"bare": bare, "small": small})
     assert set(mixed.study) == {"small"} and mixed.S.isna().all() and mixed.R.notna().all()
+
+
+def test_tables_name_settings_as_figures_do(shipped):
+    names = set(figures.named(shipped.effects).setting)
+    assert len(names) == len(shipped.effects)
+    figure, rows = figures.effects(shipped.effects, shipped.mark)
+    drawn = {
+        f"{axis.get_title(loc='left').split(',')[0]}: {tick.get_text()}"
+        for axis in figure.axes
+        for tick in axis.get_yticklabels()
+    }
+    assert drawn == set(figures.named(rows).setting) == names
+    _, ways = figures.ways(shipped.effects, shipped.parts, shipped.mark)
+    assert set(ways.setting) == names, "each setting has one way, though two studies may hold it"
+    plt.close("all")
+
+
+def test_the_largest_setting_is_one_whose_results_keep_confidences(small):
+    first, last = small
+    lean = Results([dataclasses.replace(o, confidence=None) for o in small[last].outcomes])
+    assert Stored({"study": small}).largest == ("study", last), "of equal ones the last"
+    assert Stored({"study": {**small, last: lean}}).largest == ("study", first)
+    assert Stored({"study": {last: lean}}).largest == ("study", last), "better than none"
+    figure, values = figures.calibration(lean)
+    assert values.empty and list(values) == ["arm", "group", "error", "sd"]
+    assert "keep no confidences" in figure.axes[0].texts[0].get_text()
+    plt.close("all")

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -363,6 +364,26 @@ def test_time_left_before_a_stage_has_ended_is_what_the_workers_would_take():
     assert farm._line().endswith(f"about {sweep.duration(whole)} left")
     farm.started -= 20
     assert farm._line().endswith(f"about {sweep.duration(2 * whole)} left"), "nothing was done"
+
+
+def test_one_worker_is_this_process_and_tells_its_time_as_well(runs, monkeypatch):
+    study, said = study_from({**BASE, "arms": ["generated", "none"], "n_seeds": 2}), []
+    monkeypatch.setattr(engine._Looking, "EVERY", 0.0)
+    report = run_by(engine.Here(), study, say=said.append)
+    assert report.finished == len(study.experiments) == 4 and not report.failed
+    during = [line for line in said if "1 running" in line and re.search(r"about .* left", line)]
+    assert len(during) > 4, "not only between experiments"
+    assert said[-1].startswith("4 of 4 done, 0 running")
+    assert {how for how, _ in study.run().counts} == {"found"}
+
+
+def test_what_an_experiment_raises_in_this_process_is_raised(runs, monkeypatch):
+    def bitter(*args, **keywords):
+        raise ValueError("bitter almonds")
+
+    monkeypatch.setattr("biasstudy.loop.run.run", bitter)
+    with pytest.raises(ValueError, match=r"^bitter almonds$"):
+        run_by(engine.Here(), study_from({**BASE, "arms": ["none"], "n_seeds": 1}))
 
 
 def test_a_failed_experiment_is_told_and_stops_no_other(tmp_path, runs, capsys, monkeypatch):

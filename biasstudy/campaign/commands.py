@@ -107,8 +107,8 @@ def run_study(asked: Asked, workers: int = 1) -> None:
         _say(study.real.says())
     print(study.table().to_string())
     _freeze(study, Numerics(**study.numerics))
-    if workers > 1:
-        _in_processes(study, asked, workers)
+    if study.source == "run":
+        _compute(study, asked, workers)
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
@@ -156,16 +156,21 @@ def _freeze(study: Any, numerics: Any) -> Any:
     return plan
 
 
-def _in_processes(study: Any, asked: Asked, workers: int) -> None:
-    """Run all experiments of a study in processes; a failed one is an error here."""
+def _compute(study: Any, asked: Asked, workers: int) -> None:
+    """Run all experiments of a study, several in processes of their own; a failed one is an error
+    here."""
     from ..loop.progress import Line
-    from .engine import Local
+    from .engine import Here, Local
     from .farm import run_by
 
     line = Line()
     try:
         failed = run_by(
-            Local(workers), study, [*asked.modules, *study.imports], asked.keep, say=line
+            Here() if workers == 1 else Local(workers),
+            study,
+            [*asked.modules, *study.imports],
+            asked.keep,
+            say=line,
         ).failed
     finally:
         line.end()

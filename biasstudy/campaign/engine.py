@@ -19,11 +19,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from ..loop.progress import Progress
 
 LAST_LINES = 8  # of what a failed experiment said
 IDLE = 300.0  # seconds without a task after which a child ends; the next task starts another
@@ -139,10 +141,7 @@ def task_of(
 
 
 def _perform(task: dict[str, Any]) -> dict[str, Any]:
-    from ..core.numerics import Numerics
     from ..core.places import CannotWrite
-    from ..experiment import experiment_from
-    from ..loop.run import run
 
     started = time.perf_counter()
     try:
@@ -150,21 +149,30 @@ def _perform(task: dict[str, Any]) -> dict[str, Any]:
         sys.path[:0] = [path for path in task["paths"] if path not in sys.path]
         for module in task["modules"]:
             importlib.import_module(module)
-        # scratch stays: another experiment may rest on it; the sweep deletes it
-        run(
-            experiment_from(task["fields"]),
-            numerics=Numerics(**task["numerics"]),
-            where=task["where"],
-            scale=task["scale"],
-            keep="all",
-            progress=False,
-        )
+        _run(task, False)
     except CannotWrite as error:
         return {"state": "unwritable", "lines": [str(error)], "why": str(error)}
     except Exception:
         lines = traceback.format_exc().splitlines()[-LAST_LINES:]
         return {"state": "failed", "lines": lines}
     return {"state": "done", "seconds": time.perf_counter() - started}
+
+
+def _run(task: dict[str, Any], progress: bool | Progress) -> None:
+    """Run the experiment of a task in this process."""
+    from ..core.numerics import Numerics
+    from ..experiment import experiment_from
+    from ..loop.run import run
+
+    # scratch stays: another experiment may rest on it; the farm deletes it
+    run(
+        experiment_from(task["fields"]),
+        numerics=Numerics(**task["numerics"]),
+        where=task["where"],
+        scale=task["scale"],
+        keep="all",
+        progress=progress,
+    )
 
 
 _idle: list[Child] = []  # of this process
@@ -239,6 +247,45 @@ class Local:
         for child in list(self._children):
             child.end()
         self._threads.shutdown()
+
+
+class Here:
+    """This process, one experiment at a time; what an experiment raises is raised here.
+
+    look   called now and then while one is computed
+    """
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.look: Callable[[], None] = lambda: None
+
+    def submit(self, task: dict[str, Any]) -> "Future[dict[str, Any]]":
+        _run(task, _Looking(self.look))
+        ended: Future[dict[str, Any]] = Future()
+        ended.set_result({"state": "done"})
+        return ended
+
+    def close(self) -> None:
+        pass
+
+
+class _Looking(Progress):
+    """Calls `look` every few seconds."""
+
+    EVERY = 5.0
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__(False)
+        self._look, self._looked = look, time.monotonic()
+
+    def now(self, what: str) -> None:
+        if time.monotonic() - self._looked >= self.EVERY:
+            self._look()
+            self._looked = time.monotonic()
+
+    def steps(self, i: int, n: int) -> None:
+        self.now("")
 
 
 def local(workers: int | None, numerics: Any, per_gpu: int = 1) -> Local:

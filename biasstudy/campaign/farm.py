@@ -17,7 +17,7 @@ from ..core.places import CannotWrite, runs_folder
 from ..experiment import Experiment
 from ..study import Study
 from .cost import Costs, Recipe, stored_costs
-from .engine import task_of
+from .engine import Here, task_of
 from .sweep import Job, Schedule, duration, schedule_of
 
 FIRST = 20.0  # seconds
@@ -93,6 +93,8 @@ class Farm:
         self.say = say
         self.waiting = {job.experiment.id: job for job in schedule.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
+        # by id; one that an engine computes at once, in this process, is not among those running
+        self.under_way: dict[str, Job] = {}
         # of each running experiment, when it was begun or last seen to finish a stage
         self.since: dict[str, float] = {}
         # of each recipe, seconds of the stages that were finished in this run
@@ -156,6 +158,7 @@ class Farm:
                 del self.waiting[job.experiment.id]
                 self.begun.add(job.pair)
                 self.since[job.experiment.id] = time.perf_counter()
+                self.under_way[job.experiment.id] = job
                 self.running[self.engine.submit(self.task(job.experiment))] = job
             self.say(self._line())
             if not self.running:
@@ -165,14 +168,7 @@ class Farm:
                 self._ended(self.running.pop(future), future.result())
             # looking costs a file each: where experiments end every second, their ends say enough
             if not ended:
-                self._computed(
-                    {
-                        id
-                        for job in self.running.values()
-                        for id in job.missing & self.left
-                        if self.schedule.pieces[id].slot.filled()
-                    }
-                )
+                self._look()
         self.report.seconds = time.perf_counter() - self.started
         self.say(self._line())
         computed = self.missing - self.left
@@ -181,6 +177,21 @@ class Farm:
         if self.full:
             raise CannotWrite(self.full)
         return self.report
+
+    def look(self) -> None:
+        """Which stages were finished meanwhile; and a line of progress."""
+        self._look()
+        self.say(self._line())
+
+    def _look(self) -> None:
+        self._computed(
+            {
+                id
+                for job in self.under_way.values()
+                for id in job.missing & self.left
+                if self.schedule.pieces[id].slot.filled()
+            }
+        )
 
     def _next(self) -> Job:
         """One sharing least unfinished work with those running; of these one with stages of which
@@ -206,6 +217,7 @@ class Farm:
 
     def _ended(self, job: Job, found: dict[str, Any]) -> None:
         name, state = job.experiment.id, found["state"]
+        del self.under_way[name]
         self.unborn = self.unborn + 1 if state == "unborn" else 0
         if state == "done" and self._is_finished(job):
             self.schedule.finished.add(name)
@@ -234,7 +246,7 @@ class Farm:
         if not ids:
             return
         self.left -= ids
-        for job in self.running.values():
+        for job in self.under_way.values():
             if job.missing & ids:
                 self.since[job.experiment.id] = time.perf_counter()
         is_new = bool(ids & self.untimed)
@@ -287,8 +299,8 @@ class Farm:
         forecast *= self.known or bool(self.timed)
         forecast += "" if self.known or not forecast else " and what was never timed"
         return (
-            f"{len(self.schedule.finished)} of {len(self.schedule.jobs)} done, {len(self.running)} "
-            f"running, {len(self.report.failed)} failed{forecast}"
+            f"{len(self.schedule.finished)} of {len(self.schedule.jobs)} done, "
+            f"{len(self.under_way)} running, {len(self.report.failed)} failed{forecast}"
         )
 
     def _seconds_left(self) -> float:
@@ -296,7 +308,7 @@ class Farm:
         number count with it, so that nothing done yet is no rate."""
         now = time.perf_counter()
         under_way = {}
-        for job in self.running.values():
+        for job in self.under_way.values():
             # a stage takes no longer than the longest of those that it may be
             longest = max((self.price[id] for id in job.missing & self.left), default=0.0)
             under_way[job.experiment.id] = min(now - self.since[job.experiment.id], longest)
@@ -311,7 +323,7 @@ class Farm:
         return max(rest / rate, alone, 0.0)
 
     def _unfinished(self) -> list[str]:
-        return [*self.waiting, *(job.experiment.id for job in self.running.values())]
+        return [*self.waiting, *self.under_way]
 
 
 def _kind(recipe: Recipe) -> str:
@@ -345,13 +357,16 @@ def run_by(
         costs = costs or stored_costs(
             where, {piece.slot.kind for piece in schedule.pieces.values()}
         )
-        return Farm(
+        farm = Farm(
             schedule,
             engine,
             lambda e: task_of(e, numerics, study.scale, where, modules),
             costs,
             keep,
             say,
-        ).run()
+        )
+        if isinstance(engine, Here):
+            engine.look = farm.look
+        return farm.run()
     finally:
         engine.close()

@@ -35,7 +35,7 @@ def run(
     where: str | Path | None = None,
     scale: str = "custom",
     keep: str = "results",
-    progress: bool | None = None,
+    progress: bool | Progress | None = None,
     tell: bool = True,
 ) -> Results:
     """Run experiments, or read what an earlier run left, and return their results.
@@ -47,7 +47,8 @@ def run(
     scale        a word for tables and figures: smoke, offline, laptop, paper, custom
     keep         "results": weights and batches are deleted when no experiment of this call needs
                  them; "all": kept
-    progress     a line on stderr; default: in a terminal and in JupyterLab
+    progress     a line on stderr, or what is told of every stage; default: the line, in a terminal
+                 and in JupyterLab
     tell         whether it is told where instruments are often wrong on real images
     raises       ValueError, FileNotFoundError or OSError with one sentence, before any training
     """
@@ -58,7 +59,7 @@ def run(
     numerics = numerics or Numerics()
     numerics.apply()
     drawn = all_real_data(distinct)
-    bar = Progress(progress)
+    bar = progress if isinstance(progress, Progress) else Progress(progress)
     store = open_store(where, numerics, bar)
     all_turns = [list(generations(e, real, store)) for e, real in zip(distinct, drawn, strict=True)]
     spaces = [

@@ -18,7 +18,7 @@ from .figures import COLUMN_DPI, DPI_VARIABLE, packed
 _CHANNELS = {"KernelManager": {"transport_encryption": "auto"}}
 DPI = 80  # of a picture in a committed notebook; it is shown as wide as any other
 # what nbval compares; pictures differ between font versions
-_COMPARED = ("text/plain", "text/html")
+_COMPARED = ("text/plain", "text/html", "text/markdown")
 
 
 def refresh(path: Path) -> bool:

@@ -170,7 +170,7 @@ def _across(stored_results: Stored) -> Iterable[str]:
         "95 % interval for new seeds and new test images, in every setting.",
     )
     yield _embedded(
-        figures.ways(stored_results.parts, stored_results.mark)[0],
+        figures.ways(stored_results.effects, stored_results.parts, stored_results.mark)[0],
         "The way of every setting through the plane of accuracy and contrast, generated minus "
         "retraining alone.",
     )

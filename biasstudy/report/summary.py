@@ -84,6 +84,19 @@ class Stored:
         }
 
     @property
+    def largest(self) -> tuple[str, str]:
+        """Study and variant of the setting with most generations, of these with most real images;
+        where any results keep confidences, of those that do."""
+        sized = self.effects.sort_values(["generation", "n_real"], kind="stable")
+        names = list(zip(sized.study, sized.variant, strict=True))
+        keeping = [
+            (study, variant)
+            for study, variant in names
+            if all(o.confidence is not None for o in self.parts[study][variant].outcomes)
+        ]
+        return (keeping or names)[-1]
+
+    @property
     def outcomes(self) -> list[Any]:
         """Every experiment once."""
         return list(

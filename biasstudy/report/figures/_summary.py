@@ -18,7 +18,7 @@ from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
 from ..summary import SETTING
 from ._families import PALETTE
-from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, signed, use_style
+from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, say_instead, signed, use_style
 
 VERDICT_STYLE = {
     AMPLIFIED: ("#D55E00", "o"),
@@ -235,41 +235,33 @@ def dose(
     return signed(figure, mark), drawn
 
 
-def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.DataFrame]:
+def ways(
+    table: pd.DataFrame, parts: Mapping[str, Mapping[str, Any]], mark: str
+) -> tuple[Figure, pd.DataFrame]:
     """Accuracy and contrast of the arm `generated` minus those of `none`, over generations: the way
     of every setting from (0, 0). Up is more bias, left is less accuracy.
 
-    returns  the figure and its table: study, variant, dataset, generation, accuracy, contrast
-             (differences, means over seeds)
+    table    of `summary.table_of_effects`
+    returns  the figure and its table: setting (as other figures name it), dataset, generation,
+             accuracy, contrast (differences, means over seeds)
     """
     use_style()
     rows = []
-    for study, variants in parts.items():
-        for name, results in variants.items():
-            generated, none = results.of("generated"), results.of("none")
-            if (
-                not generated
-                or len(none) != len(generated)
-                or (len(generated) == 1 and not generated[0].biased)
-            ):
-                continue
-            right = [
-                np.mean([o.correct().mean((1, 2)) for o in arm], axis=0)
-                for arm in (generated, none)
-            ]
-            lines = [headline(arm).mean(0) for arm in (generated, none)]
-            rows += [
-                (study, name, generated[0].experiment.dataset, t, a, c)
-                for t, (a, c) in enumerate(
-                    zip(right[0] - right[1], lines[0] - lines[1], strict=True)
-                )
-            ]
-    table = pd.DataFrame(
-        rows, columns=["study", "variant", "dataset", "generation", "accuracy", "contrast"]
-    )
+    for row in named(table).itertuples():
+        results = parts[row.study][row.variant]
+        arms = results.of("generated"), results.of("none")
+        if np.isnan(row.A) or len(arms[0]) != len(arms[1]):
+            continue  # nothing ranks the groups, or seeds lack an arm
+        right = [np.mean([o.correct().mean((1, 2)) for o in arm], axis=0) for arm in arms]
+        lines = [headline(arm).mean(0) for arm in arms]
+        rows += [
+            (row.setting, row.dataset, t, a, c)
+            for t, (a, c) in enumerate(zip(right[0] - right[1], lines[0] - lines[1], strict=True))
+        ]
+    drawn = pd.DataFrame(rows, columns=["setting", "dataset", "generation", "accuracy", "contrast"])
     figure, axis = plt.subplots(figsize=(WIDTH * 0.7, 3.4))
-    for (dataset, dataset_rows), color in zip(table.groupby("dataset"), PALETTE, strict=False):
-        for i, (_, way) in enumerate(dataset_rows.groupby(["study", "variant"], sort=False)):
+    for (dataset, dataset_rows), color in zip(drawn.groupby("dataset"), PALETTE, strict=False):
+        for i, (_, way) in enumerate(dataset_rows.groupby("setting", sort=False)):
             axis.plot(way.accuracy, way.contrast, color=color, linewidth=0.8, alpha=0.7)
             axis.plot(
                 way.accuracy.iloc[-1:],
@@ -284,18 +276,20 @@ def ways(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, pd.
     axis.set_xlabel("accuracy, generated minus none")
     axis.set_ylabel("accuracy contrast, generated minus none")
     axis.legend()
-    return signed(figure, mark), table
+    return signed(figure, mark), drawn
 
 
 def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
     """Calibration error of each group in the last generation, generated against none and real; a
     bar of groups where there are more than ten. It is positive by chance, equally in all arms.
+    Results without confidences have none, and the panel says so.
 
     returns  the figure and its table: arm, group, error (mean over seeds and classifiers), sd (over
              seeds)
     """
     use_style()
-    rows, arms = [], [arm for arm in ("generated", "real", "none") if results.of(arm)]
+    known = all(o.confidence is not None for o in results.outcomes)
+    rows, arms = [], [arm for arm in ("generated", "real", "none") if known and results.of(arm)]
     for arm in arms:
         outcomes = results.of(arm)
         errors = np.stack(
@@ -315,6 +309,9 @@ def calibration(results: Results) -> tuple[Figure, pd.DataFrame]:
         ]
     table = pd.DataFrame(rows, columns=["arm", "group", "error", "sd"])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
+    if not known:
+        say_instead(axis, "No calibration: these results keep no confidences.")
+        return signed(figure, mark_of(results)), table
     groups = list(dict.fromkeys(table.group))
     for i, arm in enumerate(arms):
         arm_rows = table[table.arm == arm]
