@@ -4,10 +4,12 @@ one is installed."""
 import html
 import inspect
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -241,3 +243,27 @@ def test_every_figure_comes_with_its_table():
         returned = getattr(function, "__annotations__", {}).get("return")
         if inspect.isfunction(function) and "Figure" in str(returned) and name != "signed":
             assert (returned == tuple[Figure, pd.DataFrame]) != (name in alike), name
+
+
+def test_an_unbiased_start_of_one_seed_says_why_it_has_no_contrast(tmp_path):
+    e = tiny(start="unbiased", n_generations=1)
+    results = run(
+        [e.to_arm(arm) for arm in ("generated", "none")], numerics=FLOAT64, where=tmp_path
+    )
+    for draw in (figures.grid, figures.forest):
+        figure, _ = draw({"unbiased": results})
+        said = " ".join(" ".join(text.get_text().split()) for text in figure.axes[0].texts)
+        assert said == "one seed: nothing ranks its groups"
+        plt.close(figure)
+
+
+def test_labels_of_narrow_panels_do_not_meet(found):
+    results = next(iter(found.parts.values()))
+    one = next(iter(results.values()))
+    figure, _ = figures.plane(dict.fromkeys("abcde", one))
+    figure.canvas.draw()
+    boxes = sorted(
+        (axis.xaxis.label.get_window_extent() for axis in figure.axes), key=lambda b: b.x0
+    )
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    plt.close(figure)

@@ -44,6 +44,11 @@ CONTRAST_STYLE = {
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#000000")
 
 
+# said in place of a signed contrast of an unbiased start: other seeds tell which half is better
+NOT_RANKED = "one seed:\nnothing ranks\nits groups"
+_IN_PANEL = {"ha": "center", "va": "center", "fontsize": 7, "color": "#555555"}
+
+
 def _mark(parts: Variants) -> str:
     first = next(iter(parts.values()))
     everything = Results(
@@ -101,6 +106,8 @@ def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]
                 lines_of_seeds(axis, lines, arm, **style)
         if metric == HEADLINE:
             axis.axhline(0, color="#999999", linewidth=0.8)
+            if table.value.isna().all():
+                axis.text(0.5, 0.6, NOT_RANKED, **_IN_PANEL, transform=axis.transAxes)
         if is_accuracy(metric):
             chance_line(axis, next(iter(parts.values())).outcomes[0])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -168,8 +175,9 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     figure.supylabel("accuracy contrast (signed)", fontsize=9)
     # a line there would leave no room for what differs
     chance = 1 / len(next(iter(parts.values())).outcomes[0].classes)
+    end = "\n" if _columns(parts) > 4 else " "  # labels of narrow panels have two lines
     for axis in axes[-_columns(parts) :]:
-        axis.set_xlabel(f"accuracy (chance {chance:.2g})")
+        axis.set_xlabel(f"accuracy{end}(chance {chance:.2g})")
     legend(figure, axes)
     return signed(figure, _mark(parts)), _stacked(tables, parts)
 
@@ -205,6 +213,12 @@ def forest(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         "difference of accuracy contrasts in the last generation",
         hollow=_unfit(parts),
     )
+    axis = figure.axes[0]
+    for i, name in enumerate(parts):
+        of_variant = table[table.variant == name]
+        if len(of_variant) and of_variant["mean"].isna().all():
+            at_the_row = axis.get_yaxis_transform()
+            axis.text(0.5, i, NOT_RANKED.replace("\n", " "), **_IN_PANEL, transform=at_the_row)
     return signed(figure, _mark(parts)), table
 
 
