@@ -168,9 +168,8 @@ def drift_band(outcomes: list[Any], of: str = "batch") -> pd.DataFrame:
     """
     if of not in ("pool", "batch"):
         raise ValueError(f"of must be 'pool' or 'batch'; got {of!r}")
-    for o in outcomes:
-        o.in_start()  # where nothing is known of batches, this says so
-    if not all(o.batches for o in outcomes):
+    if without := [o for o in outcomes if not o.batches]:
+        without[0].in_start()  # where nothing is known of batches, this says so
         raise ValueError("nothing was added to a training set (arm none): there is no drift")
     moments = [drift_of(o, of) for o in outcomes]
     mean = np.mean([m for m, _ in moments], axis=0)
