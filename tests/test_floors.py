@@ -350,4 +350,4 @@ def test_the_band_of_shares_starts_at_the_start_and_is_nil_where_shares_are_told
     assert np.allclose(told.low, told.high)
     assert (drift_band([resampled(0)], of="pool").query("generation == 0").sd == 0).all()
     with pytest.raises(ValueError, match="nothing was added"):
-        drift_band([SimpleNamespace(batches=[])])
+        drift_band([SimpleNamespace(batches=[], in_start=lambda: COUNTS)])
