@@ -355,9 +355,7 @@ def test_another_generator_through_the_command_line(tmp_path, runs, monkeypatch,
     with pytest.raises(SystemExit):
         main(["run", str(file), "-p", "generator", "mixture"])
     told = capsys.readouterr().out
-    assert told.startswith(
-        "generator mixture takes its own steps, batch and options; those of gan"
-    )
+    assert told.startswith("generator mixture takes its own steps, batch and options; those of gan")
 
 
 def test_a_grid_reads_its_base_as_run_does(tmp_path):
