@@ -36,6 +36,8 @@ class Protocol:
     balanced: bool = False
     # the first round(fresh_share q) images of each batch come from the reserve
     fresh: bool = False
+    # their group shares follow how well the last classifier serves each class and group
+    feedback: bool = False
     # the pool of generation t + 1, in words: no part of the rule
     says: str = field(default="", compare=False)
 
@@ -60,6 +62,14 @@ PROTOCOLS: dict[str, Protocol] = {
         batches="all",
         fresh=True,
         says="The start and all batches, of each fresh_share from the reserve.",
+    ),
+    "performative": Protocol(
+        start=True,
+        batches="all",
+        fresh=True,
+        feedback=True,
+        says="As fresh, but within each class the groups that the last classifier serves badly "
+        "send fewer of the images from the reserve.",
     ),
     "balanced": Protocol(
         start=True,
@@ -207,7 +217,17 @@ class Experiment:
     ratio: float = knob(0.5, "generated images added per generation / n_real", low=0, most=100)
     protocol: str = knob("accumulate", "how generated images enter the pool", among=PROTOCOLS)
     fresh_share: float = knob(
-        0.5, "share of each batch that comes from the reserve under protocol fresh", low=0, high=1
+        0.5,
+        "share of each batch that comes from the reserve under protocols fresh and performative",
+        low=0,
+        high=1,
+    )
+    sensitivity: float = knob(
+        1.0,
+        "under protocol performative: power of the accuracy on a class and group to which its "
+        "share among the images from the reserve is proportional; 0: protocol fresh",
+        low=0,
+        high=100,
     )
     filter: str = knob("none", "which generated images are kept", among=FILTERS)
     filter_options: dict = knob({}, "options of the filter")
@@ -272,12 +292,17 @@ class Experiment:
             )
         if not protocol.fresh and self.fresh_share != 0.5:
             raise ValueError(
-                f"fresh_share is used by protocol 'fresh' alone; got {self.fresh_share} with "
-                f"{self.protocol!r}"
+                "fresh_share is used by protocols 'fresh' and 'performative' alone; got "
+                f"{self.fresh_share} with {self.protocol!r}"
+            )
+        if not protocol.feedback and self.sensitivity != 1:
+            raise ValueError(
+                f"sensitivity is used by protocol 'performative' alone; got {self.sensitivity} "
+                f"with {self.protocol!r}"
             )
         if protocol.fresh and self.n_batch and not 0 < self.n_fresh < self.n_batch:
             raise ValueError(
-                "protocol 'fresh' needs images from the reserve and from the generator; "
+                f"protocol {self.protocol!r} needs images from the reserve and from the generator; "
                 f"fresh_share {self.fresh_share} of {self.n_batch} is {self.n_fresh} (none: "
                 "accumulate; all: the arm real)"
             )
@@ -570,7 +595,7 @@ class Experiment:
         # the start under every protocol: what would have been generated does not matter
         if arm in ("none", *PATHS):
             changed |= self._defaults(
-                "generator", "condition", "protocol", "fresh_share", "labels"
+                "generator", "condition", "protocol", "fresh_share", "sensitivity", "labels"
             ) | {"ratio": 0.0}
         else:
             changed["generator"] = "resample" if arm == "resample" else "reserve"
@@ -678,6 +703,7 @@ OF_THE_ARM = (
     "ratio",
     "protocol",
     "fresh_share",
+    "sensitivity",
     "filter",
     "filter_options",
     "shortfall",

@@ -136,6 +136,7 @@ def _short(e: Experiment, steps: int) -> Experiment:
             "ratio": min(e.n_batch, IMAGES) / e.n_real,
             "protocol": "accumulate",
             "fresh_share": 0.5,
+            "sensitivity": 1.0,
             "shortfall": "keep",
         }
     return replace(e, **changed)

@@ -146,6 +146,9 @@ class RealData:
     reserve      t -> Part                   fresh real images of generation t in told order, as
                                              many as a batch has (and the first SPARE of them once
                                              more if a filter will reject some)
+    arrivals     t -> Part                   the photographs of generation t's slice in told order,
+                                             each in every group: n_groups images of the first, then
+                                             of the second, ...; only where groups are painted
     shelf        t -> Part                   real images to choose from in generation t: its slice
                                              of the reserve, then others
     favoured     (n_classes, n_groups) int   see `shares_of_start`
@@ -161,6 +164,7 @@ class RealData:
     test: Part
     instruments: dict[str, Part]
     reserve: Callable[[int], Part]
+    arrivals: Callable[[int], Part]
     shelf: Callable[[int], Part]
     counts: np.ndarray
     conditions: Conditions
@@ -224,6 +228,11 @@ def real_data(experiment: Experiment) -> RealData:
             {**drawn, "part": "reserve", **reserve.described(t)},
             functools.partial(reserve.images, t),
             functools.partial(bare_reserve.images, t),
+        ),
+        arrivals=lambda t: Part(
+            {**drawn, "part": "arrivals", **reserve.described(t)},
+            functools.partial(bare_reserve.in_every_group, t, dataset),
+            functools.partial(bare_reserve.in_every_group, t, bare_stock.dataset),
         ),
         shelf=lambda t: Part(
             {**drawn, "part": "shelf", **reserve.described(t), "T": e.n_generations},
@@ -317,6 +326,11 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
         wrong.append(
             f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
             f"n_real {n} fits; lower n_real or n_draws, or use draws 'shared'"
+        )
+    if PROTOCOLS[e.protocol].feedback and e.n_batch and dataset.paint is None:
+        wrong.append(
+            f"protocol {e.protocol!r} shows every fresh photograph in every group, so it needs a "
+            f"data set whose groups are painted; those of {e.dataset!r} are found as they are"
         )
     most = _largest_test(dataset, e.start)
     if e.n_test > most:
@@ -477,6 +491,11 @@ class _Reserve:
                 )
             ]
         )
+
+    def in_every_group(self, t: int, dataset: Dataset) -> LabeledImages:
+        """The slice of generation t without its spare images, every photograph in every group of a
+        data set that paints them; of a reserve whose own images are bare."""
+        return _in_every_group(dataset, self.images(t)[: len(self.told[0])], self.e.seed)
 
     def shelf(self, t: int) -> LabeledImages:
         """The slice of generation t, then the images that neither start nor any slice uses, every

@@ -312,7 +312,8 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
 
     parts    variants at several levels, see `by_level`; their generation 0 makes the maps
     others   Results whose experiments have the same data, sizes and generator, later generations
-             and any protocol but `balanced`, which sets the shares of its pools itself
+             and any protocol but `balanced` and `performative`, under which the shares of real
+             images are not those of the start
     returns  setting, protocol, ratio, bias, seed, generation (from 1), start, predicted, unchanged
              (the share that generation 0 made: what no further change predicts), measured; each
              seed by its own map
@@ -325,6 +326,7 @@ def held_out(parts: Mapping[str, Any], others: Iterable[Any]) -> pd.DataFrame:
         if o.experiment.start == "biased"
         and len(o.batches) > 1
         and not PROTOCOLS[o.experiment.protocol].balanced
+        and not PROTOCOLS[o.experiment.protocol].feedback
     ]
     for setting, levels in by_level(parts).items():
         table = one_step(levels)

@@ -16,7 +16,7 @@ from ..core.seeds import seed_for
 from ..core.store import Stage, Store
 from ..data.pools import Member, Pool
 from ..data.real import SPARE, RealData
-from ..experiment import Experiment
+from ..experiment import PROTOCOLS, Experiment
 from .clip import ClipJudge
 from .decomposition import real_with_noise, real_with_shares, thinning
 from .instruments import Instruments, measure_acceptance, tell
@@ -25,6 +25,7 @@ from .protocols import training_set
 from .stages import (
     accepted_batch,
     decisions,
+    draw_served,
     fit_classifier,
     fit_generator,
     measure_spurious,
@@ -201,8 +202,7 @@ def judged(instruments: Instruments, now: Generation) -> Generation:
     told = real.conditions.of_batch
     added = [Member(trained, "batch", told[e.n_fresh :], probed=probed)]
     if e.n_fresh:
-        fresh = Member(real.reserve(now.t), "reserve", told[: e.n_fresh], np.arange(e.n_fresh))
-        added.insert(0, fresh)
+        added.insert(0, fresh_images(instruments, now))
     return replace(
         now,
         oracle=oracle,
@@ -212,6 +212,26 @@ def judged(instruments: Instruments, now: Generation) -> Generation:
         seen=seen,
         added=tuple(added),
     )
+
+
+def fresh_images(instruments: Instruments, now: Generation) -> Member:
+    """The real images at the front of what generation t adds: the first of its slice of the
+    reserve, in the start's group shares or, where the protocol has feedback, in shares that follow
+    how well this generation's classifier serves each class and group."""
+    e, real, store = instruments.e, instruments.real, instruments.store
+    told, usual = real.conditions.of_batch[: e.n_fresh], real.reserve(now.t)
+    if not PROTOCOLS[e.protocol].feedback:
+        return Member(usual, "reserve", told, np.arange(e.n_fresh))
+    arrivals = real.arrivals(now.t)
+    served = store.stage(
+        draw_served,
+        arrivals=arrivals,
+        said=store.stage(predict, by=now.classifiers[0], images=arrivals),
+        usual=usual,
+        n_fresh=e.n_fresh,
+        sensitivity=e.sensitivity,
+    )
+    return Member(arrivals, "reserve", told, served)
 
 
 # ---- Batches that a filter lets through, and real images that imitate a batch --------------------

@@ -234,6 +234,63 @@ def draw_balanced(
     return {"index": np.sort(np.concatenate(chosen))}
 
 
+# ---- Fresh images whose groups follow how well they are served -----------------------------------
+
+
+@kind("served", keep=True, decode=lambda arrays: arrays["index"])
+def draw_served(
+    context: Context,
+    *,
+    arrivals: LabeledImages,
+    said: dict,
+    usual: LabeledImages,
+    n_fresh: int,
+    sensitivity: float,
+) -> dict:
+    """Positions of n_fresh arrivals, one of each of the first n_fresh photographs, in group shares
+    that follow the accuracy of a classifier.
+
+    With n_kg images of class k and group g under protocol `fresh`, a_kg the accuracy on all
+    arrivals of that cell and s the sensitivity, there are
+
+        n_k n_kg a_kg^s / sum_h n_kh a_kh^s,   n_k = sum_g n_kg
+
+    by largest remainder. A class whose groups all have accuracy 0 keeps its n_kg. No more images
+    than must be have another group than under `fresh`, the last of a group first.
+
+    arrivals  every photograph in every group, see `RealData.arrivals`: asked by the classifier
+              before it is trained on any, so no test image and no instrument decides
+    said      what the classifier says of each
+    usual     the same photographs in the groups that they have under protocol `fresh`
+    source    ours; after the retention of users in Hashimoto et al., Fairness Without Demographics
+              in Repeated Loss Minimization, ICML 2018, without memory of earlier generations
+    """
+    n_groups = int(arrivals.group.max()) + 1
+    right = said["predicted"] == arrivals.label
+    label, group = usual.label[:n_fresh], usual.group[:n_fresh].copy()
+    for k in np.unique(label):
+        of_class, own = arrivals.label == k, np.flatnonzero(label == k)
+        accuracy = np.array(
+            [right[of_class & (arrivals.group == g)].mean() for g in range(n_groups)]
+        )
+        counts = np.bincount(group[own], minlength=n_groups)
+        weight = counts * accuracy**sensitivity
+        if weight.any():
+            group[own] = regrouped(group[own], largest_remainder(weight, len(own)))
+    return {"index": np.arange(n_fresh) * n_groups + group}
+
+
+def regrouped(group: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Groups of images, changed in as few as must be so that group g is there wanted[g] times; (N,)
+    int."""
+    changed, there = group.copy(), np.bincount(group, minlength=len(wanted))
+    leaving = [np.flatnonzero(group == g)[n:] for g, n in enumerate(wanted)]
+    changed[np.sort(np.concatenate(leaving))] = np.repeat(
+        np.arange(len(wanted)), np.maximum(wanted - there, 0)
+    )
+    return changed
+
+
 # ---- Classifiers ---------------------------------------------------------------------------------
 
 

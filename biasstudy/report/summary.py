@@ -51,6 +51,7 @@ SETTING = (
     "ratio",
     "protocol",
     "fresh_share",
+    "sensitivity",
     "filter",
 )
 
