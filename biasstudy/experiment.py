@@ -617,6 +617,12 @@ class Experiment:
         options = entry.resolve(self.filter_options)
         return dataclasses.replace(self, filter=entry.traits["imitates"], filter_options=options)
 
+    def without_feedback(self) -> "Experiment":
+        """The same experiment under protocol `fresh`, if its protocol has feedback; else itself."""
+        if not PROTOCOLS[self.protocol].feedback:
+            return self
+        return dataclasses.replace(self, protocol="fresh", **self._defaults("sensitivity"))
+
     @property
     def is_remedy(self) -> bool:
         """Whether its protocol is one that is meant to help."""

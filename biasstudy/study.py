@@ -176,22 +176,31 @@ class Study:
 
     def hypotheses(self) -> list[dict[str, Any]]:
         """What is asked of each variant that generates images and has the arms for it: does A lie
-        beyond the margin? See `plans.hypothesis_of`."""
+        beyond the margin? And of each with feedback beside the same under protocol `fresh`: does P?
+        See `plans.hypothesis_of`."""
         from .data.real import dataset_of
+        from .inference.contrasts import FEEDBACK
         from .inference.plans import hypothesis_of
         from .inference.verdicts import ABSOLUTE
 
-        asked = []
+        asked, of_feedback = [], []
+        known = {base.id for base in self.variants.values()}
         for name, base in self.variants.items():
-            if {"generated", "none"} <= set(self._arms(base)):
-                generated, none = (
-                    [e.to_arm(arm).id for e in self._seeds(base)] for arm in ("generated", "none")
-                )
-                usual = None if base.leans else ABSOLUTE
-                by_content = base.dataset_entry.traits.get("by_content")
-                data = dataset_of(base).checksum if by_content else ""
+            if "generated" not in self._arms(base):
+                continue
+            usual = None if base.leans else ABSOLUTE
+            by_content = base.dataset_entry.traits.get("by_content")
+            data = dataset_of(base).checksum if by_content else ""
+            generated = [e.id for e in self._seeds(base)]
+            if "none" in self._arms(base):
+                none = [e.to_arm("none").id for e in self._seeds(base)]
                 asked.append(hypothesis_of(name, generated, none, self.margin or usual, data))
-        return asked
+            without = base.without_feedback()
+            if without != base and without.id in known:
+                fresh = [e.id for e in self._seeds(without)]
+                margin = self.margin or usual
+                of_feedback.append(hypothesis_of(name, generated, fresh, margin, data, FEEDBACK))
+        return asked + of_feedback
 
     def freeze(self, numerics: Any, where: str | Path | None = None) -> "tuple[Plan | None, bool]":
         """The plan of this study, frozen before its first fit; found again where it was frozen.

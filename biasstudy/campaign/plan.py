@@ -333,7 +333,8 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
     check_detect(detect)
     if study.source != "run":
         raise ValueError(f"a plan is for a study that is run; source is {shown(study.source)}")
-    asked = [hypothesis["variant"] for hypothesis in study.hypotheses()]
+    hypotheses = study.hypotheses()
+    asked = [h["variant"] for h in hypotheses if h["contrast"] == "A"]
     if not asked:
         raise ValueError(
             "nothing is asked: a plan needs the arms generated and none, and a ratio above 0"
@@ -345,7 +346,7 @@ def plan_lines(study: Study, detect: float, margin: str = "", pilot: str = "") -
         if not any(_same(question, known) for known in questions):
             questions.append(question)
             yield from _told(question, name)
-    planner = Planner(questions, detect, len(asked), study)
+    planner = Planner(questions, detect, len(hypotheses), study)
     sizes = _sizes(study, questions)
     within = _within(questions)
     yield _asked(planner, within)

@@ -29,8 +29,10 @@ from .secondary import secondary_of_settings as secondary_of_settings
 from .verdicts import QUARTER as QUARTER
 from .verdicts import SEEDS_FOR_VERDICT as SEEDS_FOR_VERDICT
 from .verdicts import Change as Change
+from .verdicts import Feedback as Feedback
 from .verdicts import Verdict as Verdict
 from .verdicts import change as change
+from .verdicts import feedback as feedback
 from .verdicts import sentence as sentence
 from .verdicts import sentences as sentences
 from .verdicts import verdict as verdict

@@ -34,6 +34,7 @@ CONTRASTS = {
     "R": ("generated", "real"),
     "F": ("generated", "real-filtered"),
 }
+FEEDBACK = "P"  # performative - fresh: a contrast of two variants, see `verdicts.feedback`
 HEADLINE = "headline"  # its name beside those of registered metrics
 PARTS_OF_R = {  # see `decompose`
     "total": {"generated": 1, "real": -1},

@@ -17,7 +17,7 @@ from ..core.places import CannotWrite
 from ..core.provenance import environment
 from ..core.seeds import digest
 from ..core.store import Workshop, stored_plans
-from .contrasts import HEADLINE
+from .contrasts import FEEDBACK, HEADLINE
 
 log = logging.getLogger("biasstudy")
 
@@ -48,7 +48,8 @@ class Plan:
 
     @property
     def family(self) -> tuple[str, ...]:
-        """Names of the variants whose hypotheses share one error rate."""
+        """Names of the hypotheses that share one error rate: their variants, and the contrast where
+        it is not A."""
         return tuple(self.content["family"])
 
     @property
@@ -64,11 +65,12 @@ class Plan:
         """CONFIRMATORY or EXPLORATORY."""
         return CONFIRMATORY if self.confirmatory else EXPLORATORY
 
-    def asked_of(self, experiment: str) -> Mapping[str, Any] | None:
-        """The hypothesis about an experiment of the arm generated, by its id; None if there is
-        none."""
+    def asked_of(self, experiment: str, contrast: str = "A") -> Mapping[str, Any] | None:
+        """The hypothesis about a contrast of an experiment of the arm generated, by its id; None if
+        there is none."""
         for hypothesis in self.content["hypotheses"]:
-            if experiment in hypothesis["experiments"]["generated"]:
+            of_it = experiment in hypothesis["experiments"]["generated"]
+            if of_it and hypothesis["contrast"] == contrast:
                 return hypothesis
         return None
 
@@ -126,19 +128,25 @@ def plan_from(record: Any) -> Plan:
 def hypothesis_of(
     variant: str,
     generated: Iterable[str],
-    none: Iterable[str],
+    others: Iterable[str],
     margin: float | None,
     data: str = "",
+    contrast: str = "A",
 ) -> dict[str, Any]:
-    """The hypothesis that A of a variant lies beyond its margin, as JSON.
+    """The hypothesis that a contrast of a variant lies beyond its margin, as JSON.
 
-    generated, none  ids of the experiments of both arms, by seed
-    margin           in accuracy; None: a quarter of M(none)
-    data             checksum of files of the user's own, of which no id tells what they hold
+    generated  ids of the experiments of the arm generated, by seed
+    others     ids of those that they are compared with: of the contrast A the arm none, of P the
+               arm generated under protocol `fresh`
+    margin     in accuracy; None: a quarter of M of the others
+    data       checksum of files of the user's own, of which no id tells what they hold
     """
-    experiments = {"generated": list(generated), "none": list(none)}
-    asked = {"variant": variant, "contrast": "A", "margin": margin, "experiments": experiments}
+    experiments = {"generated": list(generated), _OTHERS[contrast]: list(others)}
+    asked = {"variant": variant, "contrast": contrast, "margin": margin, "experiments": experiments}
     return asked | ({"data": data} if data else {})
+
+
+_OTHERS = {"A": "none", FEEDBACK: "fresh"}
 
 
 def content_of(
@@ -152,7 +160,12 @@ def content_of(
         "metric": HEADLINE,
         "seeds": list(seeds),
         "hypotheses": hypotheses,
-        "family": [hypothesis["variant"] for hypothesis in hypotheses],
+        "family": [
+            hypothesis["variant"]
+            if hypothesis["contrast"] == "A"
+            else f"{hypothesis['variant']}: {hypothesis['contrast']}"
+            for hypothesis in hypotheses
+        ],
     }
 
 

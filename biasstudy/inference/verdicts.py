@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from ..measures import LEVEL
-from .contrasts import CONTRASTS, all_contrasts, arms_of, check_pairs, combined
+from .contrasts import CONTRASTS, FEEDBACK, all_contrasts, arms_of, check_pairs, combined
 from .excess import all_excesses, beyond
 from .gate import gate
 from .intervals import Estimate, holm
@@ -227,12 +227,12 @@ def because(word: str, r: Estimate | None) -> str:
 # ---- What was planned ----------------------------------------------------------------------------
 
 
-def _hypothesis(results: Any) -> Mapping[str, Any] | None:
-    """What the plan of some results asks about their setting; None if it does not, or there is no
-    plan."""
-    if not results.plan:
+def _hypothesis(results: Any, contrast: str = "A") -> Mapping[str, Any] | None:
+    """What the plan of some results asks about a contrast of their setting; None if it does not, or
+    there is no plan."""
+    if not results.plan or not results.of("generated"):
         return None
-    return results.plan.asked_of(results.of("generated")[0].experiment.id)
+    return results.plan.asked_of(results.of("generated")[0].experiment.id, contrast)
 
 
 def family_of(results: Any) -> int:
@@ -265,6 +265,64 @@ def corrected_changes(parts: Mapping[str, Any]) -> dict[str, tuple[Change, Corre
     family = max(map(family_of, asked.values()), default=0)
     p_values = corrected(list(changes.values()), family)
     return dict(zip(changes, zip(changes.values(), p_values, strict=True), strict=True))
+
+
+# ---- Feedback ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What the feedback of a variant does: P = M(performative) - M(fresh), in one arm.
+
+    change     P, against a quarter of M(fresh) or the margin of the plan
+    corrected  p-values after Holm's correction
+    status     CONFIRMATORY where a plan asked about it beforehand, else EXPLORATORY
+    """
+
+    variant: str
+    arm: str
+    change: Change
+    corrected: Corrected
+    status: str
+
+    def __str__(self) -> str:
+        c, judged = self.change, verdict(self.change, self.corrected)
+        against = f"a quarter of M(fresh) is {c.margin:.3f}" if c.relative else "an absolute margin"
+        return (
+            f"{self.variant}, arm {self.arm}: {judged}, {self.status}. {FEEDBACK} = performative - "
+            f"fresh = {in_words(c.a)}, {against}; n = {c.a.n} seed{'s' * (c.a.n != 1)}"
+        )
+
+
+def feedback(parts: Mapping[str, Any]) -> list[Feedback]:
+    """What feedback does in each variant that has it, in the arms generated and real, beside the
+    same variant under protocol `fresh`: equal numbers of real and generated images, other groups.
+
+    Only the arm generated is ever planned; all that are here share one error rate.
+
+    parts    name -> Results of one setting
+    returns  none for a variant whose partner is not among the parts
+    """
+    found, family = [], 0
+    for arm in ("generated", "real"):
+        by_id = {r.of(arm)[0].experiment.id: r.of(arm) for r in parts.values() if r.of(arm)}
+        for name, results in parts.items():
+            e = results.of(arm)[0].experiment if results.of(arm) else None
+            without = e.without_feedback() if e else None
+            if without == e or without.id not in by_id:
+                continue
+            asked = _hypothesis(results, FEEDBACK)
+            margin = asked["margin"] if asked else None
+            moved = change_between(results.of(arm), by_id[without.id], margin)
+            planned = asked is not None and arm == "generated"
+            status = results.plan.status if planned else EXPLORATORY
+            family = max(family, len(results.plan.family) if asked else 0)
+            found.append((name, arm, moved, status))
+    p_values = corrected([moved for _, _, moved, _ in found], family)
+    return [
+        Feedback(name, arm, moved, p, status)
+        for (name, arm, moved, status), p in zip(found, p_values, strict=True)
+    ]
 
 
 # ---- Sentences -----------------------------------------------------------------------------------

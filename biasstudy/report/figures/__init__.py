@@ -4,7 +4,8 @@ table it draws.
 Arms have fixed colours and markers (Okabe-Ito, told apart in grey print by marker and dash). A thin
 line is one seed, a thick one the mean over seeds. `_pictures` shows images, `_curves` metrics over
 generations, `_shares` what batches are made of, `_families` several variants of a study side by
-side, `_locality` shares against the window of a generator, `_dynamics` where bias is going,
+side, `_locality` shares against the window of a generator, `_feedback` what it does that groups
+follow how well they are served, `_dynamics` where bias is going,
 `_masks` what is measured on images with masks, `_secondary` other metrics than the headline,
 `_summary` all stored results.
 """
@@ -26,6 +27,8 @@ from ._families import grid as grid
 from ._families import plane as plane
 from ._families import pool_table as pool_table
 from ._families import share_and_accuracy as share_and_accuracy
+from ._feedback import feedback_table as feedback_table
+from ._feedback import with_feedback as with_feedback
 from ._locality import locality as locality
 from ._masks import ablations as ablations
 from ._masks import mask_table as mask_table
