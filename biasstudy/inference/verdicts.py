@@ -276,7 +276,8 @@ class Feedback:
 
     change     P, against a quarter of M(fresh) or the margin of the plan
     corrected  p-values after Holm's correction
-    status     CONFIRMATORY where a plan asked about it beforehand, else EXPLORATORY
+    status     CONFIRMATORY where a plan asked about it beforehand, else EXPLORATORY; empty at smoke
+               scale, where nothing is planned
     """
 
     variant: str
@@ -289,8 +290,9 @@ class Feedback:
         c, judged = self.change, verdict(self.change, self.corrected)
         against = f"a quarter of M(fresh) is {c.margin:.3f}" if c.relative else "an absolute margin"
         return (
-            f"{self.variant}, arm {self.arm}: {judged}, {self.status}. {FEEDBACK} = performative - "
-            f"fresh = {in_words(c.a)}, {against}; n = {c.a.n} seed{'s' * (c.a.n != 1)}"
+            f"{self.variant}, arm {self.arm}: {', '.join(filter(None, [str(judged), self.status]))}"
+            f". {FEEDBACK} = performative - fresh = {in_words(c.a)}, {against}; n = {c.a.n} "
+            f"seed{'s' * (c.a.n != 1)}"
         )
 
 
@@ -316,6 +318,7 @@ def feedback(parts: Mapping[str, Any]) -> list[Feedback]:
             moved = change_between(results.of(arm), by_id[without.id], margin)
             planned = asked is not None and arm == "generated"
             status = results.plan.status if planned else EXPLORATORY
+            status = "" if results.of(arm)[0].scale == "smoke" else status
             family = max(family, len(results.plan.family) if asked else 0)
             found.append((name, arm, moved, status))
     p_values = corrected([moved for _, _, moved, _ in found], family)
