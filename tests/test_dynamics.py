@@ -335,7 +335,8 @@ class Seen(TransferMap):
 
 
 @pytest.mark.parametrize(
-    "protocol", [name for name in PROTOCOLS if name not in ("subsample", "balanced")]
+    "protocol",
+    [name for name in PROTOCOLS if name not in ("subsample", "balanced", "performative")],
 )
 def test_bookkeeping_equals_the_pools_that_were_trained_on(protocol, runs):
     e = tiny(start="biased", bias=0.6, ratio=1.0, protocol=protocol, n_generations=3)

@@ -87,7 +87,8 @@ BAD = [
     ),
     (
         {"fresh_share": 0.2},
-        "fresh_share is used by protocol 'fresh' alone; got 0.2 with 'accumulate'",
+        "fresh_share is used by protocols 'fresh' and 'performative' alone; got 0.2 with "
+        "'accumulate'",
     ),
     (
         {"fresh_share": 1.0, "protocol": "fresh"},

@@ -154,6 +154,7 @@ KNOBS = {  # field: (another value, what of the plan it must change)
     "shortfall": ("keep", lambda turns: np.array([len(turns[0].batch.load())])),
     "labels": ("classifier", lambda plan: plan[1].pool.load().label),
     "fresh_share": (0.2, lambda plan: plan[1].pool.load().origin),
+    "sensitivity": (9.0, lambda plan: plan[1].pool.load().images),
     "path": ("fewer", lambda plan: plan[1].pool.load().images),
     "imitate": ("shares", lambda plan: plan[0].batch.load().images),
     "pretraining": ("expert", lambda plan: plan[0].predictions[0].load()["confidence"]),
@@ -167,6 +168,7 @@ BASES = {  # what a field needs to have an effect
     "instrument_options": {},
     "protocol": {"ratio": 1.0},
     "fresh_share": {"protocol": "fresh"},
+    "sensitivity": {"protocol": "performative", "n_real": 200},
     "path": {"ratio": 0.0},
     "favoured": {
         "start": "as-found",
@@ -213,6 +215,7 @@ def test_every_field_changes_what_it_names(store, name):
         "filter",
         "filter_options",
         "imitate",
+        "sensitivity",
     )
     base = dataclasses.replace(BASE, **({} if plain else NETWORKS), **BASES.get(name, {}))
     changed = dataclasses.replace(base, **CHANGES.get(name, {name: value}))

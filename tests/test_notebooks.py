@@ -276,7 +276,15 @@ def test_a_family_compares_variants(path):
 def test_there_is_a_notebook_for_each_data_set_and_family_so_far():
     families = {
         f"colorized_mnist_{family}"
-        for family in ("start", "protocol", "filter", "transfer", "generator", "locality")
+        for family in (
+            "start",
+            "protocol",
+            "filter",
+            "transfer",
+            "generator",
+            "locality",
+            "performative",
+        )
     }
     families |= {"cifar20_condition", "cifar20_start"}
     families |= {"conjecture", "summary", "explore", "score", "hard_imagenet_filter", "own_data"}
