@@ -105,8 +105,8 @@ def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
 def perfect(base: Experiment) -> Experiment:
     """The experiment in which every pool is a fresh sample of the start's distribution: `real`
     under `replace`, ratio 1."""
-    usual = {"fresh_share": 0.5, "sensitivity": 1.0}
-    return replace(base, protocol="replace", ratio=1.0, **usual).to_arm("real")
+    replaced = replace(base, protocol="replace", ratio=1.0, fresh_share=0.5, sensitivity=1.0)
+    return replaced.to_arm("real")
 
 
 def changes(base: Experiment, n_seeds: int, run: Run = run) -> pd.DataFrame:

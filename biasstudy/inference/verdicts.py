@@ -305,21 +305,27 @@ def feedback(parts: Mapping[str, Any]) -> list[Feedback]:
     parts    name -> Results of one setting
     returns  none for a variant whose partner is not among the parts
     """
-    found, family = [], 0
+    found: list[tuple[str, str, Change, str]] = []
+    family = 0
     for arm in ("generated", "real"):
         by_id = {r.of(arm)[0].experiment.id: r.of(arm) for r in parts.values() if r.of(arm)}
         for name, results in parts.items():
-            e = results.of(arm)[0].experiment if results.of(arm) else None
-            without = e.without_feedback() if e else None
+            outcomes = results.of(arm)
+            if not outcomes:
+                continue
+            e = outcomes[0].experiment
+            without = e.without_feedback()
             if without == e or without.id not in by_id:
                 continue
             asked = _hypothesis(results, FEEDBACK)
             margin = asked["margin"] if asked else None
-            moved = change_between(results.of(arm), by_id[without.id], margin)
-            planned = asked is not None and arm == "generated"
-            status = results.plan.status if planned else EXPLORATORY
-            status = "" if results.of(arm)[0].scale == "smoke" else status
+            status = EXPLORATORY
+            if outcomes[0].scale == "smoke":
+                status = ""
+            elif asked and arm == "generated":
+                status = results.plan.status
             family = max(family, len(results.plan.family) if asked else 0)
+            moved = change_between(outcomes, by_id[without.id], margin)
             found.append((name, arm, moved, status))
     p_values = corrected([moved for _, _, moved, _ in found], family)
     return [
