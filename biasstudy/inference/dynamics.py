@@ -22,7 +22,7 @@ from ..experiment import PROTOCOLS
 from ..measures import LEVEL
 from ..measures.shares import favoured_part, told_counts
 from .contrasts import estimate_of, headline, headline_weights, right_of
-from .intervals import Estimate, over_seeds
+from .intervals import Estimate, over_seeds, p_two_sided
 
 _OF_THE_MAP = (
     "dataset",
@@ -483,13 +483,7 @@ def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:
     size = bottom.sum(1).mean()
     b = top.sum(1).mean() / size
     e = estimate_of(o, (top - b * bottom) / size)
-    p = (
-        float(2 * stats.t.sf(abs(b) / e.se, e.df))
-        if e.se > 0
-        else float("nan")
-        if np.isnan(e.se)
-        else float(b == 0)
-    )
+    p = p_two_sided(b, e.se, e.df)
     return dataclasses.replace(
         e, mean=float(b), low=e.low + b, high=e.high + b, p=p, per_seed=e.per_seed + b
     )
