@@ -466,15 +466,17 @@ def slopes_across_starts(levels: Mapping[float, Any], generation: int = -1) -> d
 
 
 def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """`slopes_across_starts` of every setting with the arm none: setting, slope (of the arms
-    generated, none, their difference), value, low, high, p, n."""
+    """`slopes_across_starts` of every setting with the arm none: dataset, setting, slope (of the
+    arms generated, none, their difference), value, low, high, p, n."""
+    dataset = next(iter(parts.values())).outcomes[0].experiment.dataset if parts else ""
     rows = [
-        (setting, name, e.mean, e.low, e.high, e.p, e.n)
+        (dataset, setting, name, e.mean, e.low, e.high, e.p, e.n)
         for setting, levels in by_level(parts).items()
         if all(results.of("none") for results in levels.values())
         for name, e in slopes_across_starts(levels).items()
     ]
-    return pd.DataFrame(rows, columns=["setting", "slope", "value", "low", "high", "p", "n"])
+    columns = ["dataset", "setting", "slope", "value", "low", "high", "p", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:
