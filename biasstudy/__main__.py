@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .core.checks import meant
-from .core.places import read_text, write_text
+from .core.places import read_text, write_bytes, write_text
 
 BROKEN_PIPE = 141  # what a shell reports of a command whose output nobody reads any more
 
@@ -156,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="renew what stands between marks in these texts: README.md docs/findings.md",
+        help="renew what stands between marks in these texts, and the figure of README: README.md "
+        "docs/findings.md docs/method.md docs/answer.png",
     )
     ledger.set_defaults(call=_ledger)
 
@@ -656,12 +657,15 @@ def _notebooks(asked: argparse.Namespace) -> int:
 
 def _ledger(asked: argparse.Namespace) -> int:
     from .report.ledger import table
-    from .report.numbers import rewritten
+    from .report.numbers import picture, rewritten
     from .report.summary import answer, stored
 
     results = stored()
     for path in asked.write:
-        write_text(path, rewritten(read_text(path), results))
+        if path.suffix == ".png":
+            write_bytes(path, picture(results))
+        else:
+            write_text(path, rewritten(read_text(path), results))
     print(answer(results))
     print(
         "\n".join(

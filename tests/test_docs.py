@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import biasstudy
 from biasstudy.report import numbers
@@ -167,6 +168,16 @@ def test_numbers_in_the_texts_are_those_of_the_stored_results(path, shipped):
     assert numbers.rewritten(text, shipped) == text, (
         "run: python -m biasstudy ledger --write README.md docs/findings.md"
     )
+
+
+def test_the_figure_of_readme_draws_the_stored_results(shipped):
+    """Drawn rows are told beside the picture; pixels differ between versions of matplotlib."""
+    _, table = numbers.glance(shipped)
+    with Image.open(ROOT / "docs" / "answer.png") as picture:
+        assert picture.text["table"] == table.round(1).to_csv(index=False), (
+            "run: python -m biasstudy ledger --write docs/answer.png"
+        )
+    assert (table.fit == "fit").any() and "docs/answer.png" in (ROOT / "README.md").read_text()
 
 
 def results_in(text: str) -> set[str]:

@@ -23,6 +23,7 @@ from biasstudy import DATASETS, run
 from biasstudy.__main__ import main
 from biasstudy.data import photographs
 from biasstudy.data.datasets import cifar
+from biasstudy.data.datasets import examples as examples_module
 from biasstudy.data.datasets import folder as folder_module
 from biasstudy.data.datasets.colorized_mnist import digits_5k
 from biasstudy.data.datasets.examples import thickness
@@ -741,6 +742,27 @@ def test_the_example_is_made_when_it_is_first_asked_for(data):
         thin = np.array([thickness(image[0]) for image in part.images])
         cut = [thin[part.group == g] for g in (0, 1)]
         assert source.groups == ("thick", "thin") and cut[1].max() <= cut[0].min() + 1e-6
+
+
+def test_all_digits_are_grouped_likewise_once_they_were_fetched(data, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="python -m biasstudy fetch mnist"):
+        load("mnist-by-thickness", size=28)
+    assert not list(data.glob("*")), "nothing stays of an example that could not be made"
+    images, label = digits_5k()
+    # 100 training and 60 test images of each class
+    order = np.argsort(label, kind="stable").reshape(10, -1)
+    parts = tuple(
+        (images[i], label[i]) for i in (order[:, :100].ravel(), order[:, 100:160].ravel())
+    )
+    monkeypatch.setattr(examples_module, "mnist", lambda: parts)
+    source = load("mnist-by-thickness", size=28)
+    for part, (made, of_class) in zip((source.train, source.test), parts, strict=True):
+        assert (part.images[:, 0] == made).all() and (part.label == of_class).all()
+    thin = source.groups.index("thin")
+    n_thin = np.count_nonzero(source.train.group == thin) + np.count_nonzero(
+        source.test.group == thin
+    )
+    assert n_thin == 400, "a quarter of training and test images together"
 
 
 # ---- The command ---------------------------------------------------------------------------------

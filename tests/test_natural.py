@@ -131,6 +131,14 @@ def test_larger_cells_are_favoured_and_small_ones_left_out_of_the_contrast_alone
         real_data(dataclasses.replace(e, n_real=largest + 1))
 
 
+def test_the_largest_start_that_is_told_lies_in_a_draw(birds):
+    e = tiny(**{**birds(), "n_real": 300, "draws": "disjoint", "n_draws": 2, "n_test": 300})
+    largest = int("\n".join(real_data(e).says()).split("at most n_real ")[1].split(" ")[0])
+    real_data(dataclasses.replace(e, n_real=largest))
+    with pytest.raises(ValueError, match=f"disjoint draws .* at most n_real {largest} fits"):
+        real_data(dataclasses.replace(e, n_real=largest + 1))
+
+
 def test_favoured_cells_can_be_named(birds):
     fields = birds(
         train=[[300, 100, 80], [60, 200, 90]], test=[[40] * 3, [40] * 3], groups=("x", "y", "7")

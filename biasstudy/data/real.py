@@ -267,7 +267,7 @@ def _says(e: Experiment, stock: "_Stock", counts: np.ndarray, favoured: np.ndarr
     if e.start != AS_FOUND:
         return list(dataset.report)
     most = sum(map(len, stock.free.values()))
-    largest = _largest(most, lambda n: not stock.lacking(*_demand(e, stock, n)))
+    largest = _largest(most, lambda n: _fits(e, stock, n))
     return [*dataset.report, *sentences(dataset, counts, favoured, e.favoured, e.n_test, largest)]
 
 
@@ -313,7 +313,7 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
     elif lacking := stock.lacking(counts, none) or stock.lacking(*_demand(e, stock)):
         wrong.append(f"not enough real images: {lacking}; {_what_fits(e, stock, counts)}")
     elif e.draws == "disjoint" and not stock.in_draw(counts):
-        n = _largest(e.n_real, lambda n: stock.in_draw(counts_of_start(dataset, e, n)[0]))
+        n = _largest(e.n_real, lambda n: _fits(e, stock, n))
         wrong.append(
             f"not enough real images for {e.n_draws} disjoint draws of n_real {e.n_real}: at most "
             f"n_real {n} fits; lower n_real or n_draws, or use draws 'shared'"
@@ -387,9 +387,7 @@ def _demand(
 def _what_fits(e: Experiment, stock: "_Stock", counts: np.ndarray) -> str:
     """The largest n_real, ratio and number of instruments that fit, each where the others stay."""
     classes, most = stock.dataset.n_classes, sum(map(len, stock.free.values()))
-    n = _largest(
-        min(e.n_real, most), lambda n: n < classes or not stock.lacking(*_demand(e, stock, n))
-    )
+    n = _largest(min(e.n_real, most), lambda n: n < classes or _fits(e, stock, n))
     fits = [f"n_real {n}"] if n >= classes else []
     if _uses_reserve(e) and not stock.lacking(counts, np.zeros_like(counts)):
         n = _largest(min(e.n_batch, most), lambda n: not stock.lacking(*_demand(e, stock, None, n)))
@@ -400,6 +398,13 @@ def _what_fits(e: Experiment, stock: "_Stock", counts: np.ndarray) -> str:
         if n >= max(option[0], FEWEST_INSTRUMENTS * len(stock.free)):
             fits.append(f"dataset_options n_instruments {n}")
     return f"at most {' or '.join(fits)} fits" if fits else "lower n_real, ratio or n_generations"
+
+
+def _fits(e: Experiment, stock: "_Stock", n_real: int) -> bool:
+    """Whether there are images for a start of n_real and its reserve, the start within a draw."""
+    counts, reserve = _demand(e, stock, n_real)
+    within = e.draws == "shared" or stock.in_draw(counts)
+    return within and not stock.lacking(counts, reserve)
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

@@ -12,20 +12,25 @@ A text has marks. Between them stands what this module computes:
 
 No line may begin with a value: Markdown takes such a line for HTML.
 
-`python -m biasstudy ledger --write README.md docs/findings.md` renews both, and a test compares. To
+`python -m biasstudy ledger --write README.md docs/findings.md docs/answer.png` renews texts and the
+figure that README shows, and a test compares. To
 add a table or a value: write one function here, and its name into BLOCKS or VALUES.
 """
 
 import inspect
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image, PngImagePlugin
 
-from ..core.checks import unknown
+from ..core.checks import listed, unknown
 from ..experiment import PATHS
 from ..inference.contrasts import contrast, curve, decompose
 from ..inference.dynamics import held_out, prediction_errors
@@ -39,7 +44,7 @@ from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words, with_interval
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.fitness import CRITERIA
 from ..measures.shares import favoured_part
-from . import ledger
+from . import figures, ledger
 from .figures import corrected_table
 from .shipped import REFERENCE
 from .summary import Stored, answer
@@ -623,6 +628,50 @@ VALUES: dict[str, Callable[..., str]] = {
     "agreement of real": _agreement_of_real,
     "bounds": _bounds,
 }
+
+
+# ---- The figure of README ------------------------------------------------------------------------
+
+GLANCE = (  # data and setting in the words of the figure; study and variant
+    ("digits in colours", "generated images added",
+        "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"),
+    ("digits in colours", "generated images in place of real ones",
+        "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"),
+    ("digits of thick and thin strokes", "generated images added", "digits_by_thickness", ""),
+    ("CIFAR-100, thinned fine classes", "generated images added", "cifar20_fit", ""),
+    ("Hard ImageNet, strong and weak cues", "generated images added", "hard_imagenet", ""),
+)  # fmt: skip
+
+
+def glance(stored_results: Stored) -> tuple[Figure, pd.DataFrame]:
+    """The figure that README shows, and its table: a setting of each kind of data that was asked
+    with the fittest generator."""
+    effects = stored_results.effects.set_index(["study", "variant"])
+    rows = [
+        {"data": data, "setting": setting, **effects.loc[(study, variant)]}
+        for data, setting, study, variant in GLANCE
+    ]
+    table = pd.DataFrame(rows)[
+        ["data", "setting", "growth", "growth_low", "growth_high", "verdict", "fit", "n", "status"]
+    ]
+    asked = table[table.fit == FIT]
+    seeds = listed(map(str, sorted(asked.n.unique())))
+    mark = f"{seeds} seeds · {listed(sorted(asked.status.unique()))} · small models"
+    return figures.glance(table, mark)
+
+
+def picture(stored_results: Stored) -> bytes:
+    """The figure of README as PNG, with what it draws as its text `table`, as CSV."""
+    figure, table = glance(stored_results)
+    drawn, marked = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn)
+    plt.close(figure)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("table", table.round(1).to_csv(index=False))
+    Image.open(io.BytesIO(figures.packed(drawn.getvalue()))).save(
+        marked, "PNG", pnginfo=text, optimize=True
+    )
+    return marked.getvalue()
 
 
 # ---- Texts ---------------------------------------------------------------------------------------

@@ -48,18 +48,8 @@ def colorized_mnist(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
     flaws     digits of 1990s American writers; the group is painted by us, it says nothing about
               people
     """
-    from torchvision.datasets import MNIST  # slow to import
-
-    check_files(data_folder() / "MNIST" / "raw")
-    train, test = (MNIST(str(data_folder()), train=flag, download=False) for flag in (True, False))
-    return _colored(
-        (train.data.numpy(), train.targets.numpy()),
-        (test.data.numpy(), test.targets.numpy()),
-        _MNIST["train-images-idx3-ubyte"],
-        6000,
-        n_colors,
-        contrast,
-    )
+    train, test = mnist()
+    return _colored(train, test, _MNIST["train-images-idx3-ubyte"], 6000, n_colors, contrast)
 
 
 @DATASETS.register("colorized-mnist-5k", version=1)
@@ -83,6 +73,19 @@ def colorized_mnist_5k(*, n_colors: int = 5, contrast: float = 1.0) -> Dataset:
         n_colors,
         contrast,
     )
+
+
+def mnist() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The fetched digits of MNIST, training and test: images (60000, 28, 28) and (10000, 28, 28)
+    uint8, each with their classes, int64.
+
+    raises   FileNotFoundError, ValueError   with the command that helps, as `check_files`
+    """
+    from torchvision.datasets import MNIST  # slow to import
+
+    check_files(data_folder() / "MNIST" / "raw")
+    train, test = (MNIST(str(data_folder()), train=flag, download=False) for flag in (True, False))
+    return ((train.data.numpy(), train.targets.numpy()), (test.data.numpy(), test.targets.numpy()))
 
 
 def digits_5k() -> tuple[np.ndarray, np.ndarray]:

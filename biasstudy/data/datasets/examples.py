@@ -5,13 +5,13 @@ import csv
 import io
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...core.places import write_text
-from .colorized_mnist import digits_5k
+from .colorized_mnist import digits_5k, mnist
 
 INK = 96  # grey level, of 255, from which a pixel is part of a stroke
 THIN = 0.25  # share of all digits that are called thin
@@ -45,19 +45,50 @@ def digits_by_thickness(root: Path) -> None:
     root     folder that is made: metadata.csv with file_name, label, group; images/NNNN.pgm
     """
     images, label = digits_5k()
+    _write_digits(root, images, label, _thin(images), {})
+
+
+def mnist_by_thickness(root: Path) -> None:
+    """The same of the 60,000 + 10,000 digits of MNIST, with their own split; thin are the thinnest
+    quarter of both.
+
+    root     folder that is made: metadata.csv with file_name, label, group, split;
+             images/NNNNN.pgm
+    raises   FileNotFoundError   without MNIST, with the command that fetches it
+    """
+    (train, train_label), (test, test_label) = mnist()
+    images, label = np.concatenate([train, test]), np.concatenate([train_label, test_label])
+    split = ["train"] * len(train) + ["test"] * len(test)
+    _write_digits(root, images, label, _thin(images), {"split": split})
+
+
+def _thin(images: np.ndarray) -> np.ndarray:
+    """Which of the images (N, H, W) are of the thinnest strokes, (N,) bool."""
     # last bits differ between processors
     width = np.array([thickness(image) for image in images]).round(6)
-    thin = width <= np.sort(width)[int(THIN * len(width)) - 1]
+    return width <= np.sort(width)[int(THIN * len(width)) - 1]
+
+
+def _write_digits(
+    root: Path,
+    images: np.ndarray,
+    label: np.ndarray,
+    thin: np.ndarray,
+    more: dict[str, Sequence[str]],
+) -> None:
+    """Write images and their table; `more` are columns beside class and group."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["file_name", "label", "group"])
+    rows.writerow(["file_name", "label", "group", *more])
+    digits = len(str(len(images) - 1))
     for i, image in enumerate(images):
-        name = f"images/{i:04}.pgm"
+        name = f"images/{i:0{digits}}.pgm"
         height, side = image.shape
         # plain grey levels: the same bytes on every machine
         (root / name).write_bytes(f"P5 {side} {height} 255\n".encode() + image.tobytes())
-        rows.writerow([name, label[i], "thin" if thin[i] else "thick"])
+        beside = [column[i] for column in more.values()]
+        rows.writerow([name, label[i], "thin" if thin[i] else "thick", *beside])
     write_text(root / "metadata.csv", table.getvalue())
 
 
@@ -73,4 +104,7 @@ def make(name: str, root: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-EXAMPLES: dict[str, Callable[[Path], None]] = {"digits-by-thickness": digits_by_thickness}
+EXAMPLES: dict[str, Callable[[Path], None]] = {
+    "digits-by-thickness": digits_by_thickness,
+    "mnist-by-thickness": mnist_by_thickness,
+}

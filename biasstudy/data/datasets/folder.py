@@ -54,7 +54,8 @@ def folder(
               or numbers. Crossed, nested or grouped: as it is found
     options   root           the folder; a relative path starts in the data folder.
                              digits-by-thickness is made when first asked for: 5,000 real digits,
-                             grouped by how thick their strokes are
+                             grouped by how thick their strokes are; mnist-by-thickness likewise,
+                             of all 70,000, once MNIST was fetched
               metadata       file of the table in it: .csv, .tsv, .jsonl or .parquet; default:
                              metadata.csv, .jsonl or .parquet; without one, folders
                              split/class[/group]/

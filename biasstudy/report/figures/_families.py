@@ -46,7 +46,7 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#8C6D00", "#56B4E9", "#0
 
 # said in place of a signed contrast of an unbiased start: other seeds tell which half is better
 NOT_RANKED = "one seed:\nnothing ranks\nits groups"
-_IN_PANEL = {"ha": "center", "va": "center", "fontsize": 7, "color": "#555555"}
+_IN_PANEL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": "#555555"}
 
 
 def _mark(parts: Variants) -> str:

@@ -12,13 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
-from ...inference.gate import FIT
-from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, REDUCED, TOO_FEW_SEEDS, WITHIN
+from ...inference.gate import FIT, NO_FIT
+from ...inference.verdicts import (
+    AMPLIFIED,
+    CANNOT_TELL,
+    QUARTER,
+    REDUCED,
+    TOO_FEW_SEEDS,
+    WITHIN,
+)
 from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
 from ..summary import SETTING, names_of, names_of_settings
 from ._families import PALETTE
-from ._style import ARM_STYLE, WIDTH, group_colors, mark_of, say_instead, signed, use_style
+from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, say_instead, signed, use_style
 
 VERDICT_STYLE = {
     AMPLIFIED: ("#D55E00", "o"),
@@ -101,6 +108,51 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     words = [word for word in VERDICT_STYLE if word in handles]
     figure.legend(
         [handles[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5
+    )
+    return signed(figure, mark), table
+
+
+def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
+    """What adding generated images did to the bias, a row per setting: growth A / M(none) in
+    percent with its 95 % interval, the margin as a band, and the verdict in words. Where no
+    generator is fit, the row says so and has no point.
+
+    table    a row per setting: data, setting (in words), growth, growth_low, growth_high, verdict,
+             fit
+    mark     what stands under the figure
+    returns  the figure and its table, in percent
+    """
+    use_style()
+    growth = ["growth", "growth_low", "growth_high"]
+    table = table.assign(**{name: 100 * table[name] for name in growth})
+    at, asked = np.arange(len(table)), (table.fit == FIT).to_numpy()
+    settings = table[asked]
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(table) + 1.1))
+    axis.axvspan(-100 * QUARTER, 100 * QUARTER, **BAND)
+    axis.axvline(0, color="#666666", linewidth=0.9)
+    off = settings[["growth_low", "growth_high"]].to_numpy().T - settings.growth.to_numpy()
+    axis.errorbar(
+        settings.growth,
+        at[asked],
+        xerr=np.abs(off),
+        fmt="o",
+        color="#0072B2",
+        capsize=3,
+        markersize=6,
+    )
+    beside = axis.get_yaxis_transform()
+    for row, is_fit, verdict in zip(at, asked, table.verdict, strict=True):
+        says = verdict if is_fit else NO_FIT
+        axis.text(1.02, row, says, va="center", fontsize=8, transform=beside)
+    names = [f"{row.data},\n{row.setting}" for row in table.itertuples()]
+    axis.set_yticks(at, names, fontsize=8)
+    axis.set_ylim(len(table) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:+.0f} %" if x else "0")
+    axis.set_xlabel(
+        "growth of the accuracy gap by generated images\n"
+        "(dot and line: mean and 95 % interval; grey: within a quarter)"
     )
     return signed(figure, mark), table
 
