@@ -13,14 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
 from ...inference.gate import FIT, NO_FIT
-from ...inference.verdicts import (
-    AMPLIFIED,
-    CANNOT_TELL,
-    QUARTER,
-    REDUCED,
-    TOO_FEW_SEEDS,
-    WITHIN,
-)
+from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, QUARTER, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
 from ..summary import SETTING, names_of, names_of_settings
