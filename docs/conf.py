@@ -148,6 +148,61 @@ def with_contents(app, page, source):
         source[0] += f"\n```{{eval-rst}}\n{trees}```\n"
 
 
+# ---- The paper's citations -----------------------------------------------------------------------
+
+ENTRY = re.compile(r"^@\w+\{(\w+),\n(.*?)\n\}", re.M | re.S)
+FIELD = re.compile(r"(\w+)\s*=\s*\{(.*)\}")
+
+
+def with_citations(app, page, source):
+    """The paper's `[@key]` as journals print them, and its references listed."""
+    if page == "docs/paper":
+        works = works_of((ROOT / "docs" / "paper.bib").read_text())
+        source[0] = cited(source[0], works) + listed(works)
+
+
+def works_of(bibliography):
+    """Key -> fields of each entry of a BibTeX file."""
+    return {key: dict(FIELD.findall(told)) for key, told in ENTRY.findall(bibliography)}
+
+
+def cited(text, works):
+    """The text with "(Wyllie et al., 2024)" for `[@wyllie2024]`; a KeyError if there is no such
+    work."""
+
+    def link(key):
+        return f"[{short(works[key]['author'])}, {works[key]['year']}]({works[key]['url']})"
+
+    def group(found):
+        return "(" + "; ".join(map(link, re.findall(r"@(\w+)", found[0]))) + ")"
+
+    return re.sub(r"\[@\w+(?:; @\w+)*\]", group, text)
+
+
+def listed(works):
+    """The works by author, an item each."""
+    items = [
+        f"- {plain(work['author']).replace(' and others', ' et al.')} ({work['year']}). "
+        f"*{plain(work['title'])}*. <{work['url']}>"
+        for work in works.values()
+    ]
+    return "\n" + "\n".join(sorted(items)) + "\n"
+
+
+def short(authors):
+    """Family names as a citation has them: of one, of two, or of the first."""
+    if authors.startswith("{"):  # an organisation
+        return plain(authors)
+    names = [name.split(",")[0] for name in authors.split(" and ")]
+    several = len(names) > 2 or "others" in names
+    return f"{names[0]} et al." if several else " and ".join(names)
+
+
+def plain(text):
+    """BibTeX without its braces."""
+    return re.sub(r"[{}]", "", text)
+
+
 # ---- Docstrings: plain text with columns ---------------------------------------------------------
 
 COLUMNS = re.compile(r"(\S(?:.*?\S)?) {2,}(\S.*)")
@@ -228,6 +283,7 @@ def first_page(app, error):
 def setup(app):
     app.connect("builder-inited", write_pages)
     app.connect("source-read", with_contents)
+    app.connect("source-read", with_citations)
     app.connect("autodoc-process-docstring", columns_shown)
     app.connect("build-finished", first_page)
     app.add_html_math_renderer("mathml", (formula("inline"), None), (formula("block"), None))

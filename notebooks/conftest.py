@@ -17,6 +17,7 @@ def pytest_configure(config):
             f"{folder}/runs",
             f"{folder}/study",
         )
+        os.environ["BIASSTUDY_FIGURE_DPI"] = "40"  # pictures are not compared
         option.nbval_current_env = not option.nbval_kernel_name
 
 

@@ -27,6 +27,7 @@ from biasstudy.inference.verdicts import (
     Verdict,
     change,
     corrected,
+    in_words,
     sentence,
     sentences,
     verdict,
@@ -309,6 +310,32 @@ def test_the_two_parts_of_a_variance_and_what_follows_from_them():
     assert detectable(0, 0.01, 6) == pytest.approx(0.1 * two_sided, rel=1e-3), "no seeds' part"
     assert detectable(0, 0, 6) == 0 and np.isnan(detectable(0.1, 0, 1))
     assert np.isnan(of([0.1]).detectable) and np.isnan(of([0.1]).seeds)
+
+
+@pytest.mark.parametrize("d", [[0.1 + 0.2, 0.3], [0.0] * 6, [-0.05] * 6])
+def test_seeds_of_one_value_show_no_spread_and_so_nothing(d):
+    """Rounding counts as none: 0.1 + 0.2 is not 0.3."""
+    same = of(d)
+    assert np.isnan([same.low, same.high, same.detectable, *same.interval(0.5)]).all()
+    assert same.se == 0 and same.p == 1 and same.mean == pytest.approx(d[0])
+    moved = same.shifted(-0.2)
+    assert np.isnan(moved.low) and moved.p == 1
+    assert in_words(same) == f"{d[-1]:+.3f} (no spread: no interval)"
+    assert in_words(of([0.3, 0.3 + 1e-6])) == "+0.300 [+0.300, +0.300]", "a spread, if a small one"
+
+
+def test_images_that_differ_are_a_spread_though_seeds_agree():
+    """Two seeds with one D, of test images that both get right or both get wrong."""
+    per_unit = np.tile([0.0, 0.0, 0.1, 0.1], (2, 1))
+    found = two_way_interval(per_unit, np.zeros(4, int))
+    assert found.seeds == 0 and found.images > 0
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 1) * found.se)
+
+
+def test_six_seeds_without_spread_have_no_verdict_but_cannot_tell():
+    nothing = verdict(changed([0.0] * 6))
+    assert nothing.word == "cannot tell" and nothing.clause == "" and np.isnan(nothing.detectable)
+    assert verdict(changed([0.05] * 6)).word == "cannot tell", "0.05 six times is no knowledge"
 
 
 # ---- Planted effects -----------------------------------------------------------------------------

@@ -315,6 +315,46 @@ def test_neighbours_that_share_no_stage_run_at_the_same_time_and_the_longest_com
     )
 
 
+def test_what_comes_first_does_and_is_told_once_before_the_rest():
+    jobs = [job(0, 1, {"a0", "a1", "a2"}), job(1, 2, {"b0"}), job(2, 2, {"b0", "b1"})]
+    pieces = {id: piece(id) for j in jobs for id in j.missing}
+    ids = [j.experiment.id for j in jobs]
+    told = []
+    farm = Farm(
+        sweep.Schedule(dict(zip(ids, jobs, strict=True)), pieces),
+        Here(),
+        lambda e: {},
+        Costs(dict.fromkeys(pieces, 1.0)),
+        "all",
+        first={ids[1], ids[2]},
+        tell=lambda: told.append(set(farm.waiting)),
+    )
+    farm._is_finished = lambda job: True
+    farm._computed = lambda ids: None
+    for expected in (jobs[2], jobs[1], jobs[0]):
+        assert farm._next() is expected, "the longest is none of the first"
+        del farm.waiting[expected.experiment.id]
+        farm.under_way[expected.experiment.id] = expected
+        farm._ended(expected, {"state": "done"})
+    assert told == [{ids[0]}]
+
+
+def test_a_run_tells_its_verdict_before_the_arms_that_need_not_be_waited_for(
+    tmp_path, runs, capsys
+):
+    path = tmp_path / "file.yaml"
+    arms = ["resample", "generated", "none"]
+    path.write_text(yaml.safe_dump({**BASE, "n_seeds": 2, "arms": arms}))
+    assert main(["run", str(path), "--workers", "2"]) == 0
+    said = capsys.readouterr().out
+    early, last = said.split("Without the arms that are still to come (resample):")[1].split(
+        "images per class"
+    )
+    assert "A = generated - none" in early and "S = " not in early and "S = " in last
+    number = re.compile(r"A = generated - none = (\S+)")
+    assert number.search(early)[1] == number.search(last)[1]
+
+
 def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):
     jobs = [job(seed, seed, {f"fit-{seed}", f"predict-{seed}"}) for seed in range(3)]
     pieces = {id: piece(id, tmp_path, id[:3]) for j in jobs for id in j.missing}

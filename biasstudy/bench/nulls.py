@@ -30,7 +30,7 @@ from ..core.provenance import environment
 from ..experiment import PROTOCOLS, Experiment
 from ..inference.contrasts import HEADLINE, curve
 from ..inference.intervals import over_seeds
-from ..inference.verdicts import SEEDS_FOR_VERDICT, change_between, verdict
+from ..inference.verdicts import SEEDS_FOR_VERDICT, change_between, verdict, with_interval
 from ..loop.results import Outcome, Results
 from ..loop.run import run
 from ..measures import LEVEL
@@ -82,8 +82,8 @@ def null_sentences(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What the null experiments say, in words."""
     means, studies, drifted = mean_changes(tables["changes"]), tables["aa"], tables["drift"]
     lines = [
-        f"{row.null}: {row.metric} changed by {row.mean:+.4f} [{row.low:+.4f}, {row.high:+.4f}], n "
-        f"= {row.n} seeds"
+        f"{row.null}: {row.metric} changed by {with_interval(row.mean, row.low, row.high, 4)}, n = "
+        f"{row.n} seeds"
         for row in means.itertuples()
     ]
     low, high = stats.binomtest(alarms(studies), len(studies)).proportion_ci(LEVEL)

@@ -11,6 +11,8 @@ from ..core.registry import import_own
 from ..parameters import read, read_parameters
 from ..study import PILOT, study_from
 
+FOR_A_VERDICT = ("generated", "none", "real")  # arms: did it change, and because of what
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -106,9 +108,9 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     if study.source == "run":
         _say(study.real.says())
     print(study.table().to_string())
-    _freeze(study, Numerics(**study.numerics))
+    plan = _freeze(study, Numerics(**study.numerics))
     if study.source == "run":
-        _compute(study, asked, workers)
+        _compute(study, asked, workers, plan)
     results = study.run(keep=asked.keep)
     largest = max((o.sizes for o in results.outcomes), key=lambda sizes: sizes["reserve"])
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
@@ -156,14 +158,31 @@ def _freeze(study: Any, numerics: Any) -> Any:
     return plan
 
 
-def _compute(study: Any, asked: Asked, workers: int) -> None:
+def _compute(study: Any, asked: Asked, workers: int, plan: Any) -> None:
     """Run all experiments of a study, several in processes of their own; a failed one is an error
-    here."""
+    here. Those that a verdict needs come first, and it is told as soon as they are there."""
+    from ..core.numerics import Numerics
+    from ..core.places import runs_folder
+    from ..inference.verdicts import sentences
     from ..loop.progress import Line
+    from ..loop.results import Results
+    from ..report import tables
     from .engine import Here, Local
     from .farm import run_by
 
     line = Line()
+    arms = dict.fromkeys(e.arm for e in study.experiments)
+    later = [arm for arm in arms if arm not in FOR_A_VERDICT]
+    first = [e for e in study.experiments if e.arm in FOR_A_VERDICT]
+
+    def tell() -> None:
+        line.end()
+        numerics = Numerics(**study.numerics)
+        outcomes = [tables.read_outcome(e, numerics, study.scale, runs_folder()) for e in first]
+        print(f"Without the arms that are still to come ({', '.join(later)}):")
+        print("\n".join(sentences(study.split(Results(outcomes, plan=plan)))), flush=True)
+
+    has_verdict = plan is not None and bool(later)
     try:
         failed = run_by(
             Here() if workers == 1 else Local(workers),
@@ -171,6 +190,8 @@ def _compute(study: Any, asked: Asked, workers: int) -> None:
             [*asked.modules, *study.imports],
             asked.keep,
             say=line,
+            first={e.id for e in first} if has_verdict else frozenset(),
+            tell=tell,
         ).failed
     finally:
         line.end()

@@ -74,6 +74,8 @@ class Farm:
     costs   of stages; what is finished here corrects them
     keep    "all": no scratch is deleted
     say     gets a line of progress whenever something changed
+    first   ids of experiments that come before all others
+    tell    called once, when the last of them is finished and others are not
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Farm:
         costs: Costs,
         keep: str = "results",
         say: Callable[[str], None] = lambda text: None,
+        first: Set[str] = frozenset(),
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         self.schedule = schedule
         self.engine = engine
@@ -91,6 +95,8 @@ class Farm:
         self.costs = costs
         self.keep = keep
         self.say = say
+        self.first = first if first - schedule.finished else frozenset()
+        self.tell = tell
         self.waiting = {job.experiment.id: job for job in schedule.waiting()}
         self.running: dict[Future[dict[str, Any]], Job] = {}
         # by id; one that an engine computes at once, in this process, is not among those running
@@ -194,8 +200,9 @@ class Farm:
         )
 
     def _next(self) -> Job:
-        """One sharing least unfinished work with those running; of these one with stages of which
-        none was timed or is under way; of these one whose pair has begun; of these the longest."""
+        """One of those that come first; of these one sharing least unfinished work with those
+        running; of these one with stages of which none was timed or is under way; of these one
+        whose pair has begun; of these the longest."""
         shared: dict[str, float] = defaultdict(float)
         for id in set().union(*(job.missing for job in self.running.values())) & self.left:
             for name in self.users[id]:
@@ -203,10 +210,16 @@ class Farm:
 
         under_way = set().union(*(self._untimed(job) for job in self.running.values()))
 
-        def order(item: tuple[str, Job]) -> tuple[float, bool, bool, float]:
+        def order(item: tuple[str, Job]) -> tuple[bool, float, bool, bool, float]:
             name, job = item
             is_new = bool(self._untimed(job) - under_way)
-            return shared.get(name, 0.0), not is_new, job.pair not in self.begun, -self.cost[name]
+            return (
+                name not in self.first,
+                shared.get(name, 0.0),
+                not is_new,
+                job.pair not in self.begun,
+                -self.cost[name],
+            )
 
         return min(self.waiting.items(), key=order)[1]
 
@@ -226,6 +239,10 @@ class Farm:
             self.uses.subtract(job.rests_on)
             if self.keep != "all":
                 self._discard(id for id in job.rests_on if not self.uses[id])
+            if self.first and self.first <= self.schedule.finished:
+                self.first = frozenset()
+                if self._unfinished():
+                    self.tell()
         elif state == "done":
             self.report.failed[name] = [
                 "the worker computed other stages or wrote them elsewhere: has it this version of "
@@ -340,12 +357,16 @@ def run_by(
     schedule: Schedule | None = None,
     costs: Costs | None = None,
     say: Callable[[str], None] = lambda text: None,
+    first: Set[str] = frozenset(),
+    tell: Callable[[], None] = lambda: None,
 ) -> SweepReport:
     """Run a study's experiments by an engine; afterwards reading them trains nothing. The engine is
     closed.
 
     modules  imported in every process first
     keep     see loop.run
+    first    ids of experiments that come before all others; `tell` is called when the last of them
+             is finished
     raises   CannotWrite         if results cannot be written; what is finished is kept
              ChildProcessError   if no process can be started; the same
     """
@@ -364,6 +385,8 @@ def run_by(
             costs,
             keep,
             say,
+            first,
+            tell,
         )
         if isinstance(engine, Here):
             engine.look = farm.look

@@ -22,7 +22,7 @@ from ..experiment import PROTOCOLS
 from ..measures import LEVEL
 from ..measures.shares import favoured_part, told_counts
 from .contrasts import estimate_of, headline, headline_weights, right_of
-from .intervals import Estimate, over_seeds
+from .intervals import Estimate, over_seeds, p_two_sided
 
 _OF_THE_MAP = (
     "dataset",
@@ -468,15 +468,17 @@ def slopes_across_starts(levels: Mapping[float, Any], generation: int = -1) -> d
 
 
 def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
-    """`slopes_across_starts` of every setting with the arm none: setting, slope (of the arms
-    generated, none, their difference), value, low, high, p, n."""
+    """`slopes_across_starts` of every setting with the arm none: dataset, setting, slope (of the
+    arms generated, none, their difference), value, low, high, p, n."""
+    dataset = next(iter(parts.values())).outcomes[0].experiment.dataset if parts else ""
     rows = [
-        (setting, name, e.mean, e.low, e.high, e.p, e.n)
+        (dataset, setting, name, e.mean, e.low, e.high, e.p, e.n)
         for setting, levels in by_level(parts).items()
         if all(results.of("none") for results in levels.values())
         for name, e in slopes_across_starts(levels).items()
     ]
-    return pd.DataFrame(rows, columns=["setting", "slope", "value", "low", "high", "p", "n"])
+    columns = ["dataset", "setting", "slope", "value", "low", "high", "p", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:
@@ -485,13 +487,7 @@ def _ratio(o: Any, top: np.ndarray, bottom: np.ndarray) -> Estimate:
     size = bottom.sum(1).mean()
     b = top.sum(1).mean() / size
     e = estimate_of(o, (top - b * bottom) / size)
-    p = (
-        float(2 * stats.t.sf(abs(b) / e.se, e.df))
-        if e.se > 0
-        else float("nan")
-        if np.isnan(e.se)
-        else float(b == 0)
-    )
+    p = p_two_sided(b, e.se, e.df)
     return dataclasses.replace(
         e, mean=float(b), low=e.low + b, high=e.high + b, p=p, per_seed=e.per_seed + b
     )

@@ -14,15 +14,20 @@ from ..measures import LEVEL
 
 POWER = 0.8  # of the smallest change that is called detectable
 QUANTILES = (np.arange(200) + 0.5) / 200  # at which means over a distribution are taken
+ROUNDING = 1e-9  # a standard error below this share of the values is none
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its interval.
 
-    mean, low, high   the mean and its 95 % interval; nan with fewer than two seeds
-    se, df            standard error, se^2 = seeds + images, and its degrees of freedom
-    p                 two-sided p-value of mean 0; nan with fewer than two seeds
+    Seeds that all have one value show no spread, and nothing else says how far a new seed lies: a
+    standard error of 0 is no knowledge, so there is no interval and nothing is shown.
+
+    mean, low, high   the mean and its 95 % interval; nan with fewer than two seeds or no spread
+    se, df            standard error, se^2 = seeds + images, and its degrees of freedom; se is 0
+                      without spread
+    p                 two-sided p-value of mean 0; nan with fewer than two seeds, 1 without spread
     seeds, images     variance of the mean for new seeds, and for new test images
     per_seed          (n,) the differences themselves
     """
@@ -42,28 +47,27 @@ class Estimate:
         return len(self.per_seed)
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Interval of another level, (low, high)."""
-        half = stats.t.ppf(0.5 + level / 2, self.df) * self.se
+        """Interval of another level, (low, high); nan where there is none."""
+        half = _half(self.se, self.df, level)
         return self.mean - half, self.mean + half
 
     def shifted(self, by: float) -> "Estimate":
         """The estimate of this plus a known number, with the same uncertainty."""
         mean = self.mean + by
-        p = float(2 * stats.t.sf(abs(mean) / self.se, self.df)) if self.se > 0 else float(mean == 0)
         return replace(
             self,
             mean=mean,
             low=self.low + by,
             high=self.high + by,
-            p=self.p if np.isnan(self.p) else p,
+            p=p_two_sided(mean, self.se, self.df),
             per_seed=self.per_seed + by,
         )
 
     @functools.cached_property
     def detectable(self) -> float:
         """Smallest change found with 80 % power at this n, if the variances are those found here;
-        nan with fewer than two seeds."""
-        return detectable(self.seeds, self.images, self.n)
+        nan with fewer than two seeds or no spread."""
+        return detectable(self.seeds, self.images, self.n) if self.se > 0 else float("nan")
 
 
 def two_way(per_unit: np.ndarray, stratum: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +145,8 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
     """The estimate and interval of one study; see `two_way`.
 
     per_unit  (n_seeds, n_units) float
-    returns   Estimate                   all nan but the mean with one seed
+    returns   Estimate                   all nan but the mean with one seed; without spread no
+                                         interval, see Estimate
     """
     d = per_unit.sum(1)
     n = len(d)
@@ -150,9 +155,23 @@ def two_way_interval(per_unit: np.ndarray, stratum: np.ndarray) -> Estimate:
         return Estimate(float(d.mean()), nan, nan, nan, nan, nan, nan, nan, d)
     mean, seeds, images = (float(number) for number in two_variances(per_unit, stratum))
     se, df = float(np.sqrt(seeds + images)), float(degrees(seeds, images, n))
-    half = stats.t.ppf(0.5 + LEVEL / 2, df) * se
-    p = float(2 * stats.t.sf(abs(mean) / se, df)) if se > 0 else float(mean == 0)
+    if se <= ROUNDING * np.abs(per_unit).sum(1).max():
+        se = 0.0
+    half = _half(se, df, LEVEL)
+    p = p_two_sided(mean, se, df)
     return Estimate(mean, mean - half, mean + half, se, df, p, seeds, images, d)
+
+
+def p_two_sided(mean: float, se: float, df: float) -> float:
+    """p-value of a mean against 0, see Estimate; nan where se is."""
+    if se == 0:
+        return 1.0
+    return float(2 * stats.t.sf(abs(mean) / se, df))
+
+
+def _half(se: float, df: float, level: float) -> float:
+    """Half of an interval's width; nan where there is no spread."""
+    return float(stats.t.ppf(0.5 + level / 2, df) * se) if se > 0 else float("nan")
 
 
 def over_seeds(d: np.ndarray) -> Estimate:

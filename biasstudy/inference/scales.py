@@ -99,7 +99,8 @@ def growth(results: Any, generation: int = -1) -> tuple[float, float, float]:
     Its interval holds every g for which A - g M(none) is not shown to differ from 0 (Fieller), with
     the two-way interval; so it lies above 1/4 exactly where the word is `amplified`.
 
-    returns  growth, low, high   nan where M(none) is not shown above 0: nothing grows
+    returns  growth, low, high   nan where M(none) is not shown above 0: nothing grows; no interval
+                                 where A has no spread
     source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185
     """
     first, second = arms_of(results, "A")
@@ -108,13 +109,15 @@ def growth(results: Any, generation: int = -1) -> tuple[float, float, float]:
     if not level.low > 0:
         return float("nan"), float("nan"), float("nan")
     a = combined(arms, {"generated": 1, "none": -1}, generation)
+    middle = a.mean / level.mean
+    if a.se == 0:
+        return middle, float("nan"), float("nan")
 
     def beyond(g: float) -> float:
         """How far A - g M(none) is from what its interval covers, in standard errors."""
         e = combined(arms, {"generated": 1, "none": -1 - g}, generation)
         return abs(e.mean) / e.se - stats.t.ppf(0.5 + LEVEL / 2, e.df)
 
-    middle = a.mean / level.mean
     half = max(a.high - a.low, 1e-6) / level.low
     ends = []
     for side in (-1, 1):

@@ -96,11 +96,12 @@ def has_bias(o: Any) -> bool:
 
 
 def p_above(e: Estimate, up: bool = True) -> float:
-    """One-sided p-value of an estimate not above 0 (below 0: up=False); nan of one that is nan."""
+    """One-sided p-value of an estimate not above 0 (below 0: up=False); nan of one that is nan, 1
+    of one without spread."""
     if np.isnan(e.mean):
         return float("nan")
     t = e.mean if up else -e.mean
-    return float(stats.t.sf(t / e.se, e.df)) if e.se > 0 else float(t <= 0)
+    return float(stats.t.sf(t / e.se, e.df)) if e.se > 0 else 1.0
 
 
 def change_between(
@@ -144,7 +145,8 @@ class Verdict:
     word        one of WORDS
     clause      "above 0" or "below 0" where A is shown to differ from 0, else empty
     margin      in words: "a quarter", or the absolute one
-    detectable  smallest change of A found with 80 % power; nan with fewer than two seeds
+    detectable  smallest change of A found with 80 % power; nan with fewer than two seeds or no
+                spread
     """
 
     word: str
@@ -364,7 +366,7 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     against = f"a quarter of M(none) is {c.margin:.3f}" if c.relative else "the margin is absolute"
     power = (
         f", smallest change detectable with 80 % power {a.detectable:.3f}"
-        if judged.word == CANNOT_TELL
+        if judged.word == CANNOT_TELL and not np.isnan(a.detectable)
         else ""
     )
     facts = [f"A = generated - none = {in_words(a)}, {against}{power}"]
@@ -397,7 +399,14 @@ def in_words(e: Estimate) -> str:
     """An estimate and its interval, as all texts write it."""
     if np.isnan(e.low):
         return f"{e.mean:+.3f} ({'one seed' if e.n == 1 else 'no spread'}: no interval)"
-    return f"{e.mean:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+    return with_interval(e.mean, e.low, e.high)
+
+
+def with_interval(mean: float, low: float, high: float, digits: int = 3) -> str:
+    """A number and its interval, which is nan where there is none."""
+    if np.isnan(low):
+        return f"{mean:+.{digits}f} (no interval)"
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def sentences(parts: Mapping[str, Any]) -> list[str]:

@@ -27,11 +27,11 @@ def settings(found: Stored, **chosen: Any) -> pd.DataFrame:
     to amplify.
 
     chosen   values of FIELDS
-    returns  rows of `summary.table_of_effects`, with a short name in the column `setting`
+    returns  rows of `summary.table_of_effects`
     raises   ValueError   for a field that is not among FIELDS, or a value that no setting has
                           beside the others
     """
-    table = figures.named(found.effects)
+    table = found.effects
     for field, value in chosen.items():
         if field not in FIELDS:
             raise ValueError(unknown("field", field, FIELDS))

@@ -6,7 +6,7 @@ is computed from the results that ship with the package, and what they cannot sa
 reason. docs/findings.md holds the table between marks, see `numbers`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,15 @@ from ..inference.contrasts import difference
 from ..inference.excess import OUT_OF_REACH
 from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN
 from ..inference.intervals import over_seeds
-from ..inference.verdicts import AMPLIFIED, BECAUSE, SEEDS_FOR_VERDICT, WORDS, in_words
-from .summary import Stored
+from ..inference.verdicts import (
+    AMPLIFIED,
+    BECAUSE,
+    SEEDS_FOR_VERDICT,
+    WORDS,
+    in_words,
+    with_interval,
+)
+from .summary import Stored, start_and_models
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,10 @@ def _tally(table: pd.DataFrame) -> str:
     if len(biased):
         top = biased.loc[biased.A.abs().idxmax()]
         parts.append(
-            f"largest A = {top.A:+.3f} [{top.A_low:+.3f}, {top.A_high:+.3f}] against a margin of "
-            f"{top.margin:.3f} ({_named(top)})"
+            f"largest A = {with_interval(top.A, top.A_low, top.A_high)} against a margin of "
+            f"{top.margin:.3f} ({top.setting})"
         )
     return f"{'; '.join(parts)}; n = {table.n.min()} seeds; {' and '.join(table.status.unique())}"
-
-
-def _named(row: Any) -> str:
-    return f"{row.study}{': ' + row.variant if row.variant else ''}"
 
 
 # ---- Results of each claim -----------------------------------------------------------------------
@@ -84,8 +87,9 @@ def _amplifies(stored_results: Stored) -> str:
     up = table[table.word == AMPLIFIED]
     generated = up.because == BECAUSE
     together = [
-        f"{row.dataset}, {row.verdict}: on average over {row.settings} settings A = {row.A:+.3f} "
-        f"[{row.A_low:+.3f}, {row.A_high:+.3f}], M(none) = {row.M_none:.3f}"
+        f"{row.dataset}, {row.verdict}: on average over {row.settings} "
+        f"setting{'s' * (row.settings > 1)} A = {with_interval(row.A, row.A_low, row.A_high)}, "
+        f"M(none) = {row.M_none:.3f}"
         for row in stored_results.data_sets.itertuples()
     ]
     return (
@@ -98,7 +102,7 @@ def _beyond_accuracy(stored_results: Stored) -> str:
     table = stored_results.effects
     rows = table[table.word == AMPLIFIED]
     lines = [
-        f"{_named(row)}: {row.A_logit:+.2f} [{row.A_logit_low:+.2f}, {row.A_logit_high:+.2f}] "
+        f"{row.setting}: {with_interval(row.A_logit, row.A_logit_low, row.A_logit_high, 2)} "
         f"logits, {row.beyond}"
         for row in rows.itertuples()
     ]
@@ -122,7 +126,7 @@ def _beyond_accuracy(stored_results: Stored) -> str:
 def _together(stored_results: Stored) -> str:
     """Filters against their controls: pairs of variants that differ in the filter only."""
     lines = []
-    for study, parts in stored_results.parts.items():
+    for parts in stored_results.parts.values():
         by_filter = {
             r.of("generated")[0].experiment.filter: r for r in parts.values() if r.of("generated")
         }
@@ -135,7 +139,9 @@ def _together(stored_results: Stored) -> str:
                 e = difference(
                     by_filter[tested].of("generated"), by_filter[control].of("generated")
                 )
-                lines.append(f"{tested} - {control} = {in_words(e)}, n = {e.n} ({study})")
+                first = by_filter[tested].of("generated")[0].experiment
+                setting = f"{first.dataset}: {', '.join(start_and_models(first))}"
+                lines.append(f"{tested} - {control} = {in_words(e)}, n = {e.n} ({setting})")
     return "; ".join(lines) or "not stored: no study compares filters"
 
 
@@ -188,10 +194,15 @@ def _last(outcomes: list[Any], metric: str) -> np.ndarray:
 
 def _conjecture(stored_results: Stored) -> str:
     lines = [
-        f"{setting} ({study}), {what}: {j}"
+        f"{_data_of(stored_results.parts[study])}: {setting}, {what}: {j}"
         for (study, setting, what), j in stored_results.judgements.items()
     ]
     return "; ".join(lines) or "not stored: no study assigns several levels of bias"
+
+
+def _data_of(parts: Mapping[str, Any]) -> str:
+    """Data set of a study that varies the assigned bias."""
+    return next(iter(parts.values())).outcomes[0].experiment.dataset
 
 
 def _augmented(stored_results: Stored) -> str:

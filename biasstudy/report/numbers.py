@@ -40,7 +40,7 @@ from ..inference.intervals import over_seeds
 from ..inference.plans import CONFIRMATORY
 from ..inference.scales import relative_contrast
 from ..inference.secondary import secondary_of_settings
-from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words
+from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words, with_interval
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.fitness import CRITERIA
 from ..measures.shares import favoured_part
@@ -234,8 +234,8 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
                 row.says,
                 str(settings.n.min()),
                 f"{a.M_none:.3f}",
-                f"{at_most}{a.A:+.3f} [{a.A_low:+.3f}, {a.A_high:+.3f}]",
-                f"{at_most}{r.R:+.3f} [{r.R_low:+.3f}, {r.R_high:+.3f}]",
+                at_most + with_interval(a.A, a.A_low, a.A_high),
+                at_most + with_interval(r.R, r.R_low, r.R_high),
                 _fitness(settings),
                 "; ".join(verdicts),
             )
@@ -342,7 +342,7 @@ def _predictions(stored_results: Stored) -> str:
             f"{row.setting}, {row.protocol}, bias {row.bias}, ratio {row.ratio}",
             str(row.generation),
             str(row.n),
-            f"{row.error:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+            with_interval(row.error, row.low, row.high, 2),
             f"{row.error_unchanged:+.2f}",
         )
         for row in table.itertuples()
@@ -359,7 +359,7 @@ def _together(stored_results: Stored) -> str:
             str(row.settings),
             *(str(n) for n in (row.amplified, row.within, row.reduced, row.cannot_tell)),
             f"{row.M_none:.3f}",
-            f"{row.A:+.3f} [{row.A_low:+.3f}, {row.A_high:+.3f}]",
+            with_interval(row.A, row.A_low, row.A_high),
             row.verdict,
         )
         for row in stored_results.data_sets.itertuples()
@@ -391,7 +391,7 @@ def _excess(stored_results: Stored) -> str:
                 f"{ends[0]:.3f}",
                 f"{ends[1]:.3f}",
                 *(_over(results, row, path) for path in PATHS),
-                f"{row['A_logit']:+.2f} [{row['A_logit_low']:+.2f}, {row['A_logit_high']:+.2f}]",
+                with_interval(*(row[f"A_logit{end}"] for end in ("", "_low", "_high")), 2),
             )
         )
     header = (
@@ -444,7 +444,7 @@ def _over(results: Results, row: dict[str, Any], path: str) -> str:
     mean, low, high = (row[f"E_{path}{end}"] for end in ("", "_low", "_high"))
     if np.isnan(mean):
         return "accuracy below the path"
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return with_interval(mean, low, high)
 
 
 def _parts(stored_results: Stored) -> str:

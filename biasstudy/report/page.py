@@ -186,11 +186,11 @@ def _across(stored_results: Stored) -> Iterable[str]:
         "of it is the margin of the verdict, or 0.02 where the start has no bias. detectable: "
         "smallest change found with 80 % power. Verdicts after Holm's correction in a study.</p>"
     )
-    named = figures.named(stored_results.effects)
-    if named.status.nunique() == 1:  # the answer says it of all
-        named = named.drop(columns="status")
-    columns = [name for name in _COLUMNS if name in named]
-    yield _html_table(named[columns].rename(columns=_COLUMNS), "settings")
+    settings = stored_results.effects
+    if settings.status.nunique() == 1:  # the answer says it of all
+        settings = settings.drop(columns="status")
+    columns = [name for name in _COLUMNS if name in settings]
+    yield _html_table(settings[columns].rename(columns=_COLUMNS), "settings")
 
 
 def _dynamics(stored_results: Stored) -> Iterable[str]:

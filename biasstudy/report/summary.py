@@ -69,6 +69,11 @@ class Stored:
         return table_of_effects(self.parts)
 
     @functools.cached_property
+    def names(self) -> dict[tuple[str, str], str]:
+        """(study, variant) -> the setting in words, see `names_of_settings`."""
+        return names_of_settings(self.parts)
+
+    @functools.cached_property
     def data_sets(self) -> pd.DataFrame:
         """One row per data set: see `table_of_data_sets`."""
         return table_of_data_sets(self)
@@ -128,8 +133,8 @@ class Stored:
 
     @property
     def cost(self) -> pd.DataFrame:
-        """By study: settings, experiments, process hours, processor, commit, notes of older
-        versions."""
+        """By study: its name, what its settings are of in words, scale, settings, experiments,
+        process hours, processor, commit, notes of older versions."""
         rows = []
         for study, parts in self.parts.items():
             outcomes = list(
@@ -139,6 +144,7 @@ class Stored:
             rows.append(
                 (
                     study,
+                    _what(outcomes),
                     outcomes[0].scale,
                     len(parts),
                     len(outcomes),
@@ -152,6 +158,7 @@ class Stored:
             rows,
             columns=[
                 "study",
+                "what",
                 "scale",
                 "settings",
                 "experiments",
@@ -181,6 +188,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     with most arms.
 
     returns   a row for each setting that has A:
+              setting    in words, see `names_of_settings`
               study, variant, the fields in SETTING, generation
               apart      in what else settings differ that are alike in these, in words
               n          seeds
@@ -200,7 +208,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                          path was not run, or ends above the accuracy
               beyond     what the three say together
     """
-    rows, experiments, once = [], [], _once(parts)
+    rows, experiments, names = [], [], names_of_settings(parts)
+    once = set(_once(parts).values())
     for study, variants in parts.items():
         for name, (c, p) in corrected_changes(variants).items():
             if (study, name) not in once:
@@ -209,6 +218,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             e = results.of("generated")[0].experiment
             contrasts, judged, fitness = all_contrasts(results), verdict(c, p), gate(results)
             row = {
+                "setting": names[study, name],
                 "study": study,
                 "variant": name,
                 **{field: getattr(e, field) for field in SETTING},
@@ -321,21 +331,97 @@ def _apart(table: pd.DataFrame, experiments: list[Experiment]) -> list[str]:
     return words
 
 
-def _once(parts: Mapping[str, Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Study and variant of every setting; of equal ones that with most seeds, then most arms
-    over generations, then most paths, the first of several."""
+def _once(parts: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """(study, variant) of everything that is generated -> that of the setting it is: of equal ones
+    that with most seeds, then most arms over generations, then most paths, the first of several."""
     chosen: dict[str, tuple[tuple[int, int, int], str, str]] = {}
+    same: dict[tuple[str, str], str] = {}
     for study, variants in parts.items():
         for name, results in variants.items():
             generated = results.of("generated")
             if not generated:
                 continue
-            same = _written_out(generated[0].experiment)
+            of_setting = same[study, name] = _written_out(generated[0].experiment)
             arms = {o.experiment.arm for o in results.outcomes}
             size = (len(generated), len(arms - set(PATHS)), len(arms))
-            if same not in chosen or size > chosen[same][0]:
-                chosen[same] = size, study, name
-    return {(study, name) for _, study, name in chosen.values()}
+            if of_setting not in chosen or size > chosen[of_setting][0]:
+                chosen[of_setting] = size, study, name
+    return {key: chosen[of_setting][1:] for key, of_setting in same.items()}
+
+
+# ---- What settings are called --------------------------------------------------------------------
+
+
+def names_of_settings(parts: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """(study, variant) of everything that is generated -> data set and name of its setting, as all
+    figures and tables of several studies have it; two studies that hold one setting share its name.
+    """
+    once = _once(parts)
+    kept = [key for key in once if key in set(once.values())]
+    experiments = [parts[study][name].of("generated")[0].experiment for study, name in kept]
+    table = pd.DataFrame(
+        [
+            {field: getattr(e, field) for field in SETTING} | {"generation": e.n_generations}
+            for e in experiments
+        ]
+    )
+    if table.empty:
+        return {}
+    table = table.assign(apart=_apart(table, experiments), study=[study for study, _ in kept])
+    names = [f"{e.dataset}: {name}" for e, name in zip(experiments, names_of(table), strict=True)]
+    of_setting = dict(zip(kept, names, strict=True))
+    return {key: of_setting[setting] for key, setting in once.items()}
+
+
+def names_of(table: pd.DataFrame) -> list[str]:
+    """A short name of each setting: its start, generator and classifier, and whatever else is not
+    the most common; where a data set has two of the name, in what else they differ, and the study
+    if it still has.
+
+    table   with the fields in SETTING, generation, apart and study, as of `table_of_effects`
+    """
+    words = []
+    common = {
+        field: table[field].mode()[0]
+        for field in ("protocol", "filter", "condition", "ratio", "n_real")
+    }
+    for row in table.itertuples():
+        parts = [*start_and_models(row), f"T {row.generation}"]
+        parts += [
+            f"{field} {getattr(row, field)}"
+            if field in ("ratio", "n_real", "filter", "condition")
+            else str(getattr(row, field))
+            for field, usual in common.items()
+            if getattr(row, field) != usual
+        ]
+        words.append(", ".join(parts))
+    for notes in (table.apart, table.study):
+        twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(
+            keep=False
+        )
+        words = [
+            f"{word} ({note})" if again and note else word
+            for word, note, again in zip(words, notes, twice, strict=True)
+        ]
+    return words
+
+
+def start_and_models(e: Any) -> list[str]:
+    """What the name of a setting begins with: start, generator, classifier.
+
+    e   an Experiment, or a row of `table_of_effects`
+    """
+    start = "unbiased" if e.start == "unbiased" else f"bias {e.bias:g}"
+    return [start, e.generator, e.classifier]
+
+
+def _what(outcomes: list[Any]) -> str:
+    """What a study is of: data sets, and each start, generator and classifier of its settings."""
+    experiments = [o.experiment for o in outcomes]
+    models = [start_and_models(e) for e in experiments if e.arm == "generated"]
+    data = " and ".join(dict.fromkeys(e.dataset for e in experiments))
+    each = [" / ".join(dict.fromkeys(words)) for words in zip(*sorted(models), strict=True)]
+    return f"{data}: {', '.join(each)}" if each else data
 
 
 def _written_out(e: Experiment, but: tuple[str, ...] = ("seed",)) -> str:
@@ -359,7 +445,7 @@ def remedies(stored_results: Stored) -> pd.DataFrame:
     balanced    the protocol of that name: pools with as many images of every group, against
                 `subsample`, as many at random
 
-    returns  remedy, study, variant, change, low, high, n: a row per setting that has both sides
+    returns  remedy, setting (in words), change, low, high, n: a row per setting that has both sides
     """
     rows: list[tuple] = []
     plain = {
@@ -379,8 +465,9 @@ def remedies(stored_results: Stored) -> pd.DataFrame:
             for remedy, (first, second) in pairs.items():
                 if first and second:
                     e = difference(first, second)
-                    rows.append((remedy, study, name, e.mean, e.low, e.high, e.n))
-    return pd.DataFrame(rows, columns=["remedy", "study", "variant", "change", "low", "high", "n"])
+                    setting = stored_results.names[study, name]
+                    rows.append((remedy, setting, e.mean, e.low, e.high, e.n))
+    return pd.DataFrame(rows, columns=["remedy", "setting", "change", "low", "high", "n"])
 
 
 def _protocol(results: Any) -> str:

@@ -53,6 +53,5 @@ from ._summary import calibration as calibration
 from ._summary import dose as dose
 from ._summary import effects as effects
 from ._summary import glance as glance
-from ._summary import named as named
 from ._summary import nearest as nearest
 from ._summary import ways as ways

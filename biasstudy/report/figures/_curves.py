@@ -137,7 +137,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     n_t = len(first.predicted)
     means = np.stack([np.mean([o.cell_accuracy(t) for o in outcomes], axis=0) for t in range(n_t)])
     cells = np.stack([compact(m, first) for m in means])
-    height = 1.1 + 0.2 * cells.shape[1]
+    height = max(2.6, 1.1 + 0.2 * cells.shape[1])  # less, and the scales' numbers meet
     figure, axes = plt.subplots(
         1, n_t, figsize=(min(WIDTH, 1.5 + 1.9 * n_t), height), sharey=True, squeeze=False
     )

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...inference.conjecture import SERIES, Judgement, naive_study
 from ...inference.dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
@@ -88,6 +89,7 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     ends = np.nanmin(seen) - 0.02, np.nanmax(seen) + 0.02
     axis.set_xlim(ends)
     axis.set_ylim(ends)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_xlabel("share of favoured cells predicted")
     axis.set_ylabel("measured in later batches")
     axis.legend()
@@ -161,12 +163,17 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     returns  the figure and the table
     """
     use_style()
-    names = list(dict.fromkeys(zip(table.study, table.setting, strict=True)))
+    names = list(dict.fromkeys(zip(table.study, table.dataset, table.setting, strict=True)))
+    words = [f"{dataset}\n{setting}" for _, dataset, setting in names]
+    words = [
+        f"{word} ({study})" if words.count(word) > 1 else word
+        for word, (study, *_) in zip(words, names, strict=True)
+    ]
     figure, axis = plt.subplots(figsize=(WIDTH, 1.0 + 0.5 * max(1, len(names))))
     for i, arm in enumerate(("generated", "none")):
         slopes = table[table.slope == arm]
         at = np.array(
-            [names.index(n) for n in zip(slopes.study, slopes.setting, strict=True)]
+            [names.index(n) for n in zip(slopes.study, slopes.dataset, slopes.setting, strict=True)]
         ) + 0.16 * (2 * i - 1)
         off = np.abs(np.nan_to_num(slopes[["low", "high"]].to_numpy().T - slopes.value.to_numpy()))
         axis.errorbar(
@@ -180,9 +187,7 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
             label=arm,
         )
     axis.axvline(1, color="#666666", linewidth=0.9)
-    axis.set_yticks(
-        range(len(names)), [f"{study}\n{setting}" for study, setting in names], fontsize=7.5
-    )
+    axis.set_yticks(range(len(names)), words, fontsize=7.5)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel("slope of the last contrast on the first, by assigned bias, 95 % interval")
     axis.legend()

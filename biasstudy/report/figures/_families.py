@@ -303,9 +303,10 @@ def intervals(
     axis.axvline(0, color="#666666", linewidth=0.9)
     axis.set_yticks(range(len(parts)), [name or "this study" for name in parts])
     axis.set_ylim(len(parts) - 0.5, -0.5)
-    axis.set_xlabel(
-        f"{what}, {'95 % interval' if table.low.notna().any() else 'one seed: no interval'}"
-    )
+    spread = "95 % interval" if table.low.notna().any() else "no interval"
+    if (table.n == 1).all():
+        spread = "one seed: no interval"
+    axis.set_xlabel(f"{what}, {spread}")
     figure.legend(loc="outside upper left", ncols=2 if len(shown) < 5 else len(shown))
     return figure
 

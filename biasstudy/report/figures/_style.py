@@ -58,9 +58,9 @@ STYLE = {
     "image.interpolation": "nearest",
 }
 WIDTH = 7.0  # inches: the text width of a one-column page
-# of figures in a notebook: as wide as its column, or over 1,000 pixels; for committed notebooks the
-# variable below says less
-COLUMN_DPI = 150
+# of figures in a notebook: as wide as its column, on screens up to 1,920 pixels; for committed
+# notebooks the variable below says less
+COLUMN_DPI = 240
 DPI_VARIABLE = "BIASSTUDY_FIGURE_DPI"
 BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 

@@ -16,7 +16,7 @@ from ...inference.gate import FIT, NO_FIT
 from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, QUARTER, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
 from ...measures.quality import NAMES
-from ..summary import SETTING
+from ..summary import SETTING, names_of, names_of_settings
 from ._families import PALETTE
 from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, say_instead, signed, use_style
 
@@ -29,56 +29,6 @@ VERDICT_STYLE = {
 }
 FORMS = ("-o", "--s", ":^", "-.D", "-v", "--P", ":X", "-.p")  # of lines, each in every colour
 NAMED_ROWS = 80  # settings that a figure can name, a line each
-
-
-def names_of(table: pd.DataFrame) -> list[str]:
-    """A short name of each setting: its start, generator and classifier, and whatever else is not
-    the most common; where a data set has two of the name, in what else they differ, and the study
-    if it still has.
-
-    table   of `summary.table_of_effects`
-    """
-    words = []
-    common = {
-        field: table[field].mode()[0]
-        for field in ("protocol", "filter", "condition", "ratio", "n_real")
-    }
-    for row in table.itertuples():
-        parts = [
-            "unbiased" if row.start == "unbiased" else f"bias {row.bias:g}",
-            row.generator,
-            row.classifier,
-            f"T {row.generation}",
-        ]
-        parts += [
-            f"{field} {getattr(row, field)}"
-            if field in ("ratio", "n_real", "filter", "condition")
-            else str(getattr(row, field))
-            for field, usual in common.items()
-            if getattr(row, field) != usual
-        ]
-        words.append(", ".join(parts))
-    for notes in (table.apart, table.study):
-        twice = pd.DataFrame({"dataset": table.dataset.to_numpy(), "name": words}).duplicated(
-            keep=False
-        )
-        words = [
-            f"{word} ({note})" if again and note else word
-            for word, note, again in zip(words, notes, twice, strict=True)
-        ]
-    return words
-
-
-def named(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column `setting` in front: data set and name, as figures have them.
-
-    table   of `summary.table_of_effects`
-    """
-    settings = [
-        f"{row.dataset}: {name}"
-        for row, name in zip(table.itertuples(), names_of(table), strict=True)
-    ]
-    return table.assign(setting=settings)[["setting", *table]]
 
 
 def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
@@ -107,7 +57,7 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         squeeze=False,
         gridspec_kw={"height_ratios": [n + 1.2 for n in sizes]},
     )
-    names = np.array(names_of(table))
+    names = np.array([row.setting.removeprefix(f"{row.dataset}: ") for row in table.itertuples()])
     for axis, (dataset, settings) in zip(
         axes[:, 0], table.groupby("dataset", sort=False), strict=True
     ):
@@ -292,7 +242,7 @@ def ways(
     """
     use_style()
     rows = []
-    for row in named(table).itertuples():
+    for row in table.itertuples():
         results = parts[row.study][row.variant]
         arms = results.of("generated"), results.of("none")
         if np.isnan(row.A) or len(arms[0]) != len(arms[1]):
@@ -404,11 +354,11 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
     that of held-out real images (1: as far as new real images are; below: copies), and the share
     that is as close as a copy.
 
-    returns  the figure and its table: study, variant, generator, metric, generation, value (mean
-             over seeds)
+    returns  the figure and its table: setting (in words; one that two studies hold stands once),
+             generator, metric, generation, value (mean over seeds)
     """
     use_style()
-    rows = []
+    settings, rows = names_of_settings(parts), []
     for study, variants in parts.items():
         for name, results in variants.items():
             values_by_metric: dict[tuple[str, int], list[float]] = {}
@@ -419,14 +369,14 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
                     ):
                         if NAMES[metric] in ("nearest-ratio", "copied-share") and (where < 0).all():
                             values_by_metric.setdefault((NAMES[metric], t), []).append(float(value))
-            generator = results.of("generated")[0].experiment.generator if values_by_metric else ""
+            if not values_by_metric or settings[study, name] in {row[0] for row in rows}:
+                continue
+            generator = results.of("generated")[0].experiment.generator
             rows += [
-                (study, name, generator, *where, np.mean(values))
+                (settings[study, name], generator, *where, np.mean(values))
                 for where, values in sorted(values_by_metric.items())
             ]
-    table = pd.DataFrame(
-        rows, columns=["study", "variant", "generator", "metric", "generation", "value"]
-    )
+    table = pd.DataFrame(rows, columns=["setting", "generator", "metric", "generation", "value"])
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
     titles = {
         "nearest-ratio": "distance to the nearest training image\n/ that of held-out images",
@@ -436,7 +386,7 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
         for (generator, generator_rows), color in zip(
             table[table.metric == metric].groupby("generator"), PALETTE, strict=False
         ):
-            for i, (_, line) in enumerate(generator_rows.groupby(["study", "variant"], sort=False)):
+            for i, (_, line) in enumerate(generator_rows.groupby("setting", sort=False)):
                 axis.plot(
                     line.generation,
                     line.value,
