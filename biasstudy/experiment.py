@@ -13,6 +13,7 @@ import functools
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from .core.checks import checked, listed, shown, unknown
@@ -463,6 +464,13 @@ class Experiment:
     @property
     def dataset_entry(self) -> Entry:
         return DATASETS[self.dataset]
+
+    @property
+    def data_name(self) -> str:
+        """What its data are called: the name of the data set, or of the folder they lie in."""
+        if not self.dataset_entry.traits.get("by_content"):
+            return self.dataset
+        return PurePath(self.dataset_options["root"]).name
 
     def entry(self, role: str) -> Entry:
         """What is registered under the name of the `generator`, `classifier` or `instrument`."""

@@ -281,8 +281,8 @@ class Study:
 def _in_words(e: Experiment) -> str:
     """The setting of an experiment, for a sentence."""
     return (
-        f"{e.dataset}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator {e.generator}, "
-        f"ratio {e.ratio}, {e.protocol}"
+        f"{e.data_name}, {e.start} start, bias {e.bias}, n_real {e.n_real}, generator "
+        f"{e.generator}, ratio {e.ratio}, {e.protocol}"
     )
 
 

@@ -251,3 +251,10 @@ def test_code_of_users_is_versioned_by_its_source(tmp_path, monkeypatch):
 def test_an_experiment_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Experiment().ratio = 1.0
+
+
+def test_data_in_a_folder_are_called_by_the_folder():
+    e = Experiment(
+        dataset="folder", dataset_options={"root": "photographs/birds"}, start="as-found"
+    )
+    assert e.data_name == "birds" and Experiment().data_name == Experiment().dataset

@@ -470,7 +470,7 @@ def slopes_across_starts(levels: Mapping[float, Any], generation: int = -1) -> d
 def convergence_table(parts: Mapping[str, Any]) -> pd.DataFrame:
     """`slopes_across_starts` of every setting with the arm none: dataset, setting, slope (of the
     arms generated, none, their difference), value, low, high, p, n."""
-    dataset = next(iter(parts.values())).outcomes[0].experiment.dataset if parts else ""
+    dataset = next(iter(parts.values())).outcomes[0].experiment.data_name if parts else ""
     rows = [
         (dataset, setting, name, e.mean, e.low, e.high, e.p, e.n)
         for setting, levels in by_level(parts).items()

@@ -25,7 +25,7 @@ def pooled_change(settings: Sequence[Any]) -> Change:
     """
     arms = [arms_of(results, "A") for results in settings]
     first = [generated[0] for generated, _ in arms]
-    names = sorted({o.experiment.dataset for o in first})
+    names = sorted({o.experiment.data_name for o in first})
     if len(names) != 1 or not all(map(has_bias, first)):
         raise ValueError(
             f"settings are averaged within one data set, biased starts only; got {names}"

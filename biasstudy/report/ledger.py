@@ -140,7 +140,7 @@ def _together(stored_results: Stored) -> str:
                     by_filter[tested].of("generated"), by_filter[control].of("generated")
                 )
                 first = by_filter[tested].of("generated")[0].experiment
-                setting = f"{first.dataset}: {', '.join(start_and_models(first))}"
+                setting = f"{first.data_name}: {', '.join(start_and_models(first))}"
                 lines.append(f"{tested} - {control} = {in_words(e)}, n = {e.n} ({setting})")
     return "; ".join(lines) or "not stored: no study compares filters"
 
@@ -202,7 +202,7 @@ def _conjecture(stored_results: Stored) -> str:
 
 def _data_of(parts: Mapping[str, Any]) -> str:
     """Data set of a study that varies the assigned bias."""
-    return next(iter(parts.values())).outcomes[0].experiment.dataset
+    return next(iter(parts.values())).outcomes[0].experiment.data_name
 
 
 def _augmented(stored_results: Stored) -> str:

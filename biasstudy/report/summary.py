@@ -222,6 +222,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "study": study,
                 "variant": name,
                 **{field: getattr(e, field) for field in SETTING},
+                "dataset": e.data_name,
                 "generation": e.n_generations,
                 "n": c.a.n,
                 "status": status_of(results),
@@ -317,8 +318,8 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
 
 def _asked(effects: pd.DataFrame) -> pd.DataFrame:
     """Settings on real data that have seeds enough for a verdict."""
-    real = [name for name in effects.dataset.unique() if "stands_for" not in DATASETS[name].traits]
-    return effects[(effects.n >= SEEDS_FOR_VERDICT) & effects.dataset.isin(real)]
+    standins = [name for name in DATASETS if "stands_for" in DATASETS[name].traits]
+    return effects[(effects.n >= SEEDS_FOR_VERDICT) & ~effects.dataset.isin(standins)]
 
 
 def _apart(table: pd.DataFrame, experiments: list[Experiment]) -> list[str]:
@@ -361,14 +362,15 @@ def names_of_settings(parts: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str,
     experiments = [parts[study][name].of("generated")[0].experiment for study, name in kept]
     table = pd.DataFrame(
         [
-            {field: getattr(e, field) for field in SETTING} | {"generation": e.n_generations}
+            {field: getattr(e, field) for field in SETTING}
+            | {"dataset": e.data_name, "generation": e.n_generations}
             for e in experiments
         ]
     )
     if table.empty:
         return {}
     table = table.assign(apart=_apart(table, experiments), study=[study for study, _ in kept])
-    names = [f"{e.dataset}: {name}" for e, name in zip(experiments, names_of(table), strict=True)]
+    names = [f"{e.data_name}: {name}" for e, name in zip(experiments, names_of(table), strict=True)]
     of_setting = dict(zip(kept, names, strict=True))
     return {key: of_setting[setting] for key, setting in once.items()}
 
@@ -419,7 +421,7 @@ def _what(outcomes: list[Any]) -> str:
     """What a study is of: data sets, and each start, generator and classifier of its settings."""
     experiments = [o.experiment for o in outcomes]
     models = [start_and_models(e) for e in experiments if e.arm == "generated"]
-    data = " and ".join(dict.fromkeys(e.dataset for e in experiments))
+    data = " and ".join(dict.fromkeys(e.data_name for e in experiments))
     each = [" / ".join(dict.fromkeys(words)) for words in zip(*sorted(models), strict=True)]
     return f"{data}: {', '.join(each)}" if each else data
 
@@ -490,7 +492,8 @@ def answer(stored_results: Stored) -> str:
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."
         )
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
-    sources = biased.dataset.str.removesuffix("-5k").nunique()  # 5,000 digits are a part of MNIST
+    # the digits of MNIST are one data set, however many of them and however grouped
+    sources = biased.dataset.str.replace(".*mnist.*", "mnist", regex=True).nunique()
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
     planned = int((biased.status == CONFIRMATORY).sum())
     told = [

@@ -164,7 +164,7 @@ def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
     seeds = len({o.experiment.seed for o in results.outcomes})
     first = results.outcomes[0]
     words = [
-        first.experiment.dataset,
+        first.experiment.data_name,
         first.caption,
         f"scale {first.scale}",
         f"n = {seeds} seed{'s' * (seeds > 1)}",
