@@ -391,7 +391,7 @@ def _excess(stored_results: Stored) -> str:
                 f"{ends[0]:.3f}",
                 f"{ends[1]:.3f}",
                 *(_over(results, row, path) for path in PATHS),
-                with_interval(*(row[f"A_logit{end}"] for end in ("", "_low", "_high")), 2),
+                with_interval(row["A_logit"], row["A_logit_low"], row["A_logit_high"], digits=2),
             )
         )
     header = (

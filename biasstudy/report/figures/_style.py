@@ -62,7 +62,7 @@ WIDTH = 7.0  # inches: the text width of a one-column page
 # notebooks the variable below says less
 COLUMN_DPI = 240
 DPI_VARIABLE = "BIASSTUDY_FIGURE_DPI"
-BAND = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
+BAND: dict[str, Any] = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 
 LABELS = {
     "worst-group-accuracy": "worst-group accuracy",

@@ -134,7 +134,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
         markersize=6,
     )
     beside = axis.get_yaxis_transform()
-    for row, is_fit, verdict in zip(at, asked, table.verdict, strict=True):
+    for row, is_fit, verdict in zip(range(len(table)), asked, table.verdict, strict=True):
         says = verdict if is_fit else NO_FIT
         axis.text(1.02, row, says, va="center", fontsize=8, transform=beside)
     names = [f"{row.data},\n{row.setting}" for row in table.itertuples()]
@@ -358,7 +358,8 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
              generator, metric, generation, value (mean over seeds)
     """
     use_style()
-    settings, rows = names_of_settings(parts), []
+    settings = names_of_settings(parts)
+    rows: list[tuple] = []
     for study, variants in parts.items():
         for name, results in variants.items():
             values_by_metric: dict[tuple[str, int], list[float]] = {}
