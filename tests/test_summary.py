@@ -103,7 +103,13 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
     assert (table.word[table.within < 0.05] == "within the margin").all()
     assert ((table.growth_low > 0.25) == (table.A_low > table.margin))[changed.index].all()
     planned = table.study.isin(
-        ["colorized_mnist", "colorized_mnist_fit", "colorized_mnist_fit_unbiased", "cifar20_fit"]
+        [
+            "colorized_mnist",
+            "colorized_mnist_fit",
+            "colorized_mnist_fit_unbiased",
+            "digits_by_thickness",
+            "cifar20_fit",
+        ]
     )
     assert (table.status == np.where(planned, "confirmatory", "exploratory")).all(), (
         "a plan was frozen before these were run"

@@ -57,6 +57,7 @@ DATA = {
     "colorized-mnist-5k": "5,000 digits",
     "cifar20": "CIFAR-100",
     "hard-imagenet": "Hard ImageNet, box masks",
+    "mnist-by-thickness": "MNIST by thickness of strokes",
 }
 MODELS = {"gan": "GAN", "vae": "autoencoder", "diffusion": "diffusion model"}
 
@@ -94,6 +95,8 @@ ROWS = (
         "colorized_mnist_fit_unbiased", "protocol accumulate, n_real 1300, ratio 0.5")),
     Row("the same, real data replaced", _variants(
         "colorized_mnist_fit_unbiased", "protocol replace, n_real 800, ratio 1.0")),
+    Row("thick and thin as found, new digits for every seed, batches added (ratio 0.5)",
+        _variants("digits_by_thickness", ""), True),
     Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6")),
     Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
     Row("biased by 0.6, lenet, 1,000 steps",
@@ -118,7 +121,7 @@ ROWS = (
         _variants("colorized_mnist_balanced", "protocol balanced"), True),
     Row("biased by 0.6, any filter", _variants(
         "colorized_mnist_filter",
-        *(f"filter {name}" for name in ("classifier", "frozen", "expert", "random-cell"))), True),
+        *(f"filter {name}" for name in ("classifier", "frozen", "expert", "random-cell")))),
     Row("biased by 0.6, real data replaced",
         _variants("colorized_mnist_sweep_gan", "start biased, bias 0.6, protocol replace")),
     Row("biased by 0.6",
@@ -128,10 +131,10 @@ ROWS = (
     Row("biased by 0.6, guidance 1.5",
         _variants("colorized_mnist_generator", "generator diffusion, guidance 1.5")),
     Row("2 of 5 fine classes at 25 %, generator told the coarse class",
-        _variants("cifar20_condition", "condition class"), True),
+        _variants("cifar20_condition", "condition class")),
     Row("the same, told the fine class", _variants("cifar20_condition", "condition group")),
     Row("2 of 5 fine classes at 25 %, generator told the fine class",
-        _variants("cifar20_fit", "")),
+        _variants("cifar20_fit", ""), True),
     Row("told the coarse class", _variants("cifar20_condition_diffusion", "condition class")),
     Row("told the fine class", _variants("cifar20_condition_diffusion", "condition group")),
     Row("strong cues favoured by 0.4, pretrained SqueezeNet", _variants("hard_imagenet", ""), True),
@@ -145,6 +148,7 @@ ACCURACY = (
         "protocol accumulate, n_real 1300, ratio 0.5",
         "protocol replace, n_real 800, ratio 1.0",
     ),
+    ("digits_by_thickness", ""),
     *_variants("colorized_mnist_start", "start unbiased, bias 0.0", "start biased, bias 0.6"),
     *_variants(
         "colorized_mnist_start_large",
@@ -155,6 +159,7 @@ ACCURACY = (
     ("colorized_mnist_gan", ""),
     ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
     ("colorized_mnist_generator", "generator diffusion, guidance 1.5"),
+    ("cifar20_fit", ""),
     *_variants("cifar20_condition", "condition class", "condition group"),
     *_variants("cifar20_condition_diffusion", "condition class", "condition group"),
     ("hard_imagenet", ""),
@@ -185,7 +190,7 @@ def _data(experiments: Iterable[Any]) -> str:
     generations = f"{first.n_generations} generation{'s' if first.n_generations > 1 else ''}"
     options = first.dataset_entry.resolve(first.dataset_options)
     pixels = f" at {options['size']} pixels" if first.dataset == "cifar20" else ""
-    return ", ".join([f"{DATA[first.dataset]}{pixels} ({first.n_real:,})", *models, generations])
+    return ", ".join([f"{DATA[first.data_name]}{pixels} ({first.n_real:,})", *models, generations])
 
 
 def _experiment(stored_results: Stored, study: str, variant: str) -> Any:
