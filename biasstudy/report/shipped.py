@@ -120,7 +120,7 @@ def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
         stacks[f"{k}/outcomes"] = np.array(list(alike[key]), np.int32)
     buffer = io.BytesIO()
     np.savez(buffer, **stacks)  # type: ignore[arg-type]
-    return lzma.compress(buffer.getvalue(), preset=9)
+    return lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def _unpacked(packed: bytes, n_outcomes: int) -> list[dict[str, np.ndarray]]:
@@ -154,7 +154,7 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     if o.confusion is not None:
         arrays["confusion"] = o.confusion
     for t, batch in enumerate(o.batches):
-        arrays |= {f"batch{t}/{name}": value.astype(np.int16) for name, value in batch.items()}
+        arrays |= {f"batch{t}/{name}": _small(value) for name, value in batch.items()}
     for t, quality in enumerate(o.quality):
         arrays |= {f"quality{t}/{name}": value for name, value in quality.items()}
     for t, fitness in enumerate(o.fitness):
@@ -164,6 +164,12 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     for t, grid in enumerate(o.grids if with_grids else ()):
         arrays[f"grid{t}"] = _shown(grid, len(o.classes))
     return arrays
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    """Numbers of classes and groups, or whether they are accepted, in int8 if that holds them."""
+    numbers = values.astype(np.int16)
+    return numbers.astype(np.int8) if numbers.max(initial=0) < 128 else numbers
 
 
 def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
