@@ -2,6 +2,8 @@
 experiments."""
 
 import dataclasses
+import io
+import lzma
 
 import numpy as np
 import pytest
@@ -371,6 +373,53 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
     kept = ["experiment", "arm", "seed", "generation", "metric", "label", "group", "value", "n"]
     assert stored.table[kept].to_csv() == found.table[kept].to_csv() and "commit" in stored.note
     assert inference.sentence(stored) == inference.sentence(found)
+
+
+def test_alike_arrays_are_stacked_and_come_back_to_the_last_bit():
+    """Whatever the type; a nan keeps its bits; what was written before arrays were stacked is
+    read as well."""
+    from biasstudy.report.shipped import _packed, _unpacked
+
+    values = np.array([np.nan, -0.0, 1 / 3])
+    values.view(np.uint64)[0] += 5
+    arrays = {
+        "0/predicted": np.arange(6, dtype=np.uint8).reshape(2, 1, 3),
+        "1/predicted": np.arange(4, dtype=np.uint8).reshape(2, 1, 2),
+        "2/predicted": np.arange(1, 7, dtype=np.uint8).reshape(2, 1, 3),
+        "0/quality0/value": values,
+        "2/quality0/value": values[::-1],
+        "1/quality0/value": values.astype(np.float32),
+        "2/batch0/label": np.zeros((0,), np.int16),
+        "1/favoured": np.array(3),
+    }
+    older = io.BytesIO()
+    np.savez(older, **arrays)
+    for packed in (_packed(arrays), lzma.compress(older.getvalue())):
+        again = {
+            f"{i}/{name}": value
+            for i, by_name in enumerate(_unpacked(packed, 3))
+            for name, value in by_name.items()
+        }
+        assert again.keys() == arrays.keys()
+        for name, value in arrays.items():
+            assert again[name].dtype == value.dtype and again[name].shape == value.shape
+            assert again[name].tobytes() == value.tobytes(), name
+
+
+def test_a_study_of_many_alike_experiments_is_small():
+    """A header of each array took as much room as what 300 small arrays hold."""
+    from biasstudy.report.shipped import _packed
+
+    rng = np.random.default_rng(0)
+    arrays = {f"{i}/counts": rng.integers(0, 256, 10).astype(np.uint8) for i in range(300)}
+    assert len(_packed(arrays)) < 2 * sum(a.nbytes for a in arrays.values())
+
+
+def test_results_that_ship_leave_room_in_ten_megabytes():
+    from biasstudy.report.shipped import REFERENCE
+
+    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
+    assert len(files) > 40 and sum(path.stat().st_size for path in files) <= 10e6
 
 
 def test_what_another_stored_study_holds_is_kept_once(runs, tmp_path):

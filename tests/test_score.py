@@ -131,7 +131,7 @@ def test_own_results_written_out_and_scored_are_the_same_to_the_last_bit(which):
     for o in own.outcomes:
         (again,) = (x for x in found.of(o.experiment.arm) if x.experiment.seed == o.experiment.seed)
         for name in ("predicted", "label", "group", "occurs", "favoured", "confidence"):
-            assert (getattr(again, name) == getattr(o, name)).all(), name
+            assert np.array_equal(getattr(again, name), getattr(o, name)), name
         for name in ("classes", "groups", "design", "paired", "biased"):
             assert getattr(again, name) == getattr(o, name), name
         assert (np.argsort(again.unit, kind="stable") == np.argsort(o.unit, kind="stable")).all()

@@ -100,12 +100,42 @@ def save_study(
                 "confidences": o.confidence is not None,
             }
         )
-    # alike arrays beside each other and compressed as one: a third of a compressed npz
-    buffer = io.BytesIO()
-    in_order = sorted(arrays, key=lambda name: name.split("/")[::-1])
-    np.savez(buffer, **{name: arrays[name] for name in in_order})  # type: ignore[arg-type]
-    write_bytes(folder / f"{study}.npz.xz", lzma.compress(buffer.getvalue(), preset=9))
+    write_bytes(folder / f"{study}.npz.xz", _packed(arrays))
     _write_about(folder, study, {**about, "outcomes": records})
+
+
+def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays named <outcome>/<name> as one file. Alike ones are stacked and the whole is
+    compressed at once, a third of a compressed npz: <k>/<name> holds those of one name, type and
+    shape, <k>/outcomes whose they are."""
+    alike: dict[tuple[str, str, tuple[int, ...]], dict[int, np.ndarray]] = {}
+    for name, value in arrays.items():
+        i, _, of_outcome = name.partition("/")
+        alike.setdefault((of_outcome, value.dtype.str, value.shape), {})[int(i)] = value
+    stacks: dict[str, np.ndarray] = {}
+    # those of one kind beside each other, whatever their generation
+    in_order = sorted(alike, key=lambda key: (key[0].split("/")[::-1], *key[1:]))
+    for k, key in enumerate(in_order):
+        stacks[f"{k}/{key[0]}"] = np.stack(list(alike[key].values()))
+        stacks[f"{k}/outcomes"] = np.array(list(alike[key]), np.int32)
+    buffer = io.BytesIO()
+    np.savez(buffer, **stacks)  # type: ignore[arg-type]
+    return lzma.compress(buffer.getvalue(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def _unpacked(packed: bytes, n_outcomes: int) -> list[dict[str, np.ndarray]]:
+    """Arrays of each outcome by name, from what `_packed` made."""
+    by_outcome: list[dict[str, np.ndarray]] = [{} for _ in range(n_outcomes)]
+    with np.load(io.BytesIO(lzma.decompress(packed))) as file:
+        keys = set(file.files)
+        for key in file.files:
+            k, _, name = key.partition("/")
+            if f"{k}/outcomes" not in keys:  # written before alike arrays were stacked
+                by_outcome[int(k)][name] = file[key]
+            elif name != "outcomes":
+                for i, value in zip(file[f"{k}/outcomes"], file[key], strict=True):
+                    by_outcome[i][name] = value
+    return by_outcome
 
 
 def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
@@ -124,7 +154,7 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     if o.confusion is not None:
         arrays["confusion"] = o.confusion
     for t, batch in enumerate(o.batches):
-        arrays |= {f"batch{t}/{name}": value.astype(np.int16) for name, value in batch.items()}
+        arrays |= {f"batch{t}/{name}": _small(value) for name, value in batch.items()}
     for t, quality in enumerate(o.quality):
         arrays |= {f"quality{t}/{name}": value for name, value in quality.items()}
     for t, fitness in enumerate(o.fitness):
@@ -134,6 +164,12 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     for t, grid in enumerate(o.grids if with_grids else ()):
         arrays[f"grid{t}"] = _shown(grid, len(o.classes))
     return arrays
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    """Numbers of classes and groups, or whether they are accepted, in int8 if that holds them."""
+    numbers = values.astype(np.int16)
+    return numbers.astype(np.int8) if numbers.max(initial=0) < 128 else numbers
 
 
 def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
@@ -211,11 +247,7 @@ def _outcomes(about: dict[str, Any], folder: Path) -> list[Outcome]:
         held = {o.experiment.id: o for o in whole}
         return [held[id] for id in about["experiments"]]
     packed = (folder / f"{about['study']}.npz.xz").read_bytes()
-    with np.load(io.BytesIO(lzma.decompress(packed))) as file:
-        by_outcome: list[dict[str, np.ndarray]] = [{} for _ in about["outcomes"]]
-        for name in file.files:
-            i, _, of_outcome = name.partition("/")
-            by_outcome[int(i)][of_outcome] = file[name]
+    by_outcome = _unpacked(packed, len(about["outcomes"]))
     test = {name: by_outcome[0][name] for name in ("label", "group", "unit")}
     return [
         _outcome(record, arrays, test)
