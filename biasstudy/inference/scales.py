@@ -93,32 +93,34 @@ def _difference_of(
     return estimate_of(first[0], parts[0] - parts[1])
 
 
-def growth(results: Any, generation: int = -1) -> tuple[float, float, float]:
+def growth(results: Any, generation: int = -1, level: float = LEVEL) -> tuple[float, float, float]:
     """The change as a share of the contrast that is there without generated images, A / M(none).
 
     Its interval holds every g for which A - g M(none) is not shown to differ from 0 (Fieller), with
-    the two-way interval; so it lies above 1/4 exactly where the word is `amplified`.
+    the two-way interval; so it lies above 1/4 exactly where the word is `amplified`. One of level
+    0.9 lies between -1/4 and 1/4 exactly where it is `within a quarter` (two one-sided tests).
 
+    level    of the interval
     returns  growth, low, high   nan where M(none) is not shown above 0: nothing grows; no interval
                                  where A has no spread
     source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185
     """
     first, second = arms_of(results, "A")
     arms = {"generated": first, "none": second}
-    level = combined(arms, {"none": 1}, generation)
-    if not level.low > 0:
+    none = combined(arms, {"none": 1}, generation)
+    if not none.low > 0:
         return float("nan"), float("nan"), float("nan")
     a = combined(arms, {"generated": 1, "none": -1}, generation)
-    middle = a.mean / level.mean
+    middle = a.mean / none.mean
     if a.se == 0:
         return middle, float("nan"), float("nan")
 
     def beyond(g: float) -> float:
         """How far A - g M(none) is from what its interval covers, in standard errors."""
         e = combined(arms, {"generated": 1, "none": -1 - g}, generation)
-        return abs(e.mean) / e.se - stats.t.ppf(0.5 + LEVEL / 2, e.df)
+        return abs(e.mean) / e.se - stats.t.ppf(0.5 + level / 2, e.df)
 
-    half = max(a.high - a.low, 1e-6) / level.low
+    half = max(a.high - a.low, 1e-6) / none.low
     ends = []
     for side in (-1, 1):
         end = middle + side * half

@@ -38,7 +38,7 @@ from ..inference.excess import all_excesses
 from ..inference.gate import FIT, UNFIT, gate
 from ..inference.intervals import over_seeds
 from ..inference.plans import CONFIRMATORY
-from ..inference.scales import relative_contrast
+from ..inference.scales import growth, relative_contrast
 from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words, with_interval
 from ..loop.results import Results, batch_values, quality_values
@@ -648,17 +648,19 @@ GLANCE = (  # data and setting in the words of the figure; study and variant
 )  # fmt: skip
 
 
+_GROWTH = ("growth", "growth_low", "growth_high")
+
+
 def glance(stored_results: Stored) -> tuple[Figure, pd.DataFrame]:
     """The figure that README shows, and its table: a setting of each kind of data that was asked
     with the fittest generator."""
     effects = stored_results.effects.set_index(["study", "variant"])
-    rows = [
-        {"data": data, "setting": setting, **effects.loc[(study, variant)]}
-        for data, setting, study, variant in GLANCE
-    ]
-    table = pd.DataFrame(rows)[
-        ["data", "setting", "growth", "growth_low", "growth_high", "verdict", "fit", "n", "status"]
-    ]
+    rows = []
+    for data, setting, study, variant in GLANCE:
+        row = effects.loc[(study, variant), [*_GROWTH, "verdict", "fit", "n", "status"]]
+        _, low, high = growth(stored_results.parts[study][variant], level=0.9)
+        rows.append({"data": data, "setting": setting, **row, "inner_low": low, "inner_high": high})
+    table = pd.DataFrame(rows)
     asked = table[table.fit == FIT]
     seeds = listed(map(str, sorted(asked.n.unique())))
     mark = f"{seeds} seeds · {listed(sorted(asked.status.unique()))} · small models"

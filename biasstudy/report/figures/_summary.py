@@ -107,32 +107,27 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
 
 def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     """What adding generated images did to the bias, a row per setting: growth A / M(none) in
-    percent with its 95 % interval, the margin as a band, and the verdict in words. Where no
-    generator is fit, the row says so and has no point.
+    percent with its 95 and 90 % intervals, the margin as a band, and the verdict in words: the
+    first decides about *amplified*, the second about *within a quarter*. Where no generator is
+    fit, the row says so and has no point.
 
-    table    a row per setting: data, setting (in words), growth, growth_low, growth_high, verdict,
-             fit
+    table    a row per setting: data, setting (in words), growth, growth_low, growth_high,
+             inner_low, inner_high, verdict, fit
     mark     what stands under the figure
     returns  the figure and its table, in percent
     """
     use_style()
-    growth = ["growth", "growth_low", "growth_high"]
+    growth = ["growth", "growth_low", "growth_high", "inner_low", "inner_high"]
     table = table.assign(**{name: 100 * table[name] for name in growth})
     at, asked = np.arange(len(table)), (table.fit == FIT).to_numpy()
     settings = table[asked]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(table) + 1.1))
     axis.axvspan(-100 * QUARTER, 100 * QUARTER, **BAND)
     axis.axvline(0, color="#666666", linewidth=0.9)
-    off = settings[["growth_low", "growth_high"]].to_numpy().T - settings.growth.to_numpy()
-    axis.errorbar(
-        settings.growth,
-        at[asked],
-        xerr=np.abs(off),
-        fmt="o",
-        color="#0072B2",
-        capsize=3,
-        markersize=6,
-    )
+    color = "#0072B2"
+    axis.hlines(at[asked], settings.growth_low, settings.growth_high, color=color, linewidth=1.2)
+    axis.hlines(at[asked], settings.inner_low, settings.inner_high, color=color, linewidth=3.5)
+    axis.plot(settings.growth, at[asked], "o", color=color, markersize=7)
     beside = axis.get_yaxis_transform()
     for row, is_fit, verdict in zip(range(len(table)), asked, table.verdict, strict=True):
         says = verdict if is_fit else NO_FIT
@@ -145,7 +140,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:+.0f} %" if x else "0")
     axis.set_xlabel(
         "growth of the accuracy gap by generated images\n"
-        "(dot and line: mean and 95 % interval; grey: within a quarter)"
+        "(dot: mean; lines: 90 and 95 % intervals; grey: within a quarter)"
     )
     return signed(figure, mark), table
 
