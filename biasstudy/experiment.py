@@ -467,8 +467,10 @@ class Experiment:
 
     @property
     def data_name(self) -> str:
-        """What its data are called: the name of the data set, or of the folder they lie in."""
-        if not self.dataset_entry.traits.get("by_content"):
+        """What its data are called: the name of the data set, or of the folder they lie in; of
+        predictions of a loop elsewhere, the name that was given to them."""
+        elsewhere = self.dataset not in DATASETS
+        if elsewhere or not self.dataset_entry.traits.get("by_content"):
             return self.dataset
         return PurePath(self.dataset_options["root"]).name
 
