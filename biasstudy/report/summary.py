@@ -413,7 +413,7 @@ def start_and_models(e: Any) -> list[str]:
 
     e   an Experiment, or a row of `table_of_effects`
     """
-    start = "unbiased" if e.start == "unbiased" else f"bias {e.bias:g}"
+    start = f"bias {e.bias:g}" if e.start == "biased" else e.start
     return [start, e.generator, e.classifier]
 
 
