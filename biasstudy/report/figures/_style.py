@@ -172,7 +172,7 @@ def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
         results.note,
         _changed(results),
     ]
-    return " · ".join(w for w in words if w)
+    return " · ".join(w for w in dict.fromkeys(words) if w)  # a folder is its own caption
 
 
 def _changed(results: Results) -> str:
