@@ -57,6 +57,7 @@ PARTS = {
     "grid": "sample",
     "relabelled": "sample",
     "balanced": "sample",
+    "served": "sample",
     "filtered": "filter",
     "decisions": "filter",
     "acceptance": "filter",

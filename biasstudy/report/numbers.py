@@ -12,9 +12,9 @@ A text has marks. Between them stands what this module computes:
 
 No line may begin with a value: Markdown takes such a line for HTML.
 
-`python -m biasstudy ledger --write README.md docs/findings.md docs/answer.png` renews texts and the
-figure that README shows, and a test compares. To
-add a table or a value: write one function here, and its name into BLOCKS or VALUES.
+`python -m biasstudy ledger --write README.md docs/findings.md docs/method.md docs/answer.png`
+renews the texts and the figure that README shows, and a test compares. To add a table or a value:
+write one function here, and its name into BLOCKS or VALUES.
 """
 
 import inspect

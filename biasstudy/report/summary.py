@@ -56,6 +56,10 @@ SETTING = (
 )
 
 
+# one data set, however many of its digits and however grouped
+OF_MNIST = ("colorized-mnist", "colorized-mnist-5k", "digits-by-thickness", "mnist-by-thickness")
+
+
 @dataclass(frozen=True)
 class Stored:
     """Results to be summed up: study -> variant -> Results; each answer is computed when first
@@ -492,8 +496,7 @@ def answer(stored_results: Stored) -> str:
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."
         )
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
-    # the digits of MNIST are one data set, however many of them and however grouped
-    sources = biased.dataset.str.replace(".*mnist.*", "mnist", regex=True).nunique()
+    sources = biased.dataset.replace(list(OF_MNIST), "mnist").nunique()
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
     planned = int((biased.status == CONFIRMATORY).sum())
     told = [
