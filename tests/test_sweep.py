@@ -343,14 +343,15 @@ def test_a_run_tells_its_verdict_before_the_arms_that_need_not_be_waited_for(
     tmp_path, runs, capsys
 ):
     path = tmp_path / "file.yaml"
-    arms = ["resample", "generated", "none"]
+    arms = ["resample", "generated", "real", "none"]
     path.write_text(yaml.safe_dump({**BASE, "n_seeds": 2, "arms": arms}))
     assert main(["run", str(path), "--workers", "2"]) == 0
     said = capsys.readouterr().out
-    early, last = said.split("Without the arms that are still to come (resample):")[1].split(
+    early, last = said.split("Without the arms that are still to come (resample, real):")[1].split(
         "images per class"
     )
-    assert "A = generated - none" in early and "S = " not in early and "S = " in last
+    assert "A = generated - none" in early and "S = " in last and "R = " in last
+    assert "S = " not in early and "R = " not in early
     number = re.compile(r"A = generated - none = (\S+)")
     assert number.search(early)[1] == number.search(last)[1]
 

@@ -11,7 +11,7 @@ from ..core.registry import import_own
 from ..parameters import read, read_parameters
 from ..study import PILOT, study_from
 
-FOR_A_VERDICT = ("generated", "none", "real")  # arms: did it change, and because of what
+FOR_A_VERDICT = ("generated", "none")  # arms: did it change at all
 
 
 @dataclass(frozen=True)
