@@ -413,10 +413,18 @@ def _add_bench(commands: Any) -> None:
         help="instead: fitness of every generator against core seconds, on digits, cifar20 or "
         "hard-imagenet; table, figure and pictures are written",
     )
+    what.add_argument(
+        "--likeness",
+        default="",
+        metavar="DATA",
+        help="instead: how like a diffusion model, fitted here, the local score is",
+    )
     bench.add_argument(
         "--models", nargs="+", default=[], metavar="NAME", help="with --generators: these alone"
     )
-    bench.add_argument("--folder", type=Path, help="with --generators; default: study/instrument")
+    bench.add_argument(
+        "--folder", type=Path, help="with --generators and --likeness; default: study/instrument"
+    )
     bench.add_argument(
         "--quick", action="store_true", help="a few steps of everything, to see that it runs"
     )
@@ -590,20 +598,25 @@ def _nulls(asked: argparse.Namespace) -> int:
 
 
 def _bench(asked: argparse.Namespace) -> int:
-    from .bench import generators, peers, scaling
+    from .bench import generators, likeness, peers, scaling
     from .bench.bench import bench
     from .bench.words import models_table
     from .core.numerics import Numerics
 
     numerics = Numerics(asked.precision, asked.device, asked.threads)
+
+    def told(text: str) -> None:
+        print(text, flush=True)
+
     if asked.peer:
         print("\n".join(peers.peer_sentences(peers.bench_peer(numerics, asked.quick, asked.json))))
     elif asked.generators:
         folder = _instrument(asked)
-        table = generators.write(
-            asked.generators, asked.models, folder, numerics, lambda text: print(text, flush=True)
-        )
+        table = generators.write(asked.generators, asked.models, folder, numerics, told)
         print(f"{int(table.fit.sum())} of {len(table)} are fit; written to {folder}")
+    elif asked.likeness:
+        folder = _instrument(asked)
+        print("\n".join(likeness.write(asked.likeness, folder, numerics, told, asked.quick)))
     elif asked.scaling:
         print(
             "\n".join(scaling.scaling_sentences(scaling.scaling(numerics, asked.quick, asked.json)))

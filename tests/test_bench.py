@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from biasstudy import CLASSIFIERS, GENERATORS
 from biasstudy.__main__ import main
-from biasstudy.bench import bench, generators, peers, scaling
+from biasstudy.bench import bench, generators, likeness, peers, scaling
 from biasstudy.bench.peers import Autoencoder
 from biasstudy.bench.words import models_table
 from biasstudy.core.context import Context
@@ -23,9 +24,12 @@ from biasstudy.core.numerics import Numerics
 from biasstudy.core.registry import Entry
 from biasstudy.core.store import Kind
 from biasstudy.data.images import LabeledImages
+from biasstudy.data.real import real_data
+from biasstudy.experiment import experiment_from
 from biasstudy.loop import clip, decomposition, stages
 from biasstudy.loop import instruments as probes
 from biasstudy.measures.fitness import CRITERIA, weakest
+from biasstudy.models.generators.diffusion import padded
 
 NUMERICS = Numerics()
 POOL = LabeledImages(np.zeros((40, 3, 28, 28), np.uint8), np.arange(40) % 10, np.zeros(40, int))
@@ -345,6 +349,55 @@ def test_generators_are_measured_beside_peers_and_rows_are_kept(tmp_path, monkey
     written = {path.name for path in tmp_path.iterdir()}
     assert {"generators.csv", "generators.png", "generators-few.png"} <= written
     assert any(text.startswith("mixture: ") for text in said)
+
+
+def test_r_squared_is_1_for_the_same_pictures_and_0_for_the_mean_of_the_class():
+    label = np.array([0, 0, 0, 1, 1])
+    network = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert (likeness.r_squared(network, network, label) == 1).all()
+    mean = torch.stack([network[label == k].mean(0) for k in label])
+    assert np.abs(likeness.r_squared(mean, network, label)).max() < 1e-6
+    beyond = 2 * network - mean  # as far beyond the network as the mean is on this side
+    assert np.abs(likeness.r_squared(beyond, network, label)).max() < 1e-6
+    alone = likeness.r_squared(network, network, np.arange(5))
+    assert np.isnan(alone).all(), "one picture a class has no spread"
+
+
+def test_the_window_most_like_a_network_that_is_a_window_is_that_window(
+    tmp_path, monkeypatch, runs
+):
+    """Planted: what a window of 5 pixels estimates, in place of the first network's estimates."""
+    fields = {"n_real": 200, "start": "biased", "bias": 0.6, "instrument": "patch-ridge"}
+    tiny_bench = generators.Bench("few digits", fields, {})
+    monkeypatch.setattr(generators, "BENCHES", {"few": tiny_bench})
+    start = real_data(experiment_from(fields)).start.load()
+    networks = []
+
+    def denoiser(model, network, n_conditions, context):
+        networks.append(network)
+
+        def clean(x, t, c):
+            def pixels_of(images):
+                return network.colors(padded(context.pixels(images), x.shape[2]))
+
+            window = 5 if network is networks[0] else 1
+            return likeness._windowed(start, c.numpy(), {t: window}, pixels_of, x, t)
+
+        return clean
+
+    monkeypatch.setattr(likeness.Diffusion, "denoiser", denoiser)
+    said: list[str] = []
+    sentences = likeness.write("few", tmp_path, NUMERICS, said.append, quick=True)
+    table = pd.read_csv(tmp_path / "likeness.csv")
+    assert set(table.window[table.nearest]) == {5} and (table.r2[table.window == 5] == 1).all()
+    assert table.rule.groupby(table.level).sum().eq(1).all()
+    windows = next(text for text in sentences if text.startswith(likeness.NEAREST))
+    assert "of estimates 1.00, of images 1.00" in windows
+    other = next(text for text in sentences if text.startswith(likeness.OTHER))
+    assert "1.00" not in other
+    assert {"likeness.png", "likeness-pictures.png"} <= {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="n must be 2 to"):
+        likeness.likeness("few", 10**6, numerics=NUMERICS)
 
 
 def test_what_is_not_there_to_be_measured_is_refused(tmp_path):

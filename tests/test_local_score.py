@@ -85,7 +85,7 @@ def test_the_estimate_is_that_of_plain_loops(window, t, leave_out, monkeypatch):
             a,
             s,
             window,
-            CONTEXT,
+            CONTEXT.pixels,
             None if own is None else torch.as_tensor(own),
         ).numpy()
 
@@ -107,7 +107,7 @@ def test_window_1_sees_nothing_but_the_pixel():
     images, x = torch.as_tensor(noise_images(5)), torch.randn(2, 3, SIDE, SIDE).double()
     other = x.clone()
     other[:, :, 2, 3] += 1
-    before, after = (estimated(z, images, 0.8, 0.6, 1, CONTEXT) for z in (x, other))
+    before, after = (estimated(z, images, 0.8, 0.6, 1, CONTEXT.pixels) for z in (x, other))
     changed = (before != after).any(0).any(0)
     assert changed[2, 3] and changed.sum() == 1
 
@@ -199,7 +199,7 @@ def test_float32_is_close_to_float64(window, t):
     images, (a, s) = torch.as_tensor(shapes().images), (float(part[t]) for part in schedule())
     x = a * CONTEXT.pixels(images[:9]) + s * torch.randn(9, 3, 28, 28).double()
     low, high = (
-        estimated(x.to(context.numerics.dtype), images, a, s, window, context).double()
+        estimated(x.to(context.numerics.dtype), images, a, s, window, context.pixels).double()
         for context in (Context(Numerics("float32")), CONTEXT)
     )
     assert abs(low - high).max() < 0.01 and abs(low - high).mean() < 1e-5

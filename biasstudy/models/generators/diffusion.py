@@ -1,6 +1,7 @@
 """A conditional diffusion model for small colour images: a cosine schedule, a solver of few
 steps."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -214,37 +215,30 @@ class Diffusion:
             raise ValueError(
                 f"diffusion knows conditions 0..{n_conditions - 1}; got {told.min()}..{told.max()}"
             )
-        network = self._network(n_conditions, size)
-        _load(network, state, "average.module.", n_conditions)
-        network.place(context).eval()
+        network = self.network_of(state, context)
+        clean = self.denoiser(network, n_conditions, context)
         alpha, sigma = (part.tolist() for part in schedule())
-        inner = self.inner(size)
+        inner, times = self.inner(size), spaced(self.sampling_steps)
         low_edge, shape = (inner - size) // 2, (3, inner, inner)
         chunks = [np.empty((0, 3, size, size), np.uint8)]
         at_once = network.at_once(inner, context)
-
-        @context.recorded
-        def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-            with context.numerics.autocast():
-                return guided(network, x, t, c, n_conditions, self.guidance)
-
         with torch.inference_mode():
             for low in range(0, len(told), at_once):
                 c = context.tensor(told[low : low + at_once])
 
-                def clean(x: Tensor, t: int, c: Tensor = c) -> Tensor:
-                    f = predicted(x, torch.full((len(x),), t, device=x.device), c)
-                    x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
-                    # no pixel lies outside
-                    return network.colors(network.colors.back(x0))
-
-                x = noise_of_images(first_index + low, len(c), shape, seed, context)
-                times = spaced(self.sampling_steps)
-
                 def fresh(t: int, first: int = first_index + low, n: int = len(c)) -> Tensor:
                     return noise_of_images(first, n, shape, seed_for(seed, "churn", t), context)
 
-                x = solve(clean, x, alpha, sigma, times, self.order, self.churn, fresh)
+                x = solve(
+                    functools.partial(clean, c=c),
+                    noise_of_images(first_index + low, len(c), shape, seed, context),
+                    alpha,
+                    sigma,
+                    times,
+                    self.order,
+                    self.churn,
+                    fresh,
+                )
                 chunks.append(
                     to_uint8(
                         network.colors.back(x)[
@@ -253,6 +247,33 @@ class Diffusion:
                     )
                 )
         return np.concatenate(chunks)
+
+    def network_of(self, state: State, context: Context) -> Denoiser:
+        """The fitted network that makes images."""
+        n_conditions = int(state["n_conditions"])
+        network = self._network(n_conditions, int(state["size"]))
+        _load(network, state, "average.module.", n_conditions)
+        return network.place(context).eval()
+
+    def denoiser(
+        self, network: Denoiser, n_conditions: int, context: Context
+    ) -> Callable[[Tensor, int, Tensor], Tensor]:
+        """clean(x, t, c): the estimate of the clean images in x at time t, told the conditions c;
+        all in uncorrelated colours."""
+        alpha, sigma = (part.tolist() for part in schedule())
+
+        @context.recorded
+        def predicted(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            with context.numerics.autocast():
+                return guided(network, x, t, c, n_conditions, self.guidance)
+
+        def clean(x: Tensor, t: int, c: Tensor) -> Tensor:
+            f = predicted(x, torch.full((len(x),), t, device=x.device), c)
+            x0 = cleaned(self.prediction, x, f.to(x.dtype), alpha[t], sigma[t])
+            # no pixel lies outside
+            return network.colors(network.colors.back(x0))
+
+        return clean
 
 
 # ---- Noise levels, guidance, solver --------------------------------------------------------------

@@ -6,7 +6,7 @@ Letters: B images made, M training images, C colours, S side, P = S^2 pixels.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,7 +158,7 @@ class LocalScore:
                         alpha[t],
                         sigma[t],
                         sizes[k],
-                        context,
+                        context.pixels,
                         tried[rows] - first,
                     )
                 return float((estimate - clean).square().mean())
@@ -198,7 +198,7 @@ class LocalScore:
                         rows = torch.nonzero(asked == c)[:, 0].to(x.device)
                         low, high = part[c]
                         estimate[rows] = estimated(
-                            x[rows], images[low:high], alpha[t], sigma[t], window[t], context
+                            x[rows], images[low:high], alpha[t], sigma[t], window[t], context.pixels
                         )
                     return estimate
 
@@ -244,7 +244,7 @@ def estimated(
     a: float,
     s: float,
     window: int,
-    context: Context,
+    pixels_of: Callable[[Tensor], Tensor],
     own: Tensor | None = None,
 ) -> Tensor:
     """The clean images in x = a y + s eps, where each pixel sees a window of every training image.
@@ -253,11 +253,12 @@ def estimated(
     the window around pixel p; |x|^2 is the same for all y. Training images come in blocks, with the
     largest exponent so far taken out of the sums, so memory does not grow with them.
 
-    x        (B, C, S, S)         -1..1 and noise
-    images   (M, C, S, S) uint8   training images
-    window   odd int              side of the window in pixels
-    own      (B,) int or None     training image whose weight is 0, for each of x
-    returns  (B, C, S, S)
+    x          (B, C, S, S)         clean numbers and noise
+    images     (M, C, S, S) uint8   training images
+    window     odd int              side of the window in pixels
+    pixels_of  images to numbers    such as x has: -1..1, or uncorrelated colours
+    own        (B,) int or None     training image whose weight is 0, for each of x
+    returns    (B, C, S, S)
     """
     b, c, side, _ = x.shape
     place = torch.arange(side, device=x.device)
@@ -269,7 +270,7 @@ def estimated(
     total = x.new_zeros(side**2, b, c + 1)
     peak = x.new_full((side**2, b, 1), -torch.inf)
     for low, high in blocks(len(images), max(1, min(128, at_once))):
-        y = context.pixels(images[low:high]).permute(2, 3, 1, 0).reshape(side**2, c, high - low)
+        y = pixels_of(images[low:high]).permute(2, 3, 1, 0).reshape(side**2, c, high - low)
         squares = -(a**2) / (2 * s**2) * y.square().sum(1, keepdim=True)
         shown = torch.cat([y, squares], 1)
         values = torch.cat([y, torch.ones_like(squares)], 1).transpose(1, 2).contiguous()
