@@ -12,7 +12,7 @@ noise is the same for all.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def likeness(
 
     def trained(by: Denoiser) -> Clean:
         clean = model.denoiser(by, int(start.label.max()) + 1, context)
-        return functools.partial(clean, c=context.tensor(label))
+        return lambda x, t: clean(x, t, context.tensor(label))
 
     def windowed(windows: Mapping[int, int]) -> Clean:
         return functools.partial(_windowed, start, label, windows, pixels_of)
@@ -143,6 +143,7 @@ def likeness(
             told(f"noise level {sigma[t] / alpha[t]:.2f}")
             r2[t] = {size: mean_r2(windowed({t: size}), t) for size in sizes}
         by_rule = dict(zip(noised, rule["windows"].tolist(), strict=True))
+        rule_sizes = {t: _next(sizes, window) for t, window in by_rule.items()}
         nearest = {t: max(r2[t], key=r2[t].__getitem__) for t in noised}
         ways = {
             OTHER: trained(other),
@@ -170,13 +171,17 @@ def likeness(
             "t": t,
             "window": size,
             "r2": r2[t][size],
-            "rule": size == min(sizes, key=lambda other, t=t: abs(other - by_rule[t])),
+            "rule": size == rule_sizes[t],
             "nearest": size == nearest[t],
         }
         for t in noised
         for size in sizes
     ]
     return Likeness(pd.DataFrame(by_window), pd.DataFrame(by_way), pictures)
+
+
+def _next(sizes: Sequence[int], window: int) -> int:
+    return min(sizes, key=lambda size: abs(size - window))
 
 
 def _windowed(

@@ -1,7 +1,6 @@
 """A conditional diffusion model for small colour images: a cosine schedule, a solver of few
 steps."""
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -226,11 +225,14 @@ class Diffusion:
             for low in range(0, len(told), at_once):
                 c = context.tensor(told[low : low + at_once])
 
+                def estimate(x: Tensor, t: int, c: Tensor = c) -> Tensor:
+                    return clean(x, t, c)
+
                 def fresh(t: int, first: int = first_index + low, n: int = len(c)) -> Tensor:
                     return noise_of_images(first, n, shape, seed_for(seed, "churn", t), context)
 
                 x = solve(
-                    functools.partial(clean, c=c),
+                    estimate,
                     noise_of_images(first_index + low, len(c), shape, seed, context),
                     alpha,
                     sigma,
