@@ -629,7 +629,7 @@ class Experiment:
 
     def without_feedback(self) -> "Experiment":
         """The same experiment under protocol `fresh`, if its protocol has feedback; else itself."""
-        if not PROTOCOLS[self.protocol].feedback:
+        if not self.has_feedback:
             return self
         return dataclasses.replace(self, protocol="fresh", **self._defaults("sensitivity"))
 
@@ -637,6 +637,12 @@ class Experiment:
     def is_remedy(self) -> bool:
         """Whether its protocol is one that is meant to help."""
         return PROTOCOLS[self.protocol].balanced
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether the groups of fresh real images follow how well the last classifier served
+        them."""
+        return PROTOCOLS[self.protocol].feedback
 
     # -- names
 
@@ -647,25 +653,36 @@ class Experiment:
     def _defaults(self, *names: str) -> dict[str, Any]:
         return {f.name: default_of(f) for f in dataclasses.fields(self) if f.name in names}
 
-    def _digest_without(self, dropped: tuple[str, ...]) -> str:
-        changed = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in dropped and getattr(self, f.name) != default_of(f)
-        }
-        return digest(changed, 12)
-
     @functools.cached_property
     def id(self) -> str:
         """Hash of the fields that differ from their defaults: the experiment's name in tables and
         folders."""
-        return self._digest_without(())
+        return _digest_without((), self.fields())
 
     @functools.cached_property
     def pair(self) -> str:
         """Hash of what all arms share (seed, data, sizes, classifier): experiments with one pair
         share generation 0."""
-        return self._digest_without(OF_THE_ARM)
+        return _digest_without(OF_THE_ARM, self.fields())
+
+
+def trained_from(fields: Mapping[str, Any]) -> str:
+    """Hash of what the models of an experiment are trained from: experiments with one differ in
+    what measures them alone.
+
+    fields   of Experiment, as `Experiment.fields` or a record tells them
+    """
+    return _digest_without(OF_THE_MEASUREMENT, fields)
+
+
+def _digest_without(dropped: tuple[str, ...], fields: Mapping[str, Any]) -> str:
+    """Hash of the fields that differ from their defaults, but for those that are dropped."""
+    changed = {
+        f.name: fields[f.name]
+        for f in dataclasses.fields(Experiment)
+        if f.name not in dropped and fields.get(f.name, default_of(f)) != default_of(f)
+    }
+    return digest(changed, 12)
 
 
 def default_of(f: dataclasses.Field) -> Any:
@@ -710,6 +727,7 @@ def _name_of(f: dataclasses.Field) -> str:
 
 Experiment.__doc__ = f"{(Experiment.__doc__ or '').rstrip()}\n{fields_told()}\n"
 
+OF_THE_MEASUREMENT = ("n_test", "instrument", "instrument_steps", "instrument_options")
 OF_THE_ARM = (
     "generator",
     "generator_steps",

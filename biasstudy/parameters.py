@@ -29,10 +29,12 @@ class Given:
     parameters   fields of Experiment and SETTINGS
     notes        sentences: what neither file nor changes say and where it comes from, and what a
                  change of a model made void
+    notebook     that of the file, None if it has none
     """
 
     parameters: dict[str, Any]
     notes: tuple[str, ...]
+    notebook: Path | None = None
 
 
 def read(
@@ -56,7 +58,7 @@ def read(
     parameters = layered(below, changes or {})
     notes = void_notes(below, changes or {})
     said = {*file, *(changes or {}), *besides}
-    return Given(parameters, (*_origin(path, notebook, parameters, said), *notes))
+    return Given(parameters, (*_origin(path, notebook, parameters, said), *notes), notebook)
 
 
 def layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Study:
         raises    CannotWrite, and what missing data raise
         """
         from .inference.plans import content_of, freeze
-        from .loop.run import has_results, open_store
+        from .loop.run import any_results, open_store
 
         hypotheses = self.hypotheses()
         if self.pilot or not hypotheses:
@@ -222,7 +222,7 @@ class Study:
         content = content_of(self.name, self.scale, numerics.name, seeds, hypotheses)
         generated = {e.id: e for base in self.variants.values() for e in self._seeds(base)}
         wanted = [generated[id] for asked in hypotheses for id in asked["experiments"]["generated"]]
-        plan, new = freeze(store, content, lambda: any(has_results(e, store) for e in wanted))
+        plan, new = freeze(store, content, lambda: any_results(wanted, store))
         store.close()
         return plan, new and (plan.late or bool(plan.replaced))
 
@@ -346,11 +346,15 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
 
         # refuses a device that is not there
         _ = Numerics.elsewhere(**numerics) if elsewhere else Numerics(**numerics)
+    # a notebook's cell says smoke, which photographs of the user's own never are
+    scale = s["scale"]
+    if scale == "smoke" and is_own(next(iter(variants.values()))):
+        scale = SETTINGS["scale"]
     return Study(
         variants,
         s["n_seeds"],
         tuple(s["arms"]),
-        s["scale"],
+        scale,
         s["source"],
         numerics,
         path_points=s["path_points"],
@@ -358,6 +362,13 @@ def study_from(parameters: Mapping[str, Any], elsewhere: bool = False) -> Study:
         margin=s["margin"],
         imports=tuple(s["imports"]),
     )
+
+
+def is_own(e: Experiment) -> bool:
+    """Whether its photographs are the user's: a folder that is no example of the package."""
+    from .data.datasets.examples import EXAMPLES
+
+    return bool(e.dataset_entry.traits.get("by_content")) and e.data_name not in EXAMPLES
 
 
 def _variants(base: dict[str, Any], changes: list[Any]) -> dict[str, Experiment]:

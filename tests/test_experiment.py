@@ -241,8 +241,9 @@ def test_code_of_users_is_versioned_by_its_source(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("sys.dont_write_bytecode", True)
     text = (
-        "from biasstudy import GENERATORS\n@GENERATORS.register('mine')\ndef mine(*, k: int = "
-        "1):\n    return {}\n"
+        "from dataclasses import dataclass\nfrom biasstudy import GENERATORS\n"
+        "@GENERATORS.register('mine')\n@dataclass(frozen=True)\nclass Mine:\n    k: int = {}\n"
+        "    def fit(self): ...\n    def sample(self): ...\n"
     )
     assert identity(text.format(1)) != identity(text.format(22222))
     assert GENERATORS["mixture"].identity == str(GENERATORS["mixture"].version)

@@ -224,6 +224,18 @@ def test_a_quarter_of_the_contrast_is_the_margin():
     )
 
 
+def test_where_favoured_groups_are_served_worse_there_is_no_verdict():
+    """A quarter of a contrast below 0 is a margin below 0: nothing could ever be shown."""
+    level = [-0.18, -0.181, -0.179, -0.18, -0.181, -0.179]
+    for d in ([0.03, 0.031, 0.03, 0.029, 0.03, 0.03], [0.001, -0.001, 0.002, -0.002, 0.001, 0]):
+        judged = verdict(changed(d, level))
+        assert str(judged) == "no verdict where favoured groups are served worse"
+    by_chance = [0.01, -0.02, 0.012, -0.02, 0.01, -0.022]
+    assert verdict(changed([0.03, 0.031] * 3, by_chance)).word == "cannot tell", "not shown"
+    in_accuracy = changed([0.05, 0.051] * 3)
+    assert not in_accuracy.served_worse and verdict(in_accuracy).word == "amplified"
+
+
 def test_growth_lies_above_a_quarter_where_the_word_is_amplified():
     rng, agree, words = np.random.default_rng(11), 0, []
     before = 0.9 - 0.06 * (FAVOURED < 0)

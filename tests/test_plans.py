@@ -135,6 +135,35 @@ def test_results_in_other_numerics_are_results(runs):
     assert study_from(SMALL).run().plan.late
 
 
+@pytest.mark.parametrize(
+    "change", [{"instrument": "patch-ridge"}, {"n_test": 40}, {"precision": "float32"}]
+)
+def test_results_of_the_same_models_measured_otherwise_are_results(change, runs):
+    """Somebody may have looked at nearly the same numbers."""
+    study_from({**SMALL, "n_test": 60}).run()
+    later = study_from({**SMALL, "n_test": 60, **change, "arms": ["generated", "none"]})
+    assert later.run().plan.late
+    fresh = {**SMALL, "n_test": 60, **change, "seed": 7}
+    assert study_from(fresh).run().plan.confirmatory, "seeds that nobody has seen"
+
+
+def test_a_plan_of_other_photographs_is_not_replaced(runs, tmp_path):
+    """`name: own_data` is everybody's."""
+    from conftest import FLOAT64
+
+    from biasstudy.inference.plans import content_of, freeze, hypothesis_of
+    from biasstudy.loop.run import open_store
+
+    store = open_store(None, FLOAT64)
+    plans = []
+    for data, seeds in (("birds", [0, 1]), ("sky", [0, 5]), ("birds", [0, 2])):
+        asked = [hypothesis_of("", ["a", "b"], ["c", "d"], None, data)]
+        content = content_of("own_data", "custom", FLOAT64.name, seeds, asked)
+        plans.append(freeze(store, content, lambda: False)[0])
+    assert plans[0].replaced == plans[1].replaced == ""
+    assert plans[2].replaced.endswith(f"{plans[0].hash[:8]}: seeds 0 to 2, was 0 to 1")
+
+
 def test_one_finished_stage_of_one_seed_is_a_result(runs, monkeypatch):
     """As after a kill: no record of an experiment yet, and somebody may have looked."""
     study = study_from({**SMALL, "margin": 0.05})

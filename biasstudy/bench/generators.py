@@ -315,7 +315,7 @@ def fitness_figure(table: pd.DataFrame, processor: str) -> Figure:
     use_style()
     panels = list(dict.fromkeys(table.data))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH, 3.6), squeeze=False, sharey=True, layout="constrained"
+        1, len(panels), figsize=(WIDTH, 4.4), squeeze=False, sharey=True, layout="constrained"
     )
     for axis, data in zip(axes[0], panels, strict=True):
         for i, row in enumerate(table[table.data == data].to_dict("records")):
@@ -334,9 +334,9 @@ def fitness_figure(table: pd.DataFrame, processor: str) -> Figure:
         axis.set_xscale("log")
         axis.set_ylim(0)
         axis.set_title(data, fontsize=8)
-        axis.set_xlabel("core seconds: fit and 2,500 images")
-        axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    axes[0, 0].set_ylabel("weakest criterion / its bound")
+        axis.set_xlabel("core seconds: fit and 2,500 images", fontsize=8)
+        axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(-0.05, -0.2))
+    axes[0, 0].set_ylabel("weakest criterion / its bound", fontsize=8)
     return signed(
         figure,
         f"{processor}, one thread, one fit each · in brackets: the weakest criterion · above the "

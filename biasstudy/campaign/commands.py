@@ -1,6 +1,7 @@
 """The commands `run` and `sweep`: experiments of a file are run, the answer is printed, results are
 saved."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,16 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     print("images per class:", ", ".join(f"{name} {n}" for name, n in largest.items()))
     parts = study.split(results)
     print("\n".join(sentences(parts)))
+    if given.notebook:
+        print(f"its figures, with nothing trained again: {_drawing(asked, given.notebook)}")
     _ship(asked, results, parts)
+
+
+def _drawing(asked: Asked, notebook: Path) -> str:
+    """The command that draws what was run."""
+    changes = [word for name, value in asked.changes.items() for word in ("-p", name, value)]
+    words = ["papermill", notebook, f"{notebook.stem}-drawn.ipynb", "-f", asked.file, *changes]
+    return shlex.join(map(str, words))
 
 
 def _ship(

@@ -34,6 +34,7 @@ MOST = 100  # seeds that a design may have
 IMAGES = (1, 2, 4)  # times the file's test images, as far as there are so many
 CLASSIFIERS = (1, 3, 5)  # per seed, where it is known what they do
 SEEDS_FOR_VARIANCE = 3
+ARMS = ("generated", "none")  # of A, whose variance is wanted
 
 
 # ---- The nearest results -------------------------------------------------------------------------
@@ -106,7 +107,8 @@ def nearest(e: Experiment, pilot: str = "") -> Pilot:
 
 
 def _stored(alike: dict[str, Any], pilot: str) -> Iterator[tuple[str, list[Outcome]]]:
-    """What ships and what is in the store and has these fields, by its source in words."""
+    """What ships and what is in the store and has these fields, by its source in words: the arms
+    that a variance is of."""
 
     def wanted(fields: dict[str, Any]) -> bool:
         return all(fields[name] == value for name, value in alike.items())
@@ -114,14 +116,16 @@ def _stored(alike: dict[str, Any], pilot: str) -> Iterator[tuple[str, list[Outco
     named = [pilot] if pilot in studies() else studies()
     for study in named if pilot in ("", *named) else ():
         if any(map(wanted, fields_of(study))):
-            held = reference(study).outcomes
+            held = [o for o in reference(study).outcomes if o.experiment.arm in ARMS]
             yield f"{study}, which ships", [o for o in held if wanted(o.experiment.fields())]
     if pilot in named:
         return
     ours = _of_file(pilot) if pilot else None
-    outcomes = finished(
-        runs_folder(), lambda e: wanted(e.fields()) and (ours is None or _setting(e) in ours)
-    )
+
+    def asked(e: Experiment) -> bool:
+        return e.arm in ARMS and wanted(e.fields()) and (ours is None or _setting(e) in ours)
+
+    outcomes = finished(runs_folder(), asked)
     yield f"{pilot or 'results'} in {runs_folder()}", list(outcomes)
 
 

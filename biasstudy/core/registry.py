@@ -4,6 +4,7 @@ To add one of a kind, decorate it with its registry (`@GENERATORS.register("name
 nothing else has to be edited.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -12,7 +13,7 @@ import math
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +104,10 @@ _signature = functools.cache(inspect.signature)
 class Registry(Mapping[str, Entry]):
     """Known entries of one kind, by name; the built-in ones are imported when first looked at."""
 
-    def __init__(self, noun: str, module: str) -> None:
+    def __init__(self, noun: str, module: str, needs: Sequence[str] = ()) -> None:
+        """needs   methods of every entry, which is then a dataclass: its fields are its options"""
         self.noun, self._module, self._entries = noun, module, dict[str, Entry]()
+        self._needs = needs
         self.families: dict[str, Callable[[str], Any]] = {}
         self._traits: dict[str, dict[str, Any]] = {}
 
@@ -116,7 +119,7 @@ class Registry(Mapping[str, Entry]):
                         not used
         traits          what the package must know without building one (design of a metric, for
                         example)
-        raises   ValueError   if another thing has that name
+        raises   ValueError   if another thing has that name, or the target lacks what is needed
         """
 
         def add(target: Any) -> Any:
@@ -127,6 +130,14 @@ class Registry(Mapping[str, Entry]):
             ):
                 raise ValueError(
                     f"the {self.noun} name {name!r} is taken by {old.target.__module__}"
+                )
+            for method in self._needs:
+                if not callable(getattr(target, method, None)):
+                    raise ValueError(f"the {self.noun} {name!r} has no method {method!r}")
+            if self._needs and not dataclasses.is_dataclass(target):
+                raise ValueError(
+                    f"the {self.noun} {name!r} must be a dataclass, whose fields are its options: "
+                    f"write @dataclass(frozen=True) below @{self.noun.upper()}S.register"
                 )
             self._entries[name] = Entry(self.noun, name, version, target, traits)
             return target
@@ -212,7 +223,7 @@ def import_own(modules: Iterable[str]) -> None:
 
 
 DATASETS = Registry("data set", "biasstudy.data.datasets")
-GENERATORS = Registry("generator", "biasstudy.models.generators")
-CLASSIFIERS = Registry("classifier", "biasstudy.models.classifiers")
+GENERATORS = Registry("generator", "biasstudy.models.generators", ("fit", "sample"))
+CLASSIFIERS = Registry("classifier", "biasstudy.models.classifiers", ("fit", "predict"))
 FILTERS = Registry("filter", "biasstudy.loop.filters")
 METRICS = Registry("metric", "biasstudy.measures.metrics")

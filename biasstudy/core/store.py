@@ -297,14 +297,6 @@ def records(root: Path) -> Iterator[tuple[Path, Any]]:
         yield file, _json_or_error(file)
 
 
-def recorded(root: Path, experiment: str) -> bool:
-    """Whether an experiment has a record, in any numerics.
-
-    experiment   its id
-    """
-    return any((root / "experiments").glob(f"{experiment}.*json"))
-
-
 def stored_plans(root: Path, study: str) -> Iterator[tuple[Path, Any]]:
     """Every plan of a study in a store, in no order: its file and what the JSON says; of a file
     that cannot be read, the error."""

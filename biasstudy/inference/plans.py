@@ -31,7 +31,8 @@ class Plan:
     content    what is hashed, see `content_of`
     frozen     time, UTC, to the second
     late       it was made after the first results
-    replaced   what it changes in the plan of this study and scale before it; empty: there was none
+    replaced   what it changes in the plan of this study, scale and data before it; empty: there was
+               none
     made_with  versions, commit and processor
     """
 
@@ -182,7 +183,7 @@ def freeze(
     for plan in earlier:
         if plan.hash == digest(content, 64):
             return plan, False
-    before = [plan for plan in earlier if plan.content["scale"] == content["scale"]]
+    before = [plan for plan in earlier if _about(plan.content) == _about(content)]
     now = datetime.now(UTC).isoformat(timespec="seconds")
     replaced = _changed(before[-1], content) if before else ""
     plan = Plan(content, now, late(), replaced, environment())
@@ -205,6 +206,11 @@ def _earlier(store: Workshop, study: str) -> list[Plan]:
         except ValueError as error:
             log.warning("%s is left out: %s", file, error)
     return sorted(plans, key=lambda plan: plan.frozen)
+
+
+def _about(content: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """What a plan may replace: one of the same scale and the same photographs of the user's own."""
+    return content["scale"], frozenset(h.get("data", "") for h in content["hypotheses"])
 
 
 def _changed(before: Plan, content: Mapping[str, Any]) -> str:

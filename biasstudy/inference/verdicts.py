@@ -36,6 +36,7 @@ AMPLIFIED = "amplified"
 REDUCED = "reduced"
 WITHIN = "within the margin"
 CANNOT_TELL = "cannot tell"
+WORSE = "no verdict where favoured groups are served worse"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
 BECAUSE = "because the images are generated"
 DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
@@ -44,7 +45,7 @@ DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
     "disjoint starts, shared reserves": "of starts that no other seed has, reserves shared",
     "disjoint": "of photographs that no other seed has",
 }
-WORDS = (AMPLIFIED, REDUCED, WITHIN, CANNOT_TELL, TOO_FEW_SEEDS)
+WORDS = (AMPLIFIED, REDUCED, WITHIN, CANNOT_TELL, WORSE, TOO_FEW_SEEDS)
 
 
 # ---- A change and its margin ---------------------------------------------------------------------
@@ -68,6 +69,12 @@ class Change:
     below: Estimate
     relative: bool
     margin: float
+
+    @property
+    def served_worse(self) -> bool:
+        """Whether the margin is a quarter of a contrast that is shown to be below 0: then there is
+        no bias for the favoured groups that could grow."""
+        return self.relative and self.level.high < 0
 
     @property
     def p_changed(self) -> float:
@@ -199,6 +206,8 @@ def verdict(c: Change, p: Corrected | None = None) -> Verdict:
     margin = "a quarter" if c.relative else f"{c.margin:g}"
     if c.a.n < SEEDS_FOR_VERDICT:
         return Verdict(TOO_FEW_SEEDS, "", margin, c.a.detectable)
+    if c.served_worse:
+        return Verdict(WORSE, "", margin, c.a.detectable)
     p = p or corrected([c])[0]
     alpha = 1 - LEVEL
     word = CANNOT_TELL
@@ -364,6 +373,11 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     where = f"{e.data_name}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
     reason = because(judged.word, estimates.get("R"))
     against = f"a quarter of M(none) is {c.margin:.3f}" if c.relative else "the margin is absolute"
+    if judged.word == WORSE:
+        against = (
+            f"M(none) = {in_words(c.level)}: to ask about the groups that are served better, name "
+            "them with favoured"
+        )
     power = (
         f", smallest change detectable with 80 % power {a.detectable:.3f}"
         if judged.word == CANNOT_TELL and not np.isnan(a.detectable)

@@ -16,6 +16,7 @@ from ..core.context import Context
 from ..core.registry import Entry
 from ..core.seeds import digest
 from ..core.store import Lazy, Stage
+from ..models.answers import check_probabilities
 from .stages import in_steps, tensors
 
 
@@ -43,7 +44,12 @@ class FittedJudge:
 
     def load(self) -> Callable[..., np.ndarray]:
         model, state = self.model.target(**self.options), tensors(self.state.load())
-        return lambda context, images, *_: model.predict(state, images, context=context)
+
+        def probabilities(context: Context, images: np.ndarray, *_: Any) -> np.ndarray:
+            said = model.predict(state, images, context=context)
+            return check_probabilities(self.model, said, len(images))
+
+        return probabilities
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@ missing."""
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from ..core.checks import unknown
 from ..core.context import Context
 from ..core.numerics import Numerics
 from ..core.places import CannotWrite, runs_folder
-from ..core.store import Store, Workshop, needed_by, recorded
+from ..core.store import Store, Workshop, needed_by, records
 from ..data.real import RealData, all_real_data, real_data
-from ..experiment import Experiment
+from ..experiment import Experiment, trained_from
 from .gathering import outcome_of
 from .generations import generations, results_of, tries_of
 from .instruments import Instruments
@@ -91,11 +91,20 @@ def run(
     return Results(outcomes, dict(store.counts))
 
 
-def has_results(e: Experiment, store: Store) -> bool:
-    """Whether anything is stored that only this experiment can have: its record in any numerics, or
-    a value that is kept and that its arm `none` does not share."""
-    if recorded(store.root, e.id):
-        return True
+def any_results(experiments: Iterable[Experiment], store: Store) -> bool:
+    """Whether anything is stored that only these experiments can have: the record of one whose
+    models are trained alike, in any numerics and however it was measured, or a value that is kept
+    and that the arm `none` does not share."""
+    asked = list(experiments)
+    known = {
+        trained_from(record["fields"])
+        for _, record in records(store.root)
+        if isinstance(record, Mapping) and isinstance(record.get("fields"), Mapping)
+    }
+    return any(trained_from(e.fields()) in known or _has_values(e, store) for e in asked)
+
+
+def _has_values(e: Experiment, store: Store) -> bool:
     real = real_data(e)
     of_none = {stage.id for stage in results_of(generations(e.to_arm("none"), real, store))}
     own = [stage for stage in results_of(generations(e, real, store)) if stage.id not in of_none]

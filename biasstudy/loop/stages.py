@@ -10,15 +10,19 @@ import torch
 from ..core.context import Context
 from ..core.counts import largest_remainder
 from ..core.noise import uniform_of_images
+from ..core.registry import Entry
 from ..core.seeds import seed_for
 from ..core.store import kind
 from ..data.conditions import Conditions, condition_of
 from ..data.images import LabeledImages
 from ..measures.spurious import responses
+from ..models.answers import check_images, check_state
 
 
-def _numpy(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy() for name, value in state.items()}
+def _numpy(model: Entry, state: Any) -> dict[str, np.ndarray]:
+    """What a model was fitted to, as it is stored."""
+    tensors = check_state(model, state)
+    return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
 
 
 def tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -37,7 +41,7 @@ def _warm(previous: dict | None) -> dict[str, Any]:
 def fit_generator(
     context: Context,
     *,
-    model: Any,
+    model: Entry,
     options: dict,
     pool: LabeledImages,
     condition: str,
@@ -47,18 +51,17 @@ def fit_generator(
     seed: int,
 ) -> dict:
     told = condition_of(pool, condition, n_groups)
-    return _numpy(
-        model.target(**options).fit(
-            pool, told, reserve, seed=seed, context=context, **_warm(previous)
-        )
+    state = model.target(**options).fit(
+        pool, told, reserve, seed=seed, context=context, **_warm(previous)
     )
+    return _numpy(model, state)
 
 
 @kind("batch", keep=False, decode=lambda arrays: LabeledImages(**arrays))
 def sample_batch(
     context: Context,
     *,
-    model: Any,
+    model: Entry,
     options: dict,
     state: dict,
     told: Conditions,
@@ -68,6 +71,7 @@ def sample_batch(
     images = model.target(**options).sample(
         tensors(state), told.asked, told.n_fresh, seed=seed, context=context
     )
+    check_images(model, images, len(told.asked))
     return told.labeled(images, told.asked, origin).arrays()
 
 
@@ -75,11 +79,10 @@ def sample_batch(
 def sample_grid(
     context: Context, *, model: Any, options: dict, state: dict, told: list[int], seed: int
 ) -> dict:
-    return {
-        "images": model.target(**options).sample(
-            tensors(state), np.array(told), 0, seed=seed, context=context
-        )
-    }
+    images = model.target(**options).sample(
+        tensors(state), np.array(told), 0, seed=seed, context=context
+    )
+    return {"images": check_images(model, images, len(told))}
 
 
 # ---- Filtering -----------------------------------------------------------------------------------
@@ -112,7 +115,7 @@ class Candidates:
 def sample_candidates(
     context: Context,
     *,
-    model: Any,
+    model: Entry,
     options: dict,
     state: dict,
     told: Conditions,
@@ -137,6 +140,7 @@ def sample_candidates(
     while True:
         now = of_batch[np.arange(position, min(position + piece, limit)) % q]
         sampled = generator.sample(weights, now, position, seed=seed, context=context)
+        check_images(model, sampled, len(now))
         label = told.label(now)
         judged = None if judge is None else judge(context, sampled, label)
         chance = uniform_of_images(position, len(now), seed_for(seed, "filter"))
@@ -298,21 +302,27 @@ def regrouped(group: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def fit_classifier(
     context: Context,
     *,
-    model: Any,
+    model: Entry,
     options: dict,
     pool: LabeledImages,
     n_classes: int,
     previous: dict | None,
     seed: int,
 ) -> dict:
-    return _numpy(
-        model.target(**options).fit(pool, n_classes, seed=seed, context=context, **_warm(previous))
+    state = model.target(**options).fit(
+        pool, n_classes, seed=seed, context=context, **_warm(previous)
     )
+    return _numpy(model, state)
 
 
 @kind("prediction", keep=True)
 def predict(context: Context, *, by: Any, images: LabeledImages) -> dict:
     probability = by(context, images.images)
+    if probability.shape[1] <= images.label.max():
+        raise ValueError(
+            f"a classifier tells {probability.shape[1]} classes apart; the test images have "
+            f"{images.label.max() + 1}"
+        )
     # last bits differ between kinds of CPU
     confidence = (probability.max(1) * 65535).round() / 65535
     return {

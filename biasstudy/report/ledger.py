@@ -27,7 +27,7 @@ from ..inference.verdicts import (
     in_words,
     with_interval,
 )
-from .summary import Stored, start_and_models
+from .summary import Stored, amplified, start_and_models
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,20 @@ class Claim:
 
 def _tally(table: pd.DataFrame) -> str:
     """Settings with a bias to amplify by verdict, fit generators and others apart, and the largest
-    |A| among them with its interval; unbiased starts and remedies apart."""
+    |A| among them with its interval; unbiased starts, remedies and feedback apart."""
     table = table[table.n >= SEEDS_FOR_VERDICT]
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
-    biased = table[table.has_bias & ~table.remedy]
+    biased = table[table.counted]
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     parts = [] if len(fit) or biased.empty else [f"{NO_FIT} among the biased starts"]
     for says, settings in (
         ("with a biased start and a fit generator", fit),
         ("with a biased start and an unfit generator", unfit),
         ("with a biased start and a generator whose fitness was not measured", unknown),
-        ("from an unbiased start", table[~table.has_bias & ~table.remedy]),
+        ("from an unbiased start", table[~table.has_bias & ~table.remedy & ~table.feedback]),
         ("with a remedy", table[table.remedy]),
+        ("with feedback on who comes", table[table.feedback]),
     ):
         if len(settings):
             count = settings.word.value_counts()
@@ -84,7 +85,7 @@ def _tally(table: pd.DataFrame) -> str:
 
 def _amplifies(stored_results: Stored) -> str:
     table = stored_results.effects
-    up = table[table.word == AMPLIFIED]
+    up = amplified(table)
     generated = up.because == BECAUSE
     together = [
         f"{row.dataset}, {row.verdict}: on average over {row.settings} "
@@ -100,7 +101,7 @@ def _amplifies(stored_results: Stored) -> str:
 
 def _beyond_accuracy(stored_results: Stored) -> str:
     table = stored_results.effects
-    rows = table[table.word == AMPLIFIED]
+    rows = amplified(table)
     lines = [
         f"{row.setting}: {with_interval(row.A_logit, row.A_logit_low, row.A_logit_high, 2)} "
         f"logits, {row.beyond}"

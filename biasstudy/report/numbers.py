@@ -40,14 +40,14 @@ from ..inference.intervals import over_seeds
 from ..inference.plans import CONFIRMATORY
 from ..inference.scales import growth, relative_contrast
 from ..inference.secondary import secondary_of_settings
-from ..inference.verdicts import AMPLIFIED, BECAUSE, in_words, with_interval
+from ..inference.verdicts import BECAUSE, feedback, in_words, verdict, with_interval
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.fitness import CRITERIA
 from ..measures.shares import favoured_part
 from . import figures, ledger
-from .figures import corrected_table
+from .figures import corrected_table, fresh_counts
 from .shipped import REFERENCE
-from .summary import Stored, answer
+from .summary import Stored, amplified, answer
 
 BLOCK = re.compile(r"<!-- (?P<name>\w[\w ]*) -->\n(?:(?!<!--).)*<!-- end -->", re.S)
 VALUE = re.compile(r"<!--= (?P<key>[^<>]+?) -->(?:(?!<!--).)*<!--/-->", re.S)
@@ -97,6 +97,12 @@ ROWS = (
         "colorized_mnist_fit_unbiased", "protocol replace, n_real 800, ratio 1.0")),
     Row("thick and thin as found, new digits for every seed, batches added (ratio 0.5)",
         _variants("digits_by_thickness", ""), True),
+    Row("biased by 0.6, new digits for every seed, half of each batch fresh", _variants(
+        "colorized_mnist_performative", "protocol fresh")),
+    Row("the same, shares of fresh images follow accuracy (sensitivity 10)", _variants(
+        "colorized_mnist_performative", "protocol performative, sensitivity 10.0")),
+    Row("the same, sensitivity 100", _variants(
+        "colorized_mnist_performative", "protocol performative, sensitivity 100.0")),
     Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6")),
     Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
     Row("biased by 0.6, lenet, 1,000 steps",
@@ -170,6 +176,7 @@ BATCHES = tuple(
     for setting in ACCURACY
     if setting[0] not in ("colorized_mnist_start_large", "hard_imagenet_scratch")
 )
+FEEDBACK_STUDY = "colorized_mnist_performative"
 PARTS_OF = (
     ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
     *_variants("cifar20_condition", "condition class", "condition group"),
@@ -387,7 +394,7 @@ def _together(stored_results: Stored) -> str:
 def _excess(stored_results: Stored) -> str:
     lines = []
     effects = stored_results.effects
-    for row in effects[effects.word == AMPLIFIED].to_dict("records"):
+    for row in amplified(effects).to_dict("records"):
         results = stored_results.parts[row["study"]][row["variant"]]
         ends = [curve(results.of(arm), "accuracy")[:, -1].mean() for arm in ("generated", "real")]
         lines.append(
@@ -425,7 +432,7 @@ def _other_metrics(stored_results: Stored) -> str:
         _setting(stored_results, row.study, row.variant): stored_results.parts[row.study][
             row.variant
         ]
-        for row in effects[effects.word == AMPLIFIED].itertuples()
+        for row in amplified(effects).itertuples()
     }
     table = secondary_of_settings(settings, ("A",)).set_index(["setting", "metric"])
     lines = []
@@ -511,6 +518,39 @@ def _masks(stored_results: Stored) -> str:
     return _markdown(("setting", "measure", "generation 0", "change against `real`"), lines)
 
 
+def _feedback(stored_results: Stored) -> str:
+    """What feedback does to the contrast and to who comes, in each arm."""
+    parts = stored_results.parts[FEEDBACK_STUDY]
+    lines = []
+    for found in feedback(parts):
+        outcomes = parts[found.variant].of(found.arm)
+        shares = [favoured_part(fresh_counts(o)[-1], o.favoured) for o in outcomes]
+        words = str(verdict(found.change, found.corrected))
+        lines.append(
+            (
+                f"{parts[found.variant].of(found.arm)[0].experiment.sensitivity:g}",
+                found.arm,
+                str(found.change.a.n),
+                f"{_start_share(outcomes):.2f}",
+                _mean(shares),
+                in_words(found.change.a),
+                f"{found.change.margin:.3f}",
+                f"{words}, {found.status}",
+            )
+        )
+    header = (
+        "sensitivity",
+        "images added",
+        "seeds",
+        "favoured in the start",
+        "among the last fresh images",
+        "P",
+        "margin",
+        "verdict",
+    )
+    return _markdown(header, lines)
+
+
 def _error_rates(stored_results: Stored) -> str:
     """How often the words are right and wrong, as `python -m biasstudy nulls` found it."""
     rates = pd.read_csv(REFERENCE / "instrument" / "error-rates.csv")
@@ -549,6 +589,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "parts": _parts,
     "wrong digits": _wrong_digits,
     "masks": _masks,
+    "feedback": _feedback,
     "error rates": _error_rates,
     "criteria": _criteria,
     "ledger": ledger.markdown,

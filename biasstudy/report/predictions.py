@@ -97,6 +97,10 @@ class Elsewhere(Experiment):
     def is_remedy(self) -> bool:
         return False
 
+    @property
+    def has_feedback(self) -> bool:
+        return False
+
     @functools.cached_property
     def id(self) -> str:
         return digest([self.table, self.variant, self.seed, self.own_arm], 12)

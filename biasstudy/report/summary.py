@@ -199,6 +199,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
               status     confirmatory or exploratory: whether a plan was frozen before the first fit
               has_bias   there is a bias at the start to amplify
               remedy     the protocol is one that is meant to help
+              feedback   real images, too, depend on the last classifier
+              counted    in the answer: biased, without remedy and feedback
               fit, missed, fitness     whether the generators deserve a verdict, see `gate`: a word,
                                criteria that generation 0 misses, what a sentence says of it
       word, verdict, because   of the change, see `verdicts`
@@ -232,6 +234,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "status": status_of(results),
                 "has_bias": has_bias(results.of("generated")[0]),
                 "remedy": e.is_remedy,
+                "feedback": e.has_feedback,
                 "fit": fitness.word if fitness else UNKNOWN,
                 "missed": ", ".join(fitness.missed) if fitness else "",
                 "fitness": str(fitness or UNKNOWN),
@@ -258,6 +261,7 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             experiments.append(e)
     table = pd.DataFrame(rows)
     table.insert(list(table).index("generation") + 1, "apart", _apart(table, experiments))
+    table["counted"] = table.has_bias & ~table.remedy & ~table.feedback
     return table
 
 
@@ -271,10 +275,16 @@ def _columns(key: str, e: Estimate | None) -> dict[str, float]:
     return dict(zip(_names(key), values, strict=True))
 
 
+def amplified(effects: pd.DataFrame) -> pd.DataFrame:
+    """The settings that generated images amplify; where feedback acts as well it is asked about by
+    itself, see `verdicts.feedback`."""
+    return effects[(effects.word == AMPLIFIED) & ~effects.feedback]
+
+
 def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
     """What the settings of each data set say together: those on real data that have a bias to
-    amplify and seeds enough for a verdict; remedies apart. Fit generators and others never count
-    together.
+    amplify and seeds enough for a verdict; remedies and feedback apart. Fit generators and others
+    never count together.
 
     returns  a row for each data set and word of the gate: dataset, fit (the word; NO_FIT in place
              of UNFIT where a data set has no fit one), settings, n (seeds that all settings have),
@@ -285,7 +295,7 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
     """
     rows = []
     asked = _asked(stored_results.effects)
-    asked = asked[asked.has_bias & ~asked.remedy]
+    asked = asked[asked.counted]
     fit_somewhere = set(asked[asked.fit == FIT].dataset)
     for (dataset, fit), settings in asked.groupby(["dataset", "fit"], sort=True):
         c = pooled_change(
@@ -389,14 +399,12 @@ def names_of(table: pd.DataFrame) -> list[str]:
     words = []
     common = {
         field: table[field].mode()[0]
-        for field in ("protocol", "filter", "condition", "ratio", "n_real")
+        for field in ("protocol", "filter", "condition", "ratio", "n_real", "sensitivity")
     }
     for row in table.itertuples():
         parts = [*start_and_models(row), f"T {row.generation}"]
         parts += [
-            f"{field} {getattr(row, field)}"
-            if field in ("ratio", "n_real", "filter", "condition")
-            else str(getattr(row, field))
+            str(getattr(row, field)) if field == "protocol" else f"{field} {getattr(row, field)}"
             for field, usual in common.items()
             if getattr(row, field) != usual
         ]
@@ -490,7 +498,7 @@ def answer(stored_results: Stored) -> str:
     amplify, by word, those with fit generators first; then what the amplified ones are shown to
     be."""
     asked = _asked(stored_results.effects)
-    biased = asked[asked.has_bias & ~asked.remedy]
+    biased = asked[asked.counted]
     if biased.empty:
         return (
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."

@@ -28,6 +28,7 @@ from ._families import plane as plane
 from ._families import pool_table as pool_table
 from ._families import share_and_accuracy as share_and_accuracy
 from ._feedback import feedback_table as feedback_table
+from ._feedback import fresh_counts as fresh_counts
 from ._feedback import with_feedback as with_feedback
 from ._locality import locality as locality
 from ._masks import ablations as ablations
