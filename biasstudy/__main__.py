@@ -206,9 +206,9 @@ def _changes() -> argparse.ArgumentParser:
     return changes
 
 
-def _importing() -> argparse.ArgumentParser:
+def _importing() -> "_Parser":
     """--import, of all commands that know things by their names."""
-    importing = argparse.ArgumentParser(add_help=False)
+    importing = _Parser(add_help=False)
     importing.add_argument(
         "--import",
         dest="modules",
