@@ -70,7 +70,8 @@ def folder(
               group          column of the group; of several, [sex, age], the combination
               split          column of the split: train, val, test, or 0, 1, 2; without one a
                              quarter of every class and group is the test set, in every run the same
-              size           int 8..512: side in pixels
+              size           int 8..512: side in pixels; smaller photographs are enlarged, which is
+                             said
               n_instruments  int: training images set aside for the measuring devices, equally many
                              of every class and group; 0: a fifth of all, at most a third of the
                              smallest class and group
