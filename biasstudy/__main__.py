@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .core.checks import meant
+from .core.checks import listed, meant
 from .core.places import read_text, write_bytes, write_text
+from .core.registry import import_own
 
 BROKEN_PIPE = 141  # what a shell reports of a command whose output nobody reads any more
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     asked = _parser().parse_args(arguments)
     try:
+        import_own(getattr(asked, "modules", ()))
         code = asked.call(asked)
         sys.stdout.flush()
         return code
@@ -71,18 +73,23 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             message += meant(choice[1], re.findall(r"[\w-]+", choice[2]))
-        elif option := re.search(r"unrecognized arguments: (-\S+)", message):
-            message += meant(option[1], self._all_options())
+        elif option := re.search(r"unrecognized arguments: (-[^\s=]+)", message):
+            message += self._of_option(option[1])
         super().error(message)
 
-    def _all_options(self) -> list[str]:
-        """Options of this parser and of all its commands."""
-        found: list[str] = []
-        for action in self._actions:
-            found += action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                found += [name for parser in action.choices.values() for name in parser.options]
-        return found
+    def _of_option(self, given: str) -> str:
+        """Of which commands it is an option, or what it was meant to be."""
+        known = {command: parser.options for command, parser in self._commands().items()}
+        having = [command for command, options in known.items() if given in options]
+        if having:
+            return f" ({given} is an option of {listed(having)})"
+        return meant(
+            given, {name for options in [self.options, *known.values()] for name in options}
+        )
+
+    def _commands(self) -> dict[str, "_Parser"]:
+        choices = [a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction)]
+        return choices[0] if choices else {}  # type: ignore[return-value]
 
     @property
     def options(self) -> list[str]:
@@ -100,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("folder", type=Path)
     start.set_defaults(call=_start)
     listing = commands.add_parser(
-        "list", help="what can be named: data sets, models, protocols, arms, metrics, fields"
+        "list",
+        parents=[_importing()],
+        help="what can be named: data sets, models, protocols, arms, metrics, fields",
     )
     listing.add_argument(
         "kind",
@@ -162,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     ledger.set_defaults(call=_ledger)
 
     report = commands.add_parser(
-        "report", help="write study/index.html from all stored results and the figures made"
+        "report",
+        parents=[_importing()],
+        help="write study/index.html from all stored results and the figures made",
     )
     report.add_argument(
         "folder", nargs="?", type=Path, help="default: BIASSTUDY_STUDY, else study/"
@@ -195,17 +206,24 @@ def _changes() -> argparse.ArgumentParser:
     return changes
 
 
-def _keeping() -> argparse.ArgumentParser:
-    """What `run` and `sweep` are both told."""
-    keeping = argparse.ArgumentParser(add_help=False)
-    keeping.add_argument(
+def _importing() -> "_Parser":
+    """--import, of all commands that know things by their names."""
+    importing = _Parser(add_help=False)
+    importing.add_argument(
         "--import",
         dest="modules",
         action="append",
         default=[],
         metavar="MODULE",
-        help="import this first: your own data sets, generators, metrics",
+        help="import this first: your own data sets, generators, metrics; looked for in the "
+        "working directory and where Python looks",
     )
+    return importing
+
+
+def _keeping() -> argparse.ArgumentParser:
+    """What `run` and `sweep` are both told."""
+    keeping = argparse.ArgumentParser(add_help=False)
     keeping.add_argument(
         "--keep",
         choices=("results", "all"),
@@ -229,6 +247,7 @@ def _keeping() -> argparse.ArgumentParser:
 def _add_score(commands: Any) -> None:
     score = commands.add_parser(
         "score",
+        parents=[_importing()],
         help="the answer, with figures, for predictions of any loop",
         description="Columns generation, arm, seed, image, label, group, predicted; if there are: "
         "replicate, unit, confidence, favoured, bias, variant, label_name, group_name. See "
@@ -271,7 +290,7 @@ def _add_score(commands: Any) -> None:
 def _add_plan(commands: Any) -> None:
     plan = commands.add_parser(
         "plan",
-        parents=[_changes()],
+        parents=[_changes(), _importing()],
         help="before running: how many seeds, test images and classifiers show a change",
         description="Power of the words `amplified` and `within the margin` for designs of a "
         "study, and what each costs, from the variances of an earlier study. Nothing is trained, "
@@ -303,7 +322,9 @@ def _add_plan(commands: Any) -> None:
 
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
-        "run", parents=[_changes(), _keeping()], help="run the experiments of a parameter file"
+        "run",
+        parents=[_changes(), _importing(), _keeping()],
+        help="run the experiments of a parameter file",
     )
     run.add_argument(
         "file",
@@ -322,7 +343,7 @@ def _add_run(commands: Any) -> None:
 def _add_sweep(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep",
-        parents=[_changes(), _keeping()],
+        parents=[_changes(), _importing(), _keeping()],
         help="run hundreds of experiments: a grid over a parameter file",
     )
     sweep.add_argument(

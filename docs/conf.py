@@ -85,7 +85,8 @@ def body_of(name):
     target = getattr(biasstudy, name)
     if name in REGISTRIES:
         named = {entry: first_sentence(e.target) for entry, e in target.items()}
-        return f"The registry of what is a *{target.noun}*; a new one is decorated with it.\n\n" + (
+        how = "a new one is decorated with it: :doc:`/docs/extend`"
+        return f"The registry of what is a *{target.noun}*; {how}.\n\n" + (
             "\n".join(f"``{entry}``\n    {inline(says)}\n" for entry, says in named.items())
         )
     if name in biasstudy._MODULES:
@@ -158,7 +159,9 @@ def with_citations(app, page, source):
     """The paper's `[@key]` as journals print them, and its references listed."""
     if page == "docs/paper":
         works = works_of((ROOT / "docs" / "paper.bib").read_text())
-        source[0] = cited(source[0], works) + listed(works)
+        # journals want its parts as titles; here the page has one
+        text = re.sub(r"^#", "##", source[0], flags=re.M)
+        source[0] = cited(text, works) + listed(works)
 
 
 def works_of(bibliography):

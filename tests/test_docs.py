@@ -143,20 +143,25 @@ def test_python_of_readme_and_extend_runs_and_prints_what_readme_says(runs, tmp_
         for registry in (
             biasstudy.DATASETS,
             biasstudy.GENERATORS,
+            biasstudy.CLASSIFIERS,
             biasstudy.FILTERS,
             biasstudy.METRICS,
         ):
             for name, entry in list(registry._entries.items()):
                 if not entry.target.__module__.startswith("biasstudy"):
                     registry._entries.pop(name)
-    assert len(printed["README.md"]) == 2 and len(printed["extend.md"]) == 5
+    assert len(printed["README.md"]) == 2 and len(printed["extend.md"]) == 7
     number = r"[+-]?\d+\.\d+"
     for out, said in zip(printed["README.md"], blocks_of(ROOT / "README.md", "text"), strict=True):
         assert re.sub(number, "x", out).split() == re.sub(number, "x", said).split()
         here, there = ([float(x) for x in re.findall(number, text)] for text in (out, said))
         assert here == pytest.approx(there, abs=0.1)
     generations = 3
-    assert printed["extend.md"][-1].count("\n") == 1 + generations
+    table, wide = printed["extend.md"][-2:]
+    assert table.count("\n") == 1 + generations
+    of_table = [float(x) for x in re.findall(r"\d\.\d+", table)]
+    of_figure = re.search(r"^second-worst +(.*)$", wide, re.M)[1].split()
+    assert [float(x) for x in of_figure] == pytest.approx(of_table, abs=1e-5)
 
 
 # ---- Numbers -------------------------------------------------------------------------------------

@@ -218,7 +218,9 @@ def test_spread_has_exact_counts_and_even_prefixes():
 
 
 def test_registries_refuse_a_taken_name():
-    with pytest.raises(ValueError, match="the generator name 'mixture' is taken"):
+    with pytest.raises(
+        ValueError, match="the generator name 'mixture' of conftest is already that of"
+    ):
         GENERATORS.register("mixture")(tiny)
 
 

@@ -1,6 +1,7 @@
 """What is added in one place reaches everything: a data set, a filter and a metric, each one
 decorated function, followed through a run into figures. (A protocol: see test_protocols.)"""
 
+import subprocess
 import sys
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import yaml
 from conftest import FLOAT64, TINY, tiny
 
 from biasstudy import (
+    CLASSIFIERS,
     DATASETS,
     FILTERS,
     GENERATORS,
@@ -160,8 +162,11 @@ def test_a_notebook_imports_them_before_it_looks_for_names(own, runs):
 @pytest.mark.parametrize(
     ("imports", "says"),
     [
-        (["no_such_module"], r"cannot import 'no_such_module' \(ModuleNotFoundError: .*\); own"),
-        (["broken_own_module"], "No module named 'nothing_like_this'"),
+        (
+            ["no_such_module"],
+            r"cannot import 'no_such_module' \(ModuleNotFoundError: .*\); modules",
+        ),
+        (["broken_own_module"], r"No module named 'nothing_like_this'\); modules are"),
         ("test_own_module", "imports must be a list; got str"),
         ([1], r"imports must be a list of modules; got \[1\]"),
     ],
@@ -169,3 +174,57 @@ def test_a_notebook_imports_them_before_it_looks_for_names(own, runs):
 def test_modules_that_cannot_be_imported_are_one_sentence(own, imports, says):
     with pytest.raises(ValueError, match=says):
         study_from({**own, "imports": imports})
+
+
+TAKEN = """
+from biasstudy import GENERATORS
+from biasstudy.models.generators.mixture import Mixture
+
+@GENERATORS.register("gan")
+class Gan(Mixture):
+    pass
+"""
+
+
+@pytest.mark.parametrize("registry", [DATASETS, GENERATORS, CLASSIFIERS, FILTERS, METRICS])
+def test_an_unknown_name_says_how_ones_own_comes_in(registry):
+    with pytest.raises(ValueError, match=r"unknown .* 'mine-own'.*imports: \[module\].*--import m"):
+        registry["mine-own"]
+
+
+def test_a_name_of_the_package_is_its_own_whoever_comes_first(own, tmp_path):
+    """In a process of its own: nothing of the package is loaded when the module is imported."""
+    (tmp_path / "taken_own_module.py").write_text(TAKEN)
+    command = ["-m", "biasstudy", "list", "--import", "taken_own_module", "generators"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "biasstudy: cannot import 'taken_own_module' (ValueError: the generator name 'gan' of "
+        "taken_own_module is already that of biasstudy.models.generators.gan; register it under "
+        "another name)\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["list", "plan", "report", "run", "score", "sweep"])
+def test_commands_that_know_names_import_ones_own(own, command, monkeypatch, capsys):
+    monkeypatch.setattr(f"biasstudy.__main__._{command}", lambda asked: 0)
+    further = {"list": ["metrics"], "plan": ["own.yaml", "--detect", "0.01"], "report": []}
+    given = further.get(command, ["own.yaml"])
+    assert main([command, "--import", "test_own_module", *given]) == 0
+    assert "test-own-hits" in METRICS and "test-own-mixture" in GENERATORS
+
+
+def test_list_shows_what_was_imported(own, capsys):
+    assert main(["list", "--import", "test_own_module", "metrics"]) == 0
+    assert "  test-own-hits  " in capsys.readouterr().out
+
+
+def test_an_option_of_other_commands_is_said_to_be_theirs(capsys):
+    for command, option, says in (
+        (["fetch", "mnist"], "--import", "(--import is an option of list, score, plan, run, sweep"),
+        (["run", "x.yaml"], "--imprt", "(did you mean --import?)"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, option, "mine"])
+        told = capsys.readouterr().err
+        assert says in told and f"mean {option}?" not in told

@@ -378,6 +378,33 @@ def test_a_record_of_files_that_changed_is_not_replaced_in_silence(tmp_path, cap
     assert changed["data"] != first["data"] and one and not one & other
 
 
+@pytest.mark.parametrize(
+    ("sides", "options", "says", "size"),
+    [
+        ([12], {}, "64 x 64 pixels, enlarged from 12 x 12: give size 12; ", 12),
+        ([12], {"size": 12}, "12 x 12 pixels; ", 12),
+        ([12], {"size": 8}, "8 x 8 pixels; ", 8),
+        ([12, 20], {"size": 16}, "enlarged from 12 x 12 and more: 48 of 96 images are smaller", 16),
+        ([12, 70], {}, "64 x 64 pixels, enlarged from 12 x 12 and more: 48 of 96", 64),
+        ([6], {"size": 8}, "8 x 8 pixels, enlarged from 6 x 6 and more: 96 of 96", 8),
+    ],
+)
+def test_what_is_enlarged_is_said_and_the_printed_options_have_the_size(
+    tmp_path, capsys, sides, options, says, size
+):
+    root = write(tmp_path / "b", birds())
+    for i in range(96):
+        side = sides[i % len(sides)]
+        picture(i, side + 3).crop((0, 0, side + 3 * (i % 3), side)).save(root / f"{i:03}.png")
+    for _ in range(2):  # read, and found again
+        source = load(root, **{"size": 64, **options})
+        assert says in " ".join(source.report)
+    given = [word for name, value in options.items() for word in ("-p", name, str(value))]
+    assert main(["folder", str(root), *given]) == 0
+    out = capsys.readouterr().out
+    assert says in out and f"dataset_options: {{size: {size}, " in out
+
+
 # ---- What is refused -----------------------------------------------------------------------------
 
 
@@ -442,17 +469,37 @@ def in_folders(*places):
     def change(root, rows):
         shutil.rmtree(root)
         for i, place in enumerate(places):
-            save(root / place, i)
+            if place.endswith(".png"):
+                save(root / place, i)
+            else:
+                (root / place).parent.mkdir(parents=True)
+                (root / place).write_text("none")
         return "written"
 
     return change
 
 
+def empty(root, rows):
+    shutil.rmtree(root)
+    root.mkdir()
+    return "written"
+
+
 BAD = {
     "no root": (nothing, {"root": ""}, "say where the images are"),
     "no such folder": (nothing, {"root": "/nowhere/at/all"}, "no folder /nowhere/at/all"),
-    "an empty folder": (in_folders(), {}, "no folder"),
-    "a root that is a file": (nothing, {"root": "FILE"}, "there is no folder"),
+    "a folder that is gone": (in_folders(), {}, "no folder"),
+    "an empty folder": (empty, {}, "there are no images in ROOT: it is empty"),
+    "an empty folder with columns named": (empty, {"label": "y"}, "no images in ROOT: it is empty"),
+    "a folder without images": (in_folders("a/notes.txt"), {},
+                                "no images in ROOT: none of its 1 files ends in .jpg, .jpeg"),
+    "a root that is a file": (nothing, {"root": "FILE"}, "000.png is a file, not a folder; name "),
+    "a root that is packed": (nothing, {"root": "ZIP"}, "is a file, not a folder; unpack it, and"),
+    "a class in two spellings": (column("y", "LAND ", slice(0, 5)), {}, "one class is written in "),
+    "a group in two spellings": (column("place", "A", slice(0, 1)), {}, "one group is written in "),
+    "groups that are measurements": (column("place", lambda r: f"0.{r['file'][:3]}"), {},
+                                     "96 different values in 96 rows, so it seems to be cont"),
+    "groups that are names": (column("place", lambda r: r["file"]), {}, "seems to name images"),
     "no such table": (nothing, {"metadata": "metdata.csv"}, "did you mean metadata.csv?"),
     "a table of another kind": (nothing, {"metadata": "000.png"}, "a table is .csv, .tsv"),
     "two tables": (lambda r, rows: text("{}", "metadata.jsonl")(r, rows) and None, {},
@@ -500,7 +547,7 @@ BAD = {
     "a truncated image": (file(packed(picture(0))[:60]), {},
                           "cannot be read: 1 of 96 (first '000.png')"),
     "an empty file": (file(b""), {}, "cannot be read: 1 of 96"),
-    "text in place of an image": (file(b"<html>"), {}, "cannot be read: 1 of 96"),
+    "text in place of an image": (file(b"<html>"), {}, "'000.png'): it is no image of a known"),
     "pixels without a range": (file(packed(Image.new("F", (8, 8)), "TIFF")), {}, "fractions"),
     "a copy across splits": (copied, {}, "byte for byte, images of another split: 1 of 96"),
     "too many instruments": (nothing, {"n_instruments": 48}, "at most 44 fits"),
@@ -547,12 +594,46 @@ def test_a_bad_folder_or_table_is_one_sentence(tmp_path, case):
             [{"img_filename" if k == "file" else k: v for k, v in r.items()} for r in rows],
             root / "metadata.csv",
         )
-    if options.get("root") == "FILE":
-        options = {"root": str(root / "000.png")}
+    if options.get("root") == "ZIP":
+        shutil.make_archive(str(tmp_path / "bad"), "zip", root)
+    files = {"FILE": root / "000.png", "ZIP": tmp_path / "bad.zip"}
+    if options.get("root") in files:
+        options = {"root": str(files[options["root"]])}
     with pytest.raises((ValueError, OSError)) as error:
         load(options.pop("root", root), **options)
     sentence = str(error.value)
-    assert says in sentence and "\n" not in sentence and len(sentence) < 500, sentence
+    assert (
+        says.replace("ROOT", str(root)) in sentence and "\n" not in sentence and len(sentence) < 500
+    ), sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "spellings"),
+    [
+        ("y", {"land": 3, "LAND": 45, "water": 48}),
+        ("y", {"land": 3, "Land": 5, "water": 48, "WATER": 40}),
+        ("place", {"a": 40, "b": 50, "B": 6}),
+        ("place", {"b": 90, "\u00e4": 4, "a\u0308": 2}),  # one letter, and two that make it
+    ],
+)
+def test_spellings_of_one_name_are_told_with_their_counts(tmp_path, name, spellings):
+    rows = birds()
+    words = [word for word, n in spellings.items() for _ in range(n)]
+    for row, word in zip(rows, words, strict=True):
+        row[name] = word
+    what = {"y": "class", "place": "group"}[name]
+    with pytest.raises(ValueError, match=rf"one {what} is written in several ways: ") as error:
+        load(write(tmp_path / "b", rows))
+    told = dict(re.findall(r"'([^']*)' \((\d+) images\)", str(error.value)))
+    assert len(told) == 2 and all(spellings[word] == int(n) for word, n in told.items())
+    assert ("and likewise 1 more" in str(error.value)) == (len(spellings) == 4)
+
+
+def test_folders_whose_names_differ_in_space_are_one_class_written_twice(tmp_path):
+    for i, place in enumerate(["tree/1.png", "tree /2.png", "bush/3.png"]):
+        save(tmp_path / "f" / place, i)
+    with pytest.raises(ValueError, match=r"'tree' \(1 images\) and 'tree ' \(1 images\); write it"):
+        load(tmp_path / "f")
 
 
 def test_there_are_forty_kinds_and_more():
@@ -610,7 +691,7 @@ def test_a_word_of_the_system_is_not_kept(tmp_path, monkeypatch):
     ("fields", "says"),
     [
         ({"start": "biased", "bias": 0.5}, "class 'water' has none of group 'a'; use start 'as-f"),
-        ({"start": "as-found", "dataset_options": {"n_instruments": 40}},
+        ({"start": "as-found", "favoured": {"land": "a"}, "dataset_options": {"n_instruments": 40}},
          "n_instruments is 40, but .* at most a third of each class and group, 36 in all"),
         ({"dataset_options": {"n_instruments": 9}}, "are too few to divide: none is left for"),
     ],
@@ -631,6 +712,62 @@ def test_so_many_instruments_as_asked_stand_beside_a_start_as_found(tmp_path):
     sizes = {"n_real": 75, "n_test": 60, "ratio": 0.1, "n_generations": 1, "start": "as-found"}
     real = real_data(tiny(dataset="folder", dataset_options=options, **sizes))
     assert sum(len(part.load()) for part in real.instruments.values()) == 36
+
+
+def refused(root, **fields):
+    """The sentence with which a run of this folder is refused."""
+    options = {"root": str(root), "size": SIDE}
+    sizes = {"n_real": 30, "n_test": 30, "ratio": 0.1, "n_generations": 1}
+    with pytest.raises(ValueError) as error:
+        real_data(tiny(dataset="folder", dataset_options=options, **{**sizes, **fields}))
+    return str(error.value)
+
+
+def test_what_has_no_contrast_is_said_by_the_command_and_refused_alike(tmp_path, capsys):
+    """Equal groups, one group, and a group for each class."""
+    equal = write(tmp_path / "equal", birds(36))
+    one = write(tmp_path / "one", [{**row, "place": "a"} for row in birds(36)])
+    grouped = [
+        {**row, "y": row["y"] + "12"[i % 2], "place": row["y"]} for i, row in enumerate(birds(36))
+    ]
+    grouped = write(tmp_path / "grouped", grouped)
+    for root, fields, said, says in (
+        (
+            equal,
+            {"start": "as-found"},
+            "A run with start: as-found",
+            "all groups of a class are eq",
+        ),
+        (
+            equal,
+            {"start": "as-found", "n_real": 10**5},
+            "A run with",
+            "all groups of a class are eq",
+        ),
+        (grouped, {"start": "as-found"}, "A run with start: as-found", "every class has one group"),
+        (one, {"start": "as-found"}, "A run would", "all images are of one group, 'a'"),
+        (one, {}, "A run would", "no contrast between groups to measure"),
+    ):
+        sentence = refused(root, **fields)
+        assert says in sentence and "; at most" not in sentence
+        assert ("use start: unbiased" in sentence) == (root != one)
+        assert main(["folder", str(root), "-p", "size", "8"]) == 0
+        lines = [
+            line for line in capsys.readouterr().out.splitlines() if "would be refused" in line
+        ]
+        assert len(lines) == 1 and lines[0].startswith(said)
+        assert sentence.removeprefix("folder: ") in lines[0]
+    real = tiny(dataset="folder", dataset_options={"root": str(equal), "size": SIDE}, n_real=40,
+                n_test=40, ratio=0.1, n_generations=1, start="as-found",
+                favoured={"land": "a"})  # fmt: skip
+    assert (real_data(real).favoured > 0).sum() == 1
+    assert main(["folder", str(equal), "-p", "validation", "train"]) == 0
+
+
+def test_a_start_that_is_too_large_is_refused_with_that_alone(tmp_path):
+    rows = [row for i, row in enumerate(birds(36)) if row["place"] == "a" or i % 3]
+    sentence = refused(write(tmp_path / "b", rows), start="as-found", n_real=10**5, n_test=20)
+    assert re.fullmatch(r"not enough real images: class .*; at most n_real \d+ fits", sentence)
 
 
 # ---- Any table -----------------------------------------------------------------------------------

@@ -167,10 +167,18 @@ def test_one_group_and_a_list_of_it_favour_the_same():
     assert one.id == other.id and one.favoured == other.favoured == lists
 
 
+def test_cells_that_are_too_small_leave_nothing_to_contrast(birds):
+    fields = birds(train=[[900, 60], [60, 900]]) | {"n_real": 100, "n_test": 100}
+    with pytest.raises(ValueError, match="one group is favoured and another is not, each with 10"):
+        real_data(tiny(**fields, ratio=0.1, n_generations=1))
+
+
 def test_equal_cells_favour_nothing_so_there_is_nothing_to_contrast(birds):
     fields = birds(train=[[100, 100], [90, 90]], test=[[40, 40], [40, 40]])
     equal = {**fields, "n_real": 200, "n_test": 100}
-    with pytest.raises(ValueError, match="one group is favoured and another is not, each with 10"):
+    with pytest.raises(
+        ValueError, match=r"all groups of a class are equally large.*use start: unb"
+    ):
         real_data(tiny(**equal))
     named = real_data(tiny(**equal, favoured={"landbird": "land"}))
     assert (named.favoured == [[1, -1], [0, 0]]).all()

@@ -159,6 +159,42 @@ def test_citations_are_printed_and_their_works_listed(site, pages):
     assert listed.count("<li>") == len(keys) and "{" not in listed
 
 
+def test_the_side_names_pages_and_not_their_parts(site):
+    side = (site / "index.html").read_text().split('class="sidebar-tree"')[1].split("</aside>")[0]
+    links = re.findall(r'href="([^"]*)"', side)
+    assert "docs/paper.html" in links and not [link for link in links if "html#" in link]
+
+
+def test_a_registry_leads_to_how_to_add_to_it(pages, site):
+    for name in ("DATASETS", "GENERATORS", "CLASSIFIERS", "FILTERS", "METRICS"):
+        article = (site / "docs" / "api" / f"{name}.html").read_text().split("<article")[1]
+        assert 'href="../extend.html"' in article.split("</article>")[0], name
+
+
+def test_the_table_of_commands_has_those_of_the_texts_beside_it():
+    """README names every command that its readers type, a row each."""
+    table = (ROOT / "README.md").read_text().split("## Commands")[1].split("\n## ")[0]
+    typed = set(re.findall(r"^\| `python -m biasstudy (\w+)", table, re.M))
+    assert typed >= {"fetch", "folder", "score", "plan", "run", "sweep", "report", "doctor"}
+
+
+# what is wider than its box: by how many pixels, and whether that scrolls
+BEYOND = """[...document.querySelectorAll('article %s')].map(x => [
+    x.scrollWidth - x.clientWidth, getComputedStyle(x).overflowX])"""
+
+
+def test_tables_are_whole_on_a_screen_and_figures_readable_on_a_phone(site):
+    with browser(1280, 900) as page:
+        page.open(f"file://{site}/docs/findings.html")
+        tables = page.evaluate(BEYOND % ".table-wrapper")
+        assert len(tables) > 5 and all(beyond <= 0 for beyond, _ in tables)
+    with browser(390, 900) as page:
+        page.open(f"file://{site}/index.html")
+        figures = page.evaluate(BEYOND % "p:has(> img)")
+        assert len(figures) == 2 and all(n > 100 and how == "auto" for n, how in figures)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_screen_and_search_finds_offline(site, width):
     with browser(width, 900) as page:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core.checks import check_name
-from ..core.registry import import_own
 from ..parameters import read, read_parameters
 from ..study import PILOT, study_from
 
@@ -21,7 +20,7 @@ class Asked:
 
     file         of parameters, or of a grid
     changes      parameters that -p changes
-    modules      the user's own, imported first
+    modules      the user's own, which every process imports
     keep         "results" or "all": weights and batches as well
     save         name of the reference results to write; "": none
     pictures     with save: images of the first seed are kept, too
@@ -102,7 +101,6 @@ def run_study(asked: Asked, workers: int = 1) -> None:
     from ..core.numerics import Numerics
     from ..inference.verdicts import sentences
 
-    import_own(asked.modules)
     given = read(asked.file, asked.changes)
     study = study_from(given.parameters)
     _say(given.notes)
@@ -227,7 +225,6 @@ def run_sweep(asked: Asked, machines: Machines, dry_run: bool = False) -> bool:
     from . import sweep
     from .farm import run_by, sweep_text
 
-    import_own(asked.modules)
     line = Line()
     grid = sweep.read(asked.file, asked.changes, machines.elsewhere)
     study = grid.study

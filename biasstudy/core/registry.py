@@ -35,7 +35,7 @@ class Entry:
     def identity(self) -> str:
         """Version as it enters stage keys; code outside this package adds the hash of its source,
         so that editing it never meets results of the older text."""
-        if self.target.__module__.split(".")[0] == __package__.split(".")[0]:
+        if _of_this_package(self.target):
             return str(self.version)
         try:
             source = inspect.getsource(self.target)
@@ -87,6 +87,10 @@ class Entry:
         return known
 
 
+def _of_this_package(target: Any) -> bool:
+    return target.__module__.split(".")[0] == __package__.split(".")[0]
+
+
 def _check_text(name: str, value: Any) -> None:
     """ValueError unless a text, or every text of a list, can be printed: no file and no word holds
     the others. A list of an option holds texts and finite numbers alone."""
@@ -96,6 +100,11 @@ def _check_text(name: str, value: Any) -> None:
         if not isinstance(one, str | int) and not (isinstance(one, float) and math.isfinite(one)):
             raise ValueError(f"{name} must hold texts and finite numbers; got {shown(one)}")
 
+
+HOW_TO_ADD = (
+    "; one of your own is known once its module is imported: imports: [module] in the parameter "
+    "file, or --import module"
+)
 
 # asked for a hundred times per experiment
 _signature = functools.cache(inspect.signature)
@@ -123,13 +132,16 @@ class Registry(Mapping[str, Entry]):
         """
 
         def add(target: Any) -> Any:
+            if not _of_this_package(target):
+                assert self._loaded  # the package has its names before anybody else
             old = self._entries.get(name)
             if old and (old.target.__module__, old.target.__qualname__) != (
                 target.__module__,
                 target.__qualname__,
             ):
                 raise ValueError(
-                    f"the {self.noun} name {name!r} is taken by {old.target.__module__}"
+                    f"the {self.noun} name {name!r} of {target.__module__} is already that of "
+                    f"{old.target.__module__}; register it under another name"
                 )
             for method in self._needs:
                 if not callable(getattr(target, method, None)):
@@ -182,7 +194,7 @@ class Registry(Mapping[str, Entry]):
     def __getitem__(self, name: str) -> Entry:
         entry = self._member(name)
         if entry is None:
-            raise ValueError(unknown(self.noun, name, [*self, *self._patterns()]))
+            raise ValueError(unknown(self.noun, name, [*self, *self._patterns()]) + HOW_TO_ADD)
         return entry
 
     def _patterns(self) -> list[str]:
@@ -216,9 +228,10 @@ def import_own(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:  # it may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            missing = isinstance(error, ModuleNotFoundError)
             raise ValueError(
-                f"cannot import {shown(module)} ({reason}); own modules are looked for in {here} "
-                "and where Python looks"
+                f"cannot import {shown(module)} ({reason})"
+                + f"; modules are looked for in {here} and where Python looks" * missing
             ) from error
 
 

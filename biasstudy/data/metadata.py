@@ -10,6 +10,8 @@ import io
 import json
 import posixpath
 import re
+import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -72,6 +74,11 @@ def rows_of(root: Path, metadata: str, columns: dict[str, str]) -> Rows:
               between; "": as the dialect has it
     raises    FileNotFoundError, ValueError, ImportError   with one sentence
     """
+    if root.is_file():
+        advice = "unpack it, and name" if _is_packed(root) else "name"
+        raise FileNotFoundError(
+            f"folder: {root} is a file, not a folder; {advice} the folder with the images"
+        )
     if not root.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {root}")
     if metadata:
@@ -82,6 +89,11 @@ def rows_of(root: Path, metadata: str, columns: dict[str, str]) -> Rows:
     if of_splits:
         return _by_table(of_splits, columns)
     return _by_folders(root, columns)
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a file is an archive of others."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path) or path.suffix in (".7z", ".rar")
 
 
 def _table_in(folder: Path) -> Path | None:
@@ -322,19 +334,21 @@ def _by_folders(root: Path, columns: dict[str, str]) -> Rows:
     """Rows of images in split/class[/group], or class[/group] without splits."""
     named = [name for name, column in columns.items() if column]
     tables = sorted(p.name for p in root.glob("*") if p.suffix in KINDS)
+    every = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
+    images = [p.relative_to(root) for p in every if p.suffix.lower() in ENDINGS]
+    if not images and not tables:
+        seen = (
+            f"none of its {len(every):,} files ends in {listed(ENDINGS)}"
+            if every
+            else "it is empty"
+        )
+        raise FileNotFoundError(f"folder: there are no images in {root}: {seen}")
     if named or tables:
         advice = f"name one with the option metadata: {tables[0]}" if tables else "there is none"
         raise FileNotFoundError(
             f"folder: {root} has no {listed(TABLES)}; "
             + (f"the options {listed(named)} name columns of a table; " if named else "")
             + advice
-        )
-    every = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
-    images = [p.relative_to(root) for p in every if p.suffix.lower() in ENDINGS]
-    if not images:
-        raise FileNotFoundError(
-            f"folder: {root} has no table ({listed(TABLES)}) and no image ({listed(ENDINGS)}) in "
-            "its folders"
         )
     places = [path.parts[:-1] for path in images]
     loose = [str(path) for path, place in zip(images, places, strict=True) if not place]

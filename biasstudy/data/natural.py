@@ -77,6 +77,33 @@ def favoured_cells(dataset: Dataset, named: Mapping[str, Sequence[str]]) -> np.n
     return favoured
 
 
+def no_contrast(dataset: Dataset, named: Mapping[str, Sequence[str]]) -> str:
+    """Why a start as found, of whatever size, has no groups to compare; "" if it has some.
+
+    named    as in `favoured_cells`
+    """
+    if one_group := only_group(dataset):
+        return one_group
+    if (favoured_cells(dataset, named) > 0).any():
+        return ""
+    if (dataset.occurs.sum(1) < 2).all():
+        return "every class has one group, so none is larger than another; use start: unbiased"
+    return (
+        "all groups of a class are equally large, in every class, so none is favoured; use start: "
+        "unbiased, or name the favoured ones with favoured"
+    )
+
+
+def only_group(dataset: Dataset) -> str:
+    """That there is one group alone, in words; "" if there are several."""
+    if dataset.n_groups > 1:
+        return ""
+    return (
+        f"all images are of one group, {dataset.groups[0]!r}, so there is no contrast between "
+        "groups to measure"
+    )
+
+
 def _position(what: str, name: str, known: tuple[str, ...]) -> int:
     if name not in known:
         raise ValueError(unknown(what, name, known, "in favoured"))

@@ -1,7 +1,7 @@
 """Photographs in files of any kind: their checksums and their pixels, each found out once.
 
 Both are kept in the data folder, in `folders`: checksums by size and time of a file, pixels by the
-checksums of all files and the side.
+checksums of all files and the side that they are scaled to.
 """
 
 import concurrent.futures
@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,41 @@ def checksums(root: Path, files: Sequence[str]) -> list[str]:
     return found
 
 
-def pixels(
-    root: Path, files: Sequence[str], sums: Sequence[str], size: int
-) -> tuple[np.ndarray, dict[int, str]]:
+@dataclass(frozen=True)
+class Pixels:
+    """Photographs as they were read.
+
+    images  (N, 3, size, size) uint8, which may lie in a file; those that cannot be read are black
+    side    (N,) int: pixels of the middle square before it was scaled; 0 of one that cannot be read
+    bad     position -> why it cannot be read
+    """
+
+    images: np.ndarray
+    side: np.ndarray
+    bad: dict[int, str]
+
+
+def pixels(root: Path, files: Sequence[str], sums: Sequence[str], size: int) -> Pixels:
     """The middle square of each photograph, scaled to size x size pixels.
 
     sums     of the files, by `checksums`
-    returns  (N, 3, size, size) uint8, which may lie in a file;
-             position -> why it cannot be read, of those that cannot: they are black
     """
     name = digest([VERSION, size, list(sums)], 32)
-    path, flaws = kept() / f"{name}.npy", kept() / f"{name}.json"
-    if path.is_file() and flaws.is_file():
-        bad = {int(i): why for i, why in json.loads(read_text(flaws)).items()}
-        return np.load(path, mmap_mode="r"), bad
+    path, beside = kept() / f"{name}.npy", kept() / f"{name}.json"
+    if path.is_file() and beside.is_file():
+        told = json.loads(read_text(beside))
+        if "side" in told:  # else an earlier release kept it: all is read again
+            bad = {int(i): why for i, why in told["bad"].items()}
+            return Pixels(np.load(path, mmap_mode="r"), np.array(told["side"], np.int64), bad)
     images = np.zeros((len(files), 3, size, size), np.uint8)
+    side = np.zeros(len(files), np.int64)
     bad, passing = {}, []
 
     def read(i: int) -> None:
         try:
             packed = (root / files[i]).read_bytes()
             images[i] = photograph(packed, size)
+            side[i] = side_of(packed)
         except Exception as error:  # Pillow answers a damaged file with nearly anything
             bad[i] = " ".join(str(error).split()) or type(error).__name__
             # the system's word, such as too many open files, says nothing of the photograph
@@ -94,9 +109,10 @@ def pixels(
     _in_threads(read, range(len(files)), "photographs")
     bad = dict(sorted(bad.items()))
     if not passing:  # what may be well next time is found out again
-        _keep(lambda: write_text(flaws, json.dumps(bad)))
+        record = json.dumps({"side": side.tolist(), "bad": bad})
+        _keep(lambda: write_text(beside, record))
         _keep(lambda: _save(path, images))
-    return images, bad
+    return Pixels(images, side, bad)
 
 
 def _save(path: Path, images: np.ndarray) -> None:
@@ -142,7 +158,7 @@ def photograph(packed: bytes, size: int) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(packed)) as image:
+    with _opened(packed) as image:
         image.draft("RGB", (2 * size, 2 * size))  # large JPEGs need not be decoded in full
         upright = ImageOps.exif_transpose(image)
     rgb = _rgb(upright)
@@ -152,6 +168,23 @@ def photograph(packed: bytes, size: int) -> np.ndarray:
     square = rgb.crop((left, top, left + side, top + side))
     scaled = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(scaled).transpose(2, 0, 1)
+
+
+def side_of(packed: bytes) -> int:
+    """Pixels of the side of the middle square of a photograph, as it is in the file."""
+    with _opened(packed) as image:
+        return min(image.size)
+
+
+def _opened(packed: bytes) -> Any:
+    """The file as Pillow opens it; ValueError if it is of no kind that Pillow knows."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(packed))
+    except UnidentifiedImageError as error:  # it would name the bytes by their address
+        what = "it is empty" if not packed else "it is no image of a known kind, or damaged"
+        raise ValueError(what) from error
 
 
 def _rgb(image: Any) -> Any:

@@ -29,6 +29,8 @@ from .natural import (
     instruments_as_found,
     natural_counts,
     natural_start,
+    no_contrast,
+    only_group,
     sentences,
     without_small_cells,
 )
@@ -197,6 +199,10 @@ def real_data(experiment: Experiment) -> RealData:
     """
     e, dataset = experiment, dataset_of(experiment)
     e.check_side(dataset.train.images.shape[2])
+    as_found = e.start == AS_FOUND
+    lacking = no_contrast(dataset, e.favoured) if as_found else only_group(dataset)
+    if lacking:
+        raise ValueError(f"{e.dataset}: {lacking}")
     counts, favoured = counts_of_start(dataset, e, e.n_real)
     stock = _Stock(e, dataset)
     if wrong := _wrong_sizes(e, stock, counts):
@@ -214,8 +220,8 @@ def real_data(experiment: Experiment) -> RealData:
         "options": _options_in_keys(e, dataset),
     }
     # these instruments leave other images to the rest
-    as_found = {"as_found": True} if e.start == AS_FOUND else {}
-    drawn = {**name, **as_found, "counts": digest(counts.tolist()), "seed": e.seed}
+    kind = {"as_found": True} if as_found else {}
+    drawn = {**name, **kind, "counts": digest(counts.tolist()), "seed": e.seed}
     if e.draws == "disjoint":
         drawn["draws"] = e.n_draws
 
@@ -245,13 +251,13 @@ def real_data(experiment: Experiment) -> RealData:
             functools.partial(bare_stock.take, counts, np.zeros_like(counts)),
         ),
         test=Part(
-            {**name, "part": "test", "n_test": e.n_test, **as_found},
+            {**name, "part": "test", "n_test": e.n_test, **kind},
             functools.partial(_test_images, dataset, e),
             functools.partial(_test_images, bare_stock.dataset, e),
         ),
         instruments={
             purpose: Part(
-                {**name, "part": purpose, **as_found},
+                {**name, "part": purpose, **kind},
                 functools.partial(stock.instruments, purpose),
                 functools.partial(bare_stock.instruments, purpose),
             )
@@ -336,8 +342,8 @@ def _wrong_sizes(e: Experiment, stock: "_Stock", counts: np.ndarray) -> list[str
     if e.n_test > most:
         kind = "test set" if e.start == AS_FOUND else "balanced test set"
         wrong.append(f"n_test is {e.n_test}, but the {kind} has at most {most} images")
-    if e.start == AS_FOUND:
-        wrong += _wrong_shares(e, dataset, counts)
+    if e.start == AS_FOUND and not wrong:
+        wrong = _wrong_shares(e, dataset, counts)
     return wrong + _wrong_instruments(e, stock) + _wrong_path(e, dataset.n_classes)
 
 
@@ -355,7 +361,7 @@ def _wrong_shares(e: Experiment, dataset: Dataset, counts: np.ndarray) -> list[s
         return [
             "a start as found needs a class in which one group is favoured and another is not, "
             f"each with {SMALLEST} images in the start and in the test set, and there is none; "
-            "raise n_real or n_test, or name groups with favoured"
+            "raise n_real or n_test, or name other groups with favoured"
         ]
     return []
 

@@ -1,6 +1,7 @@
 """Photographs of your own: a folder, with a table or with folders that tell class and group."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from ...core.counts import largest_remainder
 from ...core.places import data_folder, in_home
 from ...core.registry import DATASETS
 from ...core.seeds import digest, seed_for
+from ...experiment import AS_FOUND
 from ..images import Dataset, LabeledImages, design_of
 from ..metadata import Rows, examples, rows_of
+from ..natural import no_contrast, only_group
 from ..photographs import VERSION, checksums, pixels
 from .examples import EXAMPLES, make
 
@@ -67,7 +70,8 @@ def folder(
               group          column of the group; of several, [sex, age], the combination
               split          column of the split: train, val, test, or 0, 1, 2; without one a
                              quarter of every class and group is the test set, in every run the same
-              size           int 8..512: side in pixels
+              size           int 8..512: side in pixels; smaller photographs are enlarged, which is
+                             said
               n_instruments  int: training images set aside for the measuring devices, equally many
                              of every class and group; 0: a fifth of all, at most a third of the
                              smallest class and group
@@ -82,20 +86,19 @@ def folder(
     get it    python -m biasstudy folder PATH says what a run would see
     flaws     yours to know; the same photograph in two files is seen only if the files are equal
     """
-    if n_instruments and validation == "instruments":
-        raise ValueError(
-            f"folder: with validation: instruments all images of the split val are instruments; "
-            f"leave out n_instruments {n_instruments:,}"
-        )
+    columns = {"image": image, "label": label, "group": group, "split": split}
+    found = _find(root, metadata, columns, size, damaged)
+    return _dataset(found, n_instruments, validation)
+
+
+def _find(root: str, metadata: str, columns: dict[str, str], size: int, damaged: str) -> "_Found":
+    """The photographs of a folder; an example is made if it is not there."""
     if not root.strip():
         raise ValueError("folder: say where the images are: dataset_options: {root: PATH}")
     place = data_folder() / in_home(root, "give the option root in full")
     if root in EXAMPLES and not place.is_dir():
         make(root, place)
-    rows = rows_of(
-        place, metadata, {"image": image, "label": label, "group": group, "split": split}
-    )
-    return _dataset(_Found(place, rows, size, damaged == "skip"), n_instruments, validation)
+    return _Found(place, rows_of(place, metadata, columns), size, damaged == "skip")
 
 
 class _Found:
@@ -108,6 +111,8 @@ class _Found:
         self.root, self.size, self.skip, self.said = root, size, skip, [f"{rows.says}."]
         self.file = np.array(rows.file, object)
         self.sums = np.array(checksums(root, rows.file), object)
+        for what, words in (("class", rows.label), ("group", rows.group)):
+            _check_spelling(what, words)
         self.label, self.classes = _numbered(rows.label)
         self.group, self.groups = _numbered(rows.group or (NO_GROUP,) * len(rows.file))
         self._check_names()
@@ -134,6 +139,13 @@ class _Found:
                 f"folder: {len(self.classes):,} classes for {len(self.file):,} images: the column "
                 "of the label names images rather than classes; say another with the option label"
             )
+        if len(self.groups) > len(self.file) // 2:
+            kind = "be continuous" if all(map(_is_number, self.groups)) else "name images"
+            raise ValueError(
+                f"folder: the column of the group has {len(self.groups):,} different values in "
+                f"{len(self.file):,} rows, so it seems to {kind}; cut it into a few groups, or say "
+                "another with the option group"
+            )
 
     def keep(self, index: np.ndarray) -> None:
         """Go on with the photographs at these positions, or where this is true."""
@@ -155,7 +167,8 @@ class _Found:
 
     def _read(self) -> None:
         self.row = np.arange(len(self.file))
-        self.images, bad = pixels(self.root, self.file.tolist(), self.sums.tolist(), self.size)
+        read = pixels(self.root, self.file.tolist(), self.sums.tolist(), self.size)
+        self.images, self.side, bad = read.images, read.side, read.bad
         wrong = np.isin(np.arange(len(self.file)), list(bad))
         why = f": {next(iter(bad.values()))}" if bad else ""
         self._leave_out(
@@ -255,6 +268,11 @@ class _Found:
 
 
 def _dataset(found: _Found, n_instruments: int, validation: str) -> Dataset:
+    if n_instruments and validation == "instruments":
+        raise ValueError(
+            f"folder: with validation: instruments all images of the split val are instruments; "
+            f"leave out n_instruments {n_instruments:,}"
+        )
     aside = found.split == "validation"
     if validation == "train":
         found.split[aside] = "train"
@@ -297,6 +315,28 @@ def _numbered(words: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     names = tuple(sorted(set(words), key=lambda word: (_natural(word), word)))
     number = {name: i for i, name in enumerate(names)}
     return np.array([number[word] for word in words], np.int64), names
+
+
+def _check_spelling(what: str, words: Sequence[str]) -> None:
+    """ValueError if two names differ in capitals, spaces or the make of their letters alone."""
+    spellings: dict[str, Counter[str]] = {}
+    for word, n in Counter(words).items():
+        plain = " ".join(unicodedata.normalize("NFKC", word).casefold().split())
+        spellings.setdefault(plain, Counter())[word] = n
+    several = [counts for counts in spellings.values() if len(counts) > 1]
+    if several:
+        told = " and ".join(f"{word!r} ({n:,} images)" for word, n in several[0].items())
+        more = f", and likewise {len(several) - 1} more" if len(several) > 1 else ""
+        raise ValueError(
+            f"folder: one {what} is written in several ways: {told}{more}; write it alike"
+        )
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return bool(float(word)) or True
+    except ValueError:
+        return False
 
 
 def _natural(word: str) -> list[tuple[int, int, str]]:
@@ -369,10 +409,10 @@ def _report(
         "nested": "Nested: a group belongs to one class, a class has several",
         "grouped": "Grouped: a class belongs to one group, so groups are not compared within it",
     }
-    n_classes, n_groups, side = len(found.classes), len(found.groups), found.size
+    n_classes, n_groups = len(found.classes), len(found.groups)
     holes = int((train == 0).sum()) if design == "crossed" else 0
     yield (
-        f"{says[design]}. {n_classes:,} classes, {n_groups:,} groups, {side} x {side} pixels; "
+        f"{says[design]}. {n_classes:,} classes, {n_groups:,} groups, {_side(found)}; "
         f"{train.sum():,} images to draw from and {test.sum():,} test images"
         + (f"; {n_aside:,} of the split val are the instruments" if n_aside else "")
         + (f"; {holes} of {train.size} classes with a group have no image" if holes else "")
@@ -388,6 +428,29 @@ def _report(
         )
         + "."
     )
+
+
+def _side(found: _Found) -> str:
+    """ "64 x 64 pixels", and whether photographs were enlarged to that."""
+    size, side = found.size, found.side[found.row]
+    says, n = f"{size} x {size} pixels", int(np.count_nonzero(side < size))
+    if n:
+        says += f", enlarged from {side.min()} x {side.min()}"
+        fitting = _fitting_size(found)
+        says += (
+            f": give size {fitting}"
+            if fitting < size
+            else f" and more: {n:,} of {len(side):,} images are smaller"
+        )
+    return says
+
+
+def _fitting_size(found: _Found) -> int:
+    """The side that all photographs have, where that is less than they were scaled to; else that
+    which they were scaled to."""
+    side = found.side[found.row]
+    least, most = int(side.min()), int(side.max())
+    return least if SIDES[0] <= least == most < found.size else found.size
 
 
 def counts_table(dataset: Dataset) -> Any:
@@ -417,11 +480,18 @@ def seen(root: Path, options: dict[str, Any]) -> list[str]:
         raise ValueError(f"the folder is named once; got {root} and -p root {options['root']}")
     is_example = str(root) in EXAMPLES and not root.exists()
     given = {**options, "root": str(root if is_example else root.absolute())}
-    dataset = DATASETS["folder"].target(**DATASETS["folder"].resolve(given))
-    named = ", ".join(f"{name}: {value!r}" for name, value in given.items())
+    asked = DATASETS["folder"].resolve(given)
+    columns = {role: asked[role] for role in ("image", "label", "group", "split")}
+    found = _find(asked["root"], asked["metadata"], columns, asked["size"], asked["damaged"])
+    dataset = _dataset(found, asked["n_instruments"], asked["validation"])
+    fitting = {"size": _fitting_size(found), **given}
+    named = ", ".join(f"{name}: {value!r}" for name, value in fitting.items())
     table = counts_table(dataset).to_string(max_rows=200)
+    lacking = no_contrast(dataset, {})
+    what = "A run" if only_group(dataset) else f"A run with start: {AS_FOUND}"
     return [
         *dataset.report,
+        *([f"{what} would be refused: {lacking}."] if lacking else []),
         "",
         *table.splitlines(),
         "",
