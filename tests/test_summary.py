@@ -113,6 +113,7 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
             "digits_by_thickness",
             "cifar20_fit",
             "colorized_mnist_performative",
+            "colorized_mnist_transfer_fit",
         ]
     )
     assert (table.status == np.where(planned, "confirmatory", "exploratory")).all(), (
