@@ -125,11 +125,11 @@ class Farm:
         now."""
         begun = time.perf_counter()
         recipes = {id: self.schedule.pieces[id].recipe for id in self.missing}
-        of_kind = self._known_of_kinds(set(recipes.values()))
+        of_sort = self._known_of_sorts(set(recipes.values()))
         self.price = {}
         self.untimed = {id for id, recipe in recipes.items() if not self.costs.knows(recipe)}
         for id, recipe in recipes.items():
-            usual = of_kind.get(_kind(recipe), 0.0)
+            usual = of_sort.get(_sort(recipe), 0.0)
             seconds = usual if id in self.untimed else self.costs.of([recipe])
             self.price[id] = max(seconds, UNTIMED)
         self.cost = dict.fromkeys((job.experiment.id for job in self.schedule.waiting()), 0.0)
@@ -137,17 +137,18 @@ class Farm:
             for name in self.users[id]:
                 self.cost[name] += self.price[id]
         self.ahead = sum(self.price[id] for id in self.left)
-        self.known = all(_kind(recipe) in of_kind for recipe in recipes.values())
+        known = {kind for kind, _ in of_sort}
+        self.known = all(_sort(recipe)[0] in known for recipe in recipes.values())
         took = time.perf_counter() - begun
         self.next_pricing = begun + RARELY * took
 
-    def _known_of_kinds(self, recipes: Set[Recipe]) -> dict[str, float]:
-        """Of each kind, the mean seconds of those of its recipes that are known."""
-        seconds: dict[str, list[float]] = defaultdict(list)
+    def _known_of_sorts(self, recipes: Set[Recipe]) -> dict[tuple[str, bool], float]:
+        """Of each sort, the mean seconds of those of its recipes that are known."""
+        seconds: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for recipe in recipes:
             if self.costs.knows(recipe):
-                seconds[_kind(recipe)].append(self.costs.of([recipe]))
-        return {kind: sum(values) / len(values) for kind, values in seconds.items()}
+                seconds[_sort(recipe)].append(self.costs.of([recipe]))
+        return {sort: sum(values) / len(values) for sort, values in seconds.items()}
 
     def run(self) -> SweepReport:
         """All of it.
@@ -343,8 +344,10 @@ class Farm:
         return [*self.waiting, *self.under_way]
 
 
-def _kind(recipe: Recipe) -> str:
-    return recipe.name.rsplit("-", 1)[0]
+def _sort(recipe: Recipe) -> tuple[str, bool]:
+    """Kind of a stage, and whether it takes steps: a fit in steps says nothing of one in closed
+    form, nor of a control that fits nothing."""
+    return recipe.name.rsplit("-", 1)[0], recipe.steps > 0
 
 
 def run_by(
