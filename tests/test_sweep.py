@@ -9,6 +9,7 @@ import lzma
 import os
 import random
 import re
+import shlex
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ from conftest import TINY, Here
 
 from biasstudy import run
 from biasstudy.__main__ import main
-from biasstudy.campaign import engine, sweep
+from biasstudy.campaign import commands, engine, sweep
 from biasstudy.campaign.cost import Costs, Recipe, recipe_of
 from biasstudy.campaign.farm import Farm, run_by
 from biasstudy.core.numerics import Numerics
@@ -354,6 +355,15 @@ def test_a_run_tells_its_verdict_before_the_arms_that_need_not_be_waited_for(
     assert "S = " not in early and "R = " not in early
     number = re.compile(r"A = generated - none = (\S+)")
     assert number.search(early)[1] == number.search(last)[1]
+
+
+def test_the_command_that_draws_a_study_is_told_with_what_was_changed():
+    notebook = Path("notebooks/cifar20.ipynb")
+    plain = commands._drawing(commands.Asked(Path("a b.yaml"), ""), notebook)
+    assert plain == "papermill notebooks/cifar20.ipynb cifar20-drawn.ipynb -f 'a b.yaml'"
+    changed = commands.Asked(Path("f.yaml"), "", {"ratio": 1.0, "arms": ["real"]})
+    words = shlex.split(commands._drawing(changed, notebook))
+    assert words[-2] == "-y" and yaml.safe_load(words[-1]) == {"ratio": 1.0, "arms": ["real"]}
 
 
 def test_time_left_is_learnt_from_the_first_stage_of_each_kind(tmp_path):

@@ -1,6 +1,7 @@
 """The commands `run` and `sweep`: experiments of a file are run, the answer is printed, results are
 saved."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,8 +122,8 @@ def run_study(asked: Asked, workers: int = 1) -> None:
 
 
 def _drawing(asked: Asked, notebook: Path) -> str:
-    """The command that draws what was run."""
-    changes = [word for name, value in asked.changes.items() for word in ("-p", name, value)]
+    """The command that draws what was run; papermill takes lists and mappings as YAML alone."""
+    changes = ["-y", json.dumps(dict(asked.changes))] if asked.changes else []
     words = ["papermill", notebook, f"{notebook.stem}-drawn.ipynb", "-f", asked.file, *changes]
     return shlex.join(map(str, words))
 
