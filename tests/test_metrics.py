@@ -885,3 +885,24 @@ def test_text_and_fractions_are_refused_in_one_sentence(bad, seen):
     with pytest.raises(ValueError, match=seen) as error:
         measure("accuracy", bad, predicted, group, design="crossed", biased=False, known={})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (lambda: 1 / 0, "metric 'test-own' raised ZeroDivisionError: division by zero"),
+        (lambda: [0.5, 0.6], "must return a number, a Value or a list of Values; got a list of fl"),
+        (lambda: "high", "a list of Values; got str"),
+        (lambda: None, "a list of Values; got NoneType"),
+    ],
+)
+def test_what_an_own_metric_does_wrong_is_told_with_its_name(returned, reason):
+    @METRICS.register("test-own")
+    def own(label, predicted, group):
+        return returned()
+
+    try:
+        with pytest.raises(ValueError, match=reason):
+            measure("test-own", *3 * [np.zeros(2, int)], design="crossed", biased=False, known={})
+    finally:
+        del METRICS._entries["test-own"]

@@ -325,10 +325,24 @@ def _measured(name: str, arrays: list[np.ndarray], given: Mapping[str, Any]) -> 
             f"metric {name!r} needs {missing[0]}, not known here; known: "
             f"{', '.join(given) or 'nothing'}"
         )
-    result = function(*arrays, **{p.name: given[p.name] for p in asked if p.name in given})
+    try:
+        result = function(*arrays, **{p.name: given[p.name] for p in asked if p.name in given})
+    except ValueError:
+        raise
+    except Exception as error:  # one of the user's own may raise anything
+        raise ValueError(f"metric {name!r} raised {type(error).__name__}: {error}") from error
     if isinstance(result, Value):
         return [result]
-    return list(result) if isinstance(result, Iterable) else [Value(float(result), len(arrays[0]))]
+    if isinstance(result, list) and all(isinstance(value, Value) for value in result):
+        return result
+    try:
+        return [Value(float(result), len(arrays[0]))]
+    except (TypeError, ValueError) as error:
+        what = type(result[0]).__name__ if isinstance(result, list) else type(result).__name__
+        of_it = f"a list of {what}" if isinstance(result, list) else what
+        raise ValueError(
+            f"metric {name!r} must return a number, a Value or a list of Values; got {of_it}"
+        ) from error
 
 
 def _needed(name: str) -> list[str]:
