@@ -102,8 +102,8 @@ def _check_text(name: str, value: Any) -> None:
 
 
 HOW_TO_ADD = (
-    "; one of your own is known once its module is imported: imports: [module] in the parameter "
-    "file, or --import module"
+    "; one of your own needs its module: imports: [module] in the parameter file, or --import "
+    "module"
 )
 
 # asked for a hundred times per experiment
