@@ -9,6 +9,7 @@ from conftest import FLOAT64, tiny
 
 from biasstudy import FILTERS, GENERATORS, LabeledImages, run
 from biasstudy.core.context import Context
+from biasstudy.core.registry import Entry
 from biasstudy.data.real import real_data
 from biasstudy.experiment import PROTOCOLS
 from biasstudy.loop.filters import acceptance_rates
@@ -39,7 +40,7 @@ class Numbers:
 def candidates(rule, counts=(30, 20, 10), tries=5.0, shortfall="stop", first=0, generator=None):
     generator = generator or Numbers()
     entry = dataclasses.make_dataclass("Entry", ["name", "target"])("rule", rule)
-    model = dataclasses.make_dataclass("Model", ["target"])(lambda: generator)
+    model = Entry("generator", "numbers", 1, lambda: generator, {})
     found = sample_candidates.function(
         CONTEXT,
         model=model,
@@ -274,7 +275,7 @@ def ranked(keep, share=0.5, seed=0, n=1000):
     )
     found = sample_candidates.function(
         CONTEXT,
-        model=make("Model", ["target"])(lambda: generator),
+        model=Entry("generator", "planted", 1, lambda: generator, {}),
         options={},
         state={},
         told=told,

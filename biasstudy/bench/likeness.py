@@ -143,7 +143,7 @@ def likeness(
             told(f"noise level {sigma[t] / alpha[t]:.2f}")
             r2[t] = {size: mean_r2(windowed({t: size}), t) for size in sizes}
         by_rule = dict(zip(noised, rule["windows"].tolist(), strict=True))
-        rule_sizes = {t: _next(sizes, window) for t, window in by_rule.items()}
+        rule_sizes = {t: _nearest(sizes, window) for t, window in by_rule.items()}
         nearest = {t: max(r2[t], key=r2[t].__getitem__) for t in noised}
         ways = {
             OTHER: trained(other),
@@ -180,7 +180,7 @@ def likeness(
     return Likeness(pd.DataFrame(by_window), pd.DataFrame(by_way), pictures)
 
 
-def _next(sizes: Sequence[int], window: int) -> int:
+def _nearest(sizes: Sequence[int], window: int) -> int:
     return min(sizes, key=lambda size: abs(size - window))
 
 

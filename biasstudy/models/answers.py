@@ -42,8 +42,10 @@ def check_probabilities(model: Entry, probability: Any, n: int) -> np.ndarray:
     if not isinstance(probability, np.ndarray):
         type_ = type(probability)
         raise ValueError(f"{whose}; got {type_.__module__}.{type_.__name__}")
-    if probability.ndim != 2 or len(probability) != n or not probability.size:
+    if probability.ndim != 2 or len(probability) != n or not probability.shape[1]:
         raise ValueError(f"{whose}; got {probability.shape}")
+    if n == 0:
+        return probability
     if not np.isfinite(probability).all():
         raise ValueError(f"{whose} of probabilities; some are not finite")
     away = np.abs(probability.sum(1, dtype=np.float64) - 1).max()

@@ -24,6 +24,7 @@ from ..inference.verdicts import (
     BECAUSE,
     SEEDS_FOR_VERDICT,
     WORDS,
+    WORSE,
     in_words,
     with_interval,
 )
@@ -57,13 +58,15 @@ def _tally(table: pd.DataFrame) -> str:
     if table.empty:
         return f"not stored with {SEEDS_FOR_VERDICT} seeds"
     biased = table[table.counted]
+    plain = table[~table.remedy & ~table.feedback]
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     parts = [] if len(fit) or biased.empty else [f"{NO_FIT} among the biased starts"]
     for says, settings in (
         ("with a biased start and a fit generator", fit),
         ("with a biased start and an unfit generator", unfit),
         ("with a biased start and a generator whose fitness was not measured", unknown),
-        ("from an unbiased start", table[~table.has_bias & ~table.remedy & ~table.feedback]),
+        ("whose favoured groups are served worse", plain[plain.word == WORSE]),
+        ("from an unbiased start", plain[~plain.has_bias & (plain.word != WORSE)]),
         ("with a remedy", table[table.remedy]),
         ("with feedback on who comes", table[table.feedback]),
     ):

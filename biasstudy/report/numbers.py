@@ -528,7 +528,7 @@ def _feedback(stored_results: Stored) -> str:
         words = str(verdict(found.change, found.corrected))
         lines.append(
             (
-                f"{parts[found.variant].of(found.arm)[0].experiment.sensitivity:g}",
+                f"{outcomes[0].experiment.sensitivity:g}",
                 found.arm,
                 str(found.change.a.n),
                 f"{_start_share(outcomes):.2f}",

@@ -32,6 +32,7 @@ from ..inference.verdicts import (
     REDUCED,
     SEEDS_FOR_VERDICT,
     WITHIN,
+    WORSE,
     because,
     corrected_changes,
     has_bias,
@@ -200,7 +201,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
               has_bias   there is a bias at the start to amplify
               remedy     the protocol is one that is meant to help
               feedback   real images, too, depend on the last classifier
-              counted    in the answer: biased, without remedy and feedback
+              counted    in the answer: biased, without remedy and feedback, favoured groups
+                         not served worse
               fit, missed, fitness     whether the generators deserve a verdict, see `gate`: a word,
                                criteria that generation 0 misses, what a sentence says of it
       word, verdict, because   of the change, see `verdicts`
@@ -261,7 +263,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             experiments.append(e)
     table = pd.DataFrame(rows)
     table.insert(list(table).index("generation") + 1, "apart", _apart(table, experiments))
-    table["counted"] = table.has_bias & ~table.remedy & ~table.feedback
+    plain = ~table.remedy & ~table.feedback
+    table["counted"] = table.has_bias & plain & (table.word != WORSE)
     return table
 
 

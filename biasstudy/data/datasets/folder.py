@@ -334,9 +334,10 @@ def _check_spelling(what: str, words: Sequence[str]) -> None:
 
 def _is_number(word: str) -> bool:
     try:
-        return bool(float(word)) or True
+        float(word)
     except ValueError:
         return False
+    return True
 
 
 def _natural(word: str) -> list[tuple[int, int, str]]:
