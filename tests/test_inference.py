@@ -280,14 +280,14 @@ def test_attribution_goes_both_ways():
         }.items()
     }
     told = "exploratory, fitness not measured."
-    assert f"amplified, because the images are generated, {told}" in said["up"]
+    assert f"amplified, more than with new real images, {told}" in said["up"]
     assert (
-        f"not shown to be because the images are generated: R is not above 0, {told}"
+        f"not shown to be more than with new real images: R is not above 0, {told}"
         in said["up too"]
     )
-    assert f"reduced, because the images are generated, {told}" in said["down"]
+    assert f"reduced, more than with new real images, {told}" in said["down"]
     assert (
-        f"not shown to be because the images are generated: R is not below 0, {told}"
+        f"not shown to be more than with new real images: R is not below 0, {told}"
         in said["down too"]
     )
 
@@ -395,7 +395,7 @@ def test_sentences_correct_for_the_number_of_studies():
     named["few"] = planted(rng, {"generated": before, "none": before}, n=3)
     named["bare"] = planted(rng, {"generated": before})
     first, *_, few, bare = sentences(named)
-    assert first.startswith("study 0: ") and ": amplified, because" in first and "R = " in first
+    assert first.startswith("study 0: ") and ": amplified, more than" in first and "R = " in first
     changes = [change(study) for name, study in named.items() if name != "bare"]
     adjusted = corrected([*changes, None])
     for name, p_of in (

@@ -206,7 +206,8 @@ def planted(effect_by_setting):
         "remedy": False,
         "feedback": False,
         "status": "exploratory",
-        "because": "",
+        "beside_real": "",
+        "decayed": "",
         "beyond": "not compared with all paths",
         "fit": "fit",
     }
@@ -218,7 +219,7 @@ def planted(effect_by_setting):
 def test_the_answer_counts_settings_with_a_bias_to_amplify():
     found = planted(
         [
-            ("amplified", {"because": "because the images are generated"}),
+            ("amplified", {"beside_real": "more than with new real images", "decayed": "recall"}),
             ("amplified", {"beyond": "beyond the loss of accuracy", "n": 12}),
             ("reduced", {"remedy": True}),
             ("amplified", {"feedback": True}),
@@ -229,30 +230,31 @@ def test_the_answer_counts_settings_with_a_bias_to_amplify():
             ("no verdict with fewer than 6 seeds", {"n": 3}),
         ]
     )
-    changed = "the accuracy gap between favoured and other groups"
+    changed = "the accuracy contrast"
     told = (
         f"{changed} widened by more than a quarter in 2, stayed within a quarter in 2; of the 2, 1 "
-        "widened because the images are generated, and 1 are shown to go beyond what lost accuracy "
-        "alone makes."
+        "widened more than with new real images, and 1 more than lost accuracy alone makes."
     )
     last = "All of this is exploratory, and from small models."
-    first = "settings have a biased start (2 data sets, 6 to 12 seeds a setting)."
-    fit = "the generated images are fit to be asked about"
+    first = (
+        "settings have a biased start, no remedy and no feedback (2 data sets, 6 to 12 seeds a "
+        "setting)."
+    )
+    fit = "the generator begins fit (in 1 its later images decay)"
     assert answer(found) == f"4 {first} In 4 {fit}: {told} {last}"
     found.effects.loc[0, "status"] = "confirmatory"
     assert answer(found).endswith(
-        " 1 of the settings is confirmatory, the rest exploratory; all are from small models."
+        " Confirmatory are 1 of the 4 fit; the rest is exploratory. All models are small."
     )
     found.effects["status"] = "exploratory"
     found.effects["fit"] = "unfit"
     assert answer(found) == (
-        f"4 {first} In none are the generated images fit to be asked about. In 4 they are not: "
-        f"{told} {last}"
+        f"4 {first} In none does the generator begin fit. In 4 it is unfit: {told} {last}"
     )
     open_setting = [("cannot tell", {"fit": "unfit"}), ("cannot tell", {})]
     assert (
-        f"In 1 {fit}: whether {changed} changed by a quarter cannot be told. In 1 they are not: "
-        in answer(planted(open_setting))
+        f"In 1 the generator begins fit: whether {changed} changed by a quarter cannot be told. In "
+        "1 it is unfit: " in answer(planted(open_setting))
     )
     unknown = planted([("cannot tell", {"fit": "fitness not measured"})])
     assert "In 1 this was not measured: whether " in answer(unknown)

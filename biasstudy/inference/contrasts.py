@@ -5,7 +5,7 @@ difference of their changes. With M the headline metric in the last generation:
 
     A = M(generated) - M(none)        does adding generated images amplify?
     S = M(generated) - M(resample)    beyond sampling drift, at the same pool size
-    R = M(generated) - M(real)        because the images are generated, not because there are more
+    R = M(generated) - M(real)        more than as many new real images do
                                       of them
     F = M(generated) - M(real-filtered)     R of a filtered experiment, against real images through
     the same filter

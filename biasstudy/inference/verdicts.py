@@ -38,7 +38,7 @@ WITHIN = "within the margin"
 CANNOT_TELL = "cannot tell"
 WORSE = "no verdict where favoured groups are served worse"
 TOO_FEW_SEEDS = f"no verdict with fewer than {SEEDS_FOR_VERDICT} seeds"
-BECAUSE = "because the images are generated"
+MORE_THAN_REAL = "more than with new real images"
 DRAWS = {  # what seeds have in common, the most first: see `RealData.draws`
     "unknown": "that may share training images",
     "shared": "drawn from the same photographs",
@@ -221,18 +221,19 @@ def verdict(c: Change, p: Corrected | None = None) -> Verdict:
     return Verdict(word, clause, margin, c.a.detectable)
 
 
-def because(word: str, r: Estimate | None) -> str:
-    """Whether a change comes from the images being generated, in words: it needs R, the change
-    against as many real images, on the same side of 0.
+def beside_real(word: str, r: Estimate | None) -> str:
+    """Whether generated images change the contrast more than as many new real ones, in words: R,
+    the change against these, is on the same side of 0. New real images bring new information as
+    well, so this does not say that being generated is the cause.
 
     returns  empty where nothing changed or the arm `real` was not run
     """
     if word not in (AMPLIFIED, REDUCED) or r is None:
         return ""
     if (r.low > 0) if word == AMPLIFIED else (r.high < 0):
-        return BECAUSE
+        return MORE_THAN_REAL
     side = "above" if word == AMPLIFIED else "below"
-    return f"not shown to be {BECAUSE}: R is not {side} 0"
+    return f"not shown to be {MORE_THAN_REAL}: R is not {side} 0"
 
 
 # ---- What was planned ----------------------------------------------------------------------------
@@ -371,7 +372,7 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     judged = verdict(c, p or corrected([c], family_of(results))[0])
     what = "favoured minus other cells" if first.biased else "top minus bottom groups"
     where = f"{e.data_name}, {e.start} start, generation {e.n_generations}, accuracy of {what}"
-    reason = because(judged.word, estimates.get("R"))
+    than_real = beside_real(judged.word, estimates.get("R"))
     against = f"a quarter of M(none) is {c.margin:.3f}" if c.relative else "the margin is absolute"
     if judged.word == WORSE:
         against = (
@@ -405,7 +406,7 @@ def sentence(results: Any, p: Corrected | None = None) -> str:
     status = status_of(results) if first.scale != "smoke" and judged.word != TOO_FEW_SEEDS else ""
     judged_gate = gate(results)
     fitness = str(judged_gate) if judged_gate else ""
-    answer = ", ".join(filter(None, [str(judged), reason, status, fitness]))
+    answer = ", ".join(filter(None, [str(judged), than_real, status, fitness]))
     return f"{where}: {answer}. {'; '.join(facts)}; {n}."
 
 

@@ -21,7 +21,7 @@ from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN
 from ..inference.intervals import over_seeds
 from ..inference.verdicts import (
     AMPLIFIED,
-    BECAUSE,
+    MORE_THAN_REAL,
     SEEDS_FOR_VERDICT,
     WORDS,
     WORSE,
@@ -89,7 +89,7 @@ def _tally(table: pd.DataFrame) -> str:
 def _amplifies(stored_results: Stored) -> str:
     table = stored_results.effects
     up = amplified(table)
-    generated = up.because == BECAUSE
+    more_than_real = up.beside_real == MORE_THAN_REAL
     together = [
         f"{row.dataset}, {row.verdict}: on average over {row.settings} "
         f"setting{'s' * (row.settings > 1)} A = {with_interval(row.A, row.A_low, row.A_high)}, "
@@ -97,8 +97,8 @@ def _amplifies(stored_results: Stored) -> str:
         for row in stored_results.data_sets.itertuples()
     ]
     return (
-        f"{_tally(table)}; R above 0 as well in {int(generated.sum())} of the {len(up)} amplified; "
-        f"{'; '.join(together)}"
+        f"{_tally(table)}; R above 0 as well in {int(more_than_real.sum())} of the {len(up)} "
+        f"amplified; {'; '.join(together)}"
     )
 
 
@@ -227,7 +227,7 @@ LEDGER = (
     Claim(
         "generated images in training sets may amplify the bias of later classifiers",
         "A > M(none)/4: adding generated images widens the accuracy contrast by more than a "
-        "quarter, against retraining alone; because they are generated: R > 0",
+        "quarter, against retraining alone; more than new real images do: R > 0",
         ("summary", "colorized_mnist", "colorized_mnist_start"),
         _amplifies,
     ),

@@ -40,7 +40,7 @@ from ..inference.intervals import over_seeds
 from ..inference.plans import CONFIRMATORY
 from ..inference.scales import growth, relative_contrast
 from ..inference.secondary import secondary_of_settings
-from ..inference.verdicts import BECAUSE, feedback, in_words, verdict, with_interval
+from ..inference.verdicts import feedback, in_words, verdict, with_interval
 from ..loop.results import Results, batch_values, quality_values
 from ..measures.fitness import CRITERIA
 from ..measures.shares import favoured_part
@@ -89,11 +89,11 @@ LOW = (0.0, 0.2, 0.4, 0.6)  # levels of bias that one row shows
 ROWS = (
     Row("biased by 0.6, new digits for every seed, batches added (ratio 0.5)", _variants(
         "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"), True),
-    Row("the same, real data replaced", _variants(
+    Row("the same, real data replaced (ratio 1)", _variants(
         "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"), True),
     Row("unbiased start, new digits for every seed, batches added (ratio 0.5)", _variants(
         "colorized_mnist_fit_unbiased", "protocol accumulate, n_real 1300, ratio 0.5")),
-    Row("the same, real data replaced", _variants(
+    Row("the same, real data replaced (ratio 1)", _variants(
         "colorized_mnist_fit_unbiased", "protocol replace, n_real 800, ratio 1.0")),
     Row("thick and thin as found, new digits for every seed, batches added (ratio 0.5)",
         _variants("digits_by_thickness", ""), True),
@@ -236,7 +236,6 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
         a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
         verdicts = dict.fromkeys(
             setting.verdict
-            + ", because generated" * (setting.because == BECAUSE)
             + (f", {CONFIRMATORY}" if not one_status and setting.status == CONFIRMATORY else "")
             for setting in settings.itertuples()
         )
@@ -260,7 +259,11 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
 def _fitness(settings: Any) -> str:
     """Whether the generators of some settings are fit, in a word, and what they miss."""
     words = dict.fromkeys(
-        "yes" if row.fit == FIT else f"no: {row.missed}" if row.fit == UNFIT else "not measured"
+        f"yes{f', later no: {row.decayed}' * bool(row.decayed)}"
+        if row.fit == FIT
+        else f"no: {row.missed}"
+        if row.fit == UNFIT
+        else "not measured"
         for row in settings.itertuples()
     )
     return "; ".join(words)
@@ -626,6 +629,10 @@ def _r(stored_results: Stored, study: str, variant: str) -> str:
     return in_words(contrast(stored_results.parts[study][variant], "R"))
 
 
+def _s(stored_results: Stored, study: str, variant: str) -> str:
+    return in_words(contrast(stored_results.parts[study][variant], "S"))
+
+
 def _e(stored_results: Stored, study: str, variant: str) -> str:
     """The excess over each path, in the order of PATHS."""
     found = all_excesses(stored_results.parts[study][variant])
@@ -683,6 +690,7 @@ def _bounds(stored_results: Stored, study: str, variant: str) -> str:
 VALUES: dict[str, Callable[..., str]] = {
     "A": _a,
     "R": _r,
+    "S": _s,
     "E": _e,
     "decay": _decay,
     "A of seeds": _a_of_seeds,
@@ -717,13 +725,13 @@ def glance(stored_results: Stored) -> tuple[Figure, pd.DataFrame]:
     effects = stored_results.effects.set_index(["study", "variant"])
     rows = []
     for data, setting, study, variant in GLANCE:
-        row = effects.loc[(study, variant), [*_GROWTH, "verdict", "fit", "n", "status"]]
+        row = effects.loc[(study, variant), [*_GROWTH, "verdict", "fit", "decayed", "n", "status"]]
         _, low, high = growth(stored_results.parts[study][variant], level=0.9)
         rows.append({"data": data, "setting": setting, **row, "inner_low": low, "inner_high": high})
     table = pd.DataFrame(rows)
     asked = table[table.fit == FIT]
-    seeds = listed(map(str, sorted(asked.n.unique())))
-    mark = f"{seeds} seeds · {listed(sorted(asked.status.unique()))} · small models"
+    status = listed(sorted(asked.status.unique()))
+    mark = f"words: corrected tests, not these lines · generators fit at first · {status}"
     return figures.glance(table, mark)
 
 

@@ -27,13 +27,13 @@ from ..inference.pooled import pooled_change
 from ..inference.scales import growth, logit_contrast, relative_contrast
 from ..inference.verdicts import (
     AMPLIFIED,
-    BECAUSE,
     CANNOT_TELL,
+    MORE_THAN_REAL,
     REDUCED,
     SEEDS_FOR_VERDICT,
     WITHIN,
     WORSE,
-    because,
+    beside_real,
     corrected_changes,
     has_bias,
     status_of,
@@ -203,9 +203,10 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
               feedback   real images, too, depend on the last classifier
               counted    in the answer: biased, without remedy and feedback, favoured groups
                          not served worse
-              fit, missed, fitness     whether the generators deserve a verdict, see `gate`: a word,
-                               criteria that generation 0 misses, what a sentence says of it
-      word, verdict, because   of the change, see `verdicts`
+              fit, missed, decayed, fitness   whether the generators deserve a verdict, see `gate`:
+                         a word, criteria that generation 0 misses, those that later ones miss
+                         alone, what a sentence says of it
+      word, verdict, beside_real   of the change, see `verdicts`
               M_none, margin           contrast without generated images, and its margin
               detectable               smallest change of A found with 80 % power
               differs, changed, within   p-values after Holm's correction, see `verdicts.Corrected`
@@ -239,10 +240,11 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "feedback": e.has_feedback,
                 "fit": fitness.word if fitness else UNKNOWN,
                 "missed": ", ".join(fitness.missed) if fitness else "",
+                "decayed": ", ".join(fitness.decayed) if fitness else "",
                 "fitness": str(fitness or UNKNOWN),
                 "word": judged.word,
                 "verdict": str(judged),
-                "because": because(judged.word, contrasts.get("R")),
+                "beside_real": beside_real(judged.word, contrasts.get("R")),
                 "M_none": c.level.mean,
                 "margin": c.margin,
                 "detectable": c.a.detectable,
@@ -291,8 +293,8 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
 
     returns  a row for each data set and word of the gate: dataset, fit (the word; NO_FIT in place
              of UNFIT where a data set has no fit one), settings, n (seeds that all settings have),
-             amplified, reduced, within, cannot_tell (settings by word), generated (amplified
-             because the images are generated), beyond (amplified beyond the loss of accuracy), A,
+             amplified, reduced, within, cannot_tell (settings by word), more_than_real (amplified
+             more than with new real images), beyond (amplified beyond the loss of accuracy), A,
              A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean; the
              word again where it is not FIT)
     """
@@ -323,7 +325,7 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
                         ("cannot_tell", CANNOT_TELL),
                     )
                 },
-                "generated": int((up.because == BECAUSE).sum()),
+                "more_than_real": int((up.beside_real == MORE_THAN_REAL).sum()),
                 "beyond": int((up.beyond == BEYOND).sum()),
                 **_columns("A", c.a),
                 "M_none": c.level.mean,
@@ -509,22 +511,27 @@ def answer(stored_results: Stored) -> str:
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     sources = biased.dataset.replace(list(OF_MNIST), "mnist").nunique()
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
-    planned = int((biased.status == CONFIRMATORY).sum())
+    planned = [
+        (word, of, int((of.status == CONFIRMATORY).sum()))
+        for word, of in (("fit", fit), ("unfit", unfit), ("not measured", unknown))
+    ]
     told = [
-        f"{len(biased)} settings have a biased start ({sources} data sets, {seeds} seeds a "
-        "setting)."
+        f"{len(biased)} settings have a biased start, no remedy and no feedback ({sources} data "
+        f"sets, {seeds} seeds a setting)."
     ]
     if len(fit):
-        told.append(f"In {len(fit)} the generated images are fit to be asked about: {_told(fit)}.")
+        later = int((fit.decayed != "").sum())
+        decay = f" (in {later} its later images decay)" if later else ""
+        told.append(f"In {len(fit)} the generator begins fit{decay}: {_told(fit)}.")
     else:
-        told.append("In none are the generated images fit to be asked about.")
+        told.append("In none does the generator begin fit.")
     if len(unfit):
-        told.append(f"In {len(unfit)} they are not: {_told(unfit)}.")
+        told.append(f"In {len(unfit)} it is unfit: {_told(unfit)}.")
     if len(unknown):
         told.append(f"In {len(unknown)} this was not measured: {_told(unknown)}.")
+    planned = [f"{n} of the {len(of)} {word}" for word, of, n in planned if n]
     told.append(
-        f"{planned} of the settings {'are' if planned > 1 else 'is'} confirmatory, the rest "
-        "exploratory; all are from small models."
+        f"Confirmatory are {' and '.join(planned)}; the rest is exploratory. All models are small."
         if planned
         else "All of this is exploratory, and from small models."
     )
@@ -532,8 +539,8 @@ def answer(stored_results: Stored) -> str:
 
 
 def _told(settings: pd.DataFrame) -> str:
-    """In how many settings the gap changed how, and what the amplified ones are shown to be."""
-    gap = "the accuracy gap between favoured and other groups"
+    """In how many settings the contrast changed how; what the amplified ones are shown to be."""
+    contrast = "the accuracy contrast"
     count, up = settings.word.value_counts(), settings[settings.word == AMPLIFIED]
     grew, open_ = len(up), count.get(CANNOT_TELL, 0)
     parts = [
@@ -546,13 +553,13 @@ def _told(settings: pd.DataFrame) -> str:
         if word in count
     ]
     if not parts:
-        return f"whether {gap} changed by a quarter cannot be told"
-    text = f"{gap} {', '.join(parts)}{f', and in {open_} this cannot be told' * bool(open_)}"
+        return f"whether {contrast} changed by a quarter cannot be told"
+    text = f"{contrast} {', '.join(parts)}{f', and in {open_} this cannot be told' * bool(open_)}"
     if not grew:
         return text
-    generated = int((up.because == BECAUSE).sum())
+    more = int((up.beside_real == MORE_THAN_REAL).sum())
     past = int((up.beyond == BEYOND).sum())
     return (
-        f"{text}; of the {grew}, {generated} widened because the images are generated, and {past} "
-        "are shown to go beyond what lost accuracy alone makes"
+        f"{text}; of the {grew}, {more} widened more than with new real images, and {past} more "
+        "than lost accuracy alone makes"
     )

@@ -107,12 +107,12 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
 
 def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     """What adding generated images did to the bias, a row per setting: growth A / M(none) in
-    percent with its 95 and 90 % intervals, the margin as a band, and the verdict in words: the
-    first decides about *amplified*, the second about *within a quarter*. Where no generator is
-    fit, the row says so and has no point.
+    percent with its 95 and 90 % intervals, the margin as a band, the verdict in words, the seeds,
+    and whether later images decay. The words are those of corrected tests of A, and cannot always
+    be read off the lines. Where no generator is fit, the row says so and has no point.
 
     table    a row per setting: data, setting (in words), growth, growth_low, growth_high,
-             inner_low, inner_high, verdict, fit
+             inner_low, inner_high, verdict, fit, decayed, n
     mark     what stands under the figure
     returns  the figure and its table, in percent
     """
@@ -129,9 +129,10 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.hlines(at[asked], settings.inner_low, settings.inner_high, color=color, linewidth=3.5)
     axis.plot(settings.growth, at[asked], "o", color=color, markersize=7)
     beside = axis.get_yaxis_transform()
-    for row, is_fit, verdict in zip(range(len(table)), asked, table.verdict, strict=True):
-        says = verdict if is_fit else NO_FIT
-        axis.text(1.02, row, says, va="center", fontsize=8, transform=beside)
+    for y, row in zip(at, table.itertuples(), strict=True):
+        decay = ", later images decay" if row.decayed else ""
+        says = f"{row.verdict}\n{row.n} seeds{decay}" if row.fit == FIT else NO_FIT
+        axis.text(1.02, y, says, va="center", fontsize=8, transform=beside)
     names = [f"{row.data},\n{row.setting}" for row in table.itertuples()]
     axis.set_yticks(at, names, fontsize=8)
     axis.set_ylim(len(table) - 0.4, -0.6)
@@ -139,7 +140,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:+.0f} %" if x else "0")
     axis.set_xlabel(
-        "growth of the accuracy gap by generated images\n"
+        "growth of the accuracy contrast by generated images\n"
         "(dot: mean; lines: 90 and 95 % intervals; grey: within a quarter)"
     )
     return signed(figure, mark), table
