@@ -16,7 +16,8 @@ from .figures import COLUMN_DPI, DPI_VARIABLE, packed
 
 # where the kernel can, else it warns that others on this machine could listen
 _CHANNELS = {"KernelManager": {"transport_encryption": "auto"}}
-DPI = 80  # of a picture in a committed notebook; it is shown as wide as any other
+MOST_BYTES = 390_000  # of a committed notebook, lest reviews and diffs choke on it
+DPI = (144, 112, 80)  # of its pictures: the first with which it is no larger
 # what nbval compares; pictures differ between font versions
 _COMPARED = ("text/plain", "text/html", "text/markdown")
 
@@ -29,16 +30,31 @@ def refresh(path: Path) -> bool:
     raises   nbclient.CellExecutionError if a cell fails
     """
     import nbformat
+
+    old = read_text(path)
+    for dpi in DPI:
+        notebook = nbformat.read(path, as_version=4)
+        _execute(notebook, dpi)
+        scrub(notebook, dpi)
+        if _compared(json.loads(old)) == _compared(notebook):
+            return False
+        new = nbformat.writes(notebook) + "\n"
+        if len(new) <= MOST_BYTES:
+            break
+    write_text(path, new)
+    return True
+
+
+def _execute(notebook: Any, dpi: int) -> None:
+    """Run all cells, in a temporary store, with pictures that have so many dots per inch."""
     from nbclient import NotebookClient
     from traitlets.config import Config
 
-    old = read_text(path)
-    notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         ours = {
             "BIASSTUDY_RUNS": f"{folder}/runs",
             "BIASSTUDY_STUDY": f"{folder}/study",
-            DPI_VARIABLE: str(DPI),
+            DPI_VARIABLE: str(dpi),
         }
         kept = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
@@ -53,14 +69,9 @@ def refresh(path: Path) -> bool:
         finally:
             for name, value in kept.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
-    scrub(notebook)
-    if _compared(json.loads(old)) == _compared(notebook):
-        return False
-    write_text(path, nbformat.writes(notebook) + "\n")
-    return True
 
 
-def scrub(notebook: Any) -> None:
+def scrub(notebook: Any, dpi: int) -> None:
     """Remove what changes from run to run and says nothing (times, widget state, versions of the
     kernel), and store pictures with 128 colours: a third of the bytes, and nbval does not compare
     them. They are shown in the width that they have where the notebook is run."""
@@ -75,7 +86,7 @@ def scrub(notebook: Any) -> None:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 png = base64.b64decode(output["data"]["image/png"])
-                output["metadata"] = {"image/png": {"width": _width(png) * COLUMN_DPI // DPI}}
+                output["metadata"] = {"image/png": {"width": _width(png) * COLUMN_DPI // dpi}}
                 output["data"]["image/png"] = base64.b64encode(packed(png)).decode() + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,13 +108,17 @@ def lines_of_seeds(axis: Any, lines: pd.DataFrame, label: str, **style: Any) -> 
 
 
 def legend(figure: Figure, axes: Iterable[Any]) -> None:
-    """One legend above all panels: whatever any of them labels, once."""
+    """One legend above all panels: whatever any of them labels, once, in rows of equal length."""
     handles = {
         name: handle
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5)
+    if not handles:
+        return
+    rows = math.ceil(len(handles) / 5)
+    columns = math.ceil(len(handles) / rows)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
 
 
 def chance_line(axis: Any, outcome: Any) -> None:
