@@ -804,7 +804,15 @@ def check(call, written: dict) -> None:
         mine = {**written, **change}
         for name, f in FIELDS.items():
             default = {} if f.default is dataclasses.MISSING else f.default
-            assert same(getattr(base, name), mine.get(name, default)), name
+            asked = mine.get(name, default)
+            if name == "favoured":  # of a class one name or several, each text or a number
+                asked = {
+                    str(class_): [
+                        str(group) for group in (groups if isinstance(groups, list) else [groups])
+                    ]
+                    for class_, groups in asked.items()
+                }
+            assert same(getattr(base, name), asked), name
     for name in ("n_seeds", "scale", "source"):
         assert getattr(study, name) == written.get(name, SETTINGS[name])
     assert list(study.arms) == written.get("arms", SETTINGS["arms"])
