@@ -8,6 +8,7 @@ To add a protocol, add one line to `PROTOCOLS`. To add a field, add one line to 
 it in `loop/`.
 """
 
+import copy
 import dataclasses
 import functools
 import textwrap
@@ -647,8 +648,12 @@ class Experiment:
     # -- names
 
     def fields(self) -> dict[str, Any]:
-        """All fields as a plain dictionary (JSON)."""
-        return dataclasses.asdict(self)
+        """All fields as a plain dictionary (JSON), a copy."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            name: copy.deepcopy(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
 
     def _defaults(self, *names: str) -> dict[str, Any]:
         return {f.name: default_of(f) for f in dataclasses.fields(self) if f.name in names}

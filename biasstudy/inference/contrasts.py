@@ -18,7 +18,6 @@ Everything here pairs outcomes by seed. It refuses outcomes that differ in more 
 and a seed that stands twice: settings are no seeds.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -253,8 +252,8 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
 
 def _differing(one: Experiment, other: Experiment, but: Collection[str] = ()) -> list[str]:
     """Names of the fields in which two experiments differ, some left out."""
-    names = [field.name for field in dataclasses.fields(one) if field.name not in but]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+    fields, others = one.fields(), other.fields()
+    return [name for name in fields if name not in but and fields[name] != others.get(name)]
 
 
 def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
