@@ -258,15 +258,15 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
 
 def _fitness(settings: Any) -> str:
     """Whether the generators of some settings are fit, in a word, and what they miss."""
-    words = dict.fromkeys(
-        f"yes{f', later no: {row.decayed}' * bool(row.decayed)}"
-        if row.fit == FIT
-        else f"no: {row.missed}"
-        if row.fit == UNFIT
-        else "not measured"
-        for row in settings.itertuples()
-    )
-    return "; ".join(words)
+    return "; ".join(dict.fromkeys(map(_fit_or_not, settings.itertuples())))
+
+
+def _fit_or_not(row: Any) -> str:
+    if row.fit == UNFIT:
+        return f"no: {row.missed}"
+    if row.fit != FIT:
+        return "not measured"
+    return f"yes, later no: {row.decayed}" if row.decayed else "yes"
 
 
 def _eight(stored_results: Stored) -> str:
