@@ -114,6 +114,8 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
             "cifar20_fit",
             "colorized_mnist_performative",
             "colorized_mnist_transfer_fit",
+            "colorized_mnist_filter_fit",
+            "colorized_mnist_fit_mixture",
         ]
     )
     assert (table.status == np.where(planned, "confirmatory", "exploratory")).all(), (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..experiment import PATHS
+from ..experiment import PATHS, Experiment
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
 from ..inference.excess import OUT_OF_REACH
@@ -132,12 +132,14 @@ def _together(stored_results: Stored) -> str:
     lines = []
     for parts in stored_results.parts.values():
         by_filter = {
-            r.of("generated")[0].experiment.filter: r for r in parts.values() if r.of("generated")
+            _filter(r.of("generated")[0].experiment): r for r in parts.values() if r.of("generated")
         }
         for tested, control in (
             ("classifier", "random-cell"),
             ("expert", "frozen"),
             ("classifier", "none"),
+            ("rank top", "rank random"),
+            ("rank bottom", "rank random"),
         ):
             if tested in by_filter and control in by_filter:
                 e = difference(
@@ -147,6 +149,11 @@ def _together(stored_results: Stored) -> str:
                 setting = f"{first.data_name}: {', '.join(start_and_models(first))}"
                 lines.append(f"{tested} - {control} = {in_words(e)}, n = {e.n} ({setting})")
     return "; ".join(lines) or "not stored: no study compares filters"
+
+
+def _filter(e: Experiment) -> str:
+    """Name of a filter, and what it keeps where it ranks."""
+    return f"{e.filter} {e.filter_options['keep']}" if e.filter == "rank" else e.filter
 
 
 def _of_data_set(*names: str) -> Callable[[Stored], str]:

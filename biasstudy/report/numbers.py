@@ -90,7 +90,23 @@ ROWS = (
     Row("biased by 0.6, new digits for every seed, batches added (ratio 0.5)", _variants(
         "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"), True),
     Row("the same, real data replaced (ratio 1)", _variants(
-        "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"), True),
+        "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0")),
+    Row("biased by 0.6, new digits for every seed, told digit and colour, batches added (ratio 0.5)",
+        _variants("colorized_mnist_fit_mixture", "protocol accumulate, n_real 1300, ratio 0.5")),
+    Row("biased by 0.6, told digit and colour, real data replaced (ratio 1)", _variants(
+        "colorized_mnist_fit_mixture", "protocol replace, n_real 800, ratio 1.0"), True),
+    Row("biased by 0.6, new digits for every seed, batches added (ratio 1), no filter", _variants(
+        "colorized_mnist_filter_fit", "filter none")),
+    Row("the same, kept where the classifier sees the told digit", _variants(
+        "colorized_mnist_filter_fit", "filter classifier")),
+    Row("the same, kept at random at its rates", _variants(
+        "colorized_mnist_filter_fit", "filter random-cell")),
+    Row("biased by 0.6, batches added: the half that the classifier is surest of", _variants(
+        "colorized_mnist_filter_fit", "filter rank, keep top, share 0.5"), True),
+    Row("the same, a random half", _variants(
+        "colorized_mnist_filter_fit", "filter rank, keep random, share 0.5")),
+    Row("the same, the half that it is least sure of", _variants(
+        "colorized_mnist_filter_fit", "filter rank, keep bottom, share 0.5")),
     Row("unbiased start, new digits for every seed, batches added (ratio 0.5)", _variants(
         "colorized_mnist_fit_unbiased", "protocol accumulate, n_real 1300, ratio 0.5")),
     Row("the same, real data replaced (ratio 1)", _variants(
@@ -111,7 +127,7 @@ ROWS = (
     Row("biased by 0.6, lenet, 1,000 steps",
         _variants("colorized_mnist_start_large", "classifier lenet, classifier_steps 1000")),
     Row("biased by 0.6, the weaker classifier small-cnn, 500 steps", _variants(
-        "colorized_mnist_start_large", "classifier small-cnn, classifier_steps 500"), True),
+        "colorized_mnist_start_large", "classifier small-cnn, classifier_steps 500")),
     Row("biased by 0.0 to 0.6", _variants(
         "colorized_mnist_transfer", *(f"generator mixture, bias {b}" for b in LOW))),
     Row("biased by 0.8", _variants("colorized_mnist_transfer", "generator mixture, bias 0.8")),
@@ -154,6 +170,17 @@ ACCURACY = (
         "colorized_mnist_fit",
         "protocol accumulate, n_real 1300, ratio 0.5",
         "protocol replace, n_real 800, ratio 1.0",
+    ),
+    *_variants(
+        "colorized_mnist_fit_mixture",
+        "protocol accumulate, n_real 1300, ratio 0.5",
+        "protocol replace, n_real 800, ratio 1.0",
+    ),
+    *_variants(
+        "colorized_mnist_filter_fit",
+        "filter none",
+        "filter rank, keep top, share 0.5",
+        "filter rank, keep bottom, share 0.5",
     ),
     ("digits_by_thickness", ""),
     *_variants("colorized_mnist_start", "start unbiased, bias 0.0", "start biased, bias 0.6"),
@@ -706,10 +733,16 @@ VALUES: dict[str, Callable[..., str]] = {
 # ---- The figure of README ------------------------------------------------------------------------
 
 GLANCE = (  # data and setting in the words of the figure; study and variant
-    ("digits in colours", "generated images added",
+    ("digits in colours, autoencoder", "generated images added",
         "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"),
-    ("digits in colours", "generated images in place of real ones",
+    ("digits in colours, autoencoder", "the half that a classifier is surest of added",
+        "colorized_mnist_filter_fit", "filter rank, keep top, share 0.5"),
+    ("digits in colours, autoencoder", "in place of real images",
         "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"),
+    ("digits in colours, mixture", "generated images added",
+        "colorized_mnist_fit_mixture", "protocol accumulate, n_real 1300, ratio 0.5"),
+    ("digits in colours, mixture", "in place of real images",
+        "colorized_mnist_fit_mixture", "protocol replace, n_real 800, ratio 1.0"),
     ("digits of thick and thin strokes", "generated images added", "digits_by_thickness", ""),
     ("CIFAR-100, thinned fine classes", "generated images added", "cifar20_fit", ""),
     ("Hard ImageNet, strong and weak cues", "generated images added", "hard_imagenet", ""),
