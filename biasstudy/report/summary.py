@@ -511,10 +511,6 @@ def answer(stored_results: Stored) -> str:
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
     sources = biased.dataset.replace(list(OF_MNIST), "mnist").nunique()
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
-    planned = [
-        (word, of, int((of.status == CONFIRMATORY).sum()))
-        for word, of in (("fit", fit), ("unfit", unfit), ("not measured", unknown))
-    ]
     told = [
         f"{len(biased)} settings have a biased start, no remedy and no feedback ({sources} data "
         f"sets, {seeds} seeds a setting)."
@@ -529,7 +525,10 @@ def answer(stored_results: Stored) -> str:
         told.append(f"In {len(unfit)} it is unfit: {_told(unfit)}.")
     if len(unknown):
         told.append(f"In {len(unknown)} this was not measured: {_told(unknown)}.")
-    planned = [f"{n} of the {len(of)} {word}" for word, of, n in planned if n]
+    planned = []
+    for word, of in (("fit", fit), ("unfit", unfit), ("not measured", unknown)):
+        if n := int((of.status == CONFIRMATORY).sum()):
+            planned.append(f"{n} of the {len(of)} {word}")
     told.append(
         f"Confirmatory are {' and '.join(planned)}; the rest is exploratory. All models are small."
         if planned

@@ -129,7 +129,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.hlines(at[asked], settings.inner_low, settings.inner_high, color=color, linewidth=3.5)
     axis.plot(settings.growth, at[asked], "o", color=color, markersize=7)
     beside = axis.get_yaxis_transform()
-    for y, row in zip(at, table.itertuples(), strict=True):
+    for y, row in enumerate(table.itertuples()):
         decay = ", later images decay" if row.decayed else ""
         says = f"{row.verdict}\n{row.n} seeds{decay}" if row.fit == FIT else NO_FIT
         axis.text(1.02, y, says, va="center", fontsize=8, transform=beside)
