@@ -559,6 +559,6 @@ def _told(settings: pd.DataFrame) -> str:
     more = int((up.beside_real == MORE_THAN_REAL).sum())
     past = int((up.beyond == BEYOND).sum())
     return (
-        f"{text}; it widened more than with new real images in {more} of the {grew}, more than "
-        f"lost accuracy alone makes in {past}"
+        f"{text}; of the {grew}, it widened more than with new real images in {more}, than by lost "
+        f"accuracy alone in {past}"
     )
