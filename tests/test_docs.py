@@ -242,7 +242,7 @@ def test_every_stored_study_has_a_row_and_no_setting_has_two(shipped):
     assert len(set(settings)) == len(settings)
     assert set(settings) <= set(zip(shipped.effects.study, shipped.effects.variant, strict=True))
     assert {study for study, _ in settings} == set(shipped.parts)
-    assert sum(row.short for row in numbers.ROWS) == 8
+    assert sum(row.short for row in numbers.ROWS) == 7
 
 
 # ---- To cite -------------------------------------------------------------------------------------
