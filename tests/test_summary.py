@@ -234,8 +234,8 @@ def test_the_answer_counts_settings_with_a_bias_to_amplify():
     )
     changed = "the accuracy contrast"
     told = (
-        f"{changed} widened by more than a quarter in 2, stayed within a quarter in 2; of the 2, it "
-        "widened more than with new real images in 1, than by lost accuracy alone in 1."
+        f"{changed} widened by more than a quarter in 2, stayed within a quarter in 2; of the 2, "
+        "it widened more than with new real images in 1, than by lost accuracy alone in 1."
     )
     last = "All of this is exploratory, and from small models."
     first = (

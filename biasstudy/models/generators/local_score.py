@@ -30,10 +30,13 @@ WINDOW = (1, 10**4)
 # images whose noise is held at once, and the largest (P, B, M) numbers: what fits a cache, or a GPU
 AT_ONCE, BLOCK = 8 * CHUNK, {"cpu": 2**20, "cuda": 2**26}
 NOTHING = 80  # exp(-80) is 2e-35
+# of estimates, so that processors which sum in another order make the same images: where two
+# images fit equally well, a step can make a difference a hundred thousand times as large
+ROUNDING = 2.0**-20
 TRIED = 64  # images of the pool on which the denoising error of a window is measured
 
 
-@GENERATORS.register("local-score", version=1)
+@GENERATORS.register("local-score", version=2)
 @dataclass(frozen=True)
 class LocalScore:
     """Noise is taken out of every pixel by what the training images show in a window around it; no
@@ -164,7 +167,7 @@ class LocalScore:
                 return float((estimate - clean).square().mean())
 
             least = error(best)
-            while best and (smaller := error(best - 1)) <= least:
+            while best and (smaller := error(best - 1)) <= least * (1 + ROUNDING):
                 best, least = best - 1, smaller
             windows.append(max(self.smallest, odd(self.widen * sizes[best])))
         return windows
@@ -258,7 +261,7 @@ def estimated(
     window     odd int              side of the window in pixels
     pixels_of  images to numbers    such as x has: -1..1, or uncorrelated colours
     own        (B,) int or None     training image whose weight is 0, for each of x
-    returns    (B, C, S, S)
+    returns    (B, C, S, S), rounded to ROUNDING
     """
     b, c, side, _ = x.shape
     place = torch.arange(side, device=x.device)
@@ -295,6 +298,7 @@ def estimated(
             total[:, first:last] += torch.bmm(weight, values)
             peak[:, first:last] = after
     mean = total[..., :c] / total[..., c:]
+    mean = mean.div_(ROUNDING).round_().mul_(ROUNDING)
     return mean.view(side, side, b, c).permute(2, 3, 0, 1)
 
 
