@@ -126,13 +126,15 @@ class Stored:
         standins = ["stand-in data among them"] * any(
             "stands_for" in o.experiment.dataset_entry.traits for o in self.outcomes
         )
+        settings = [r for parts in self.parts.values() for r in parts.values()]
+        statuses = {status_of(r) for r in settings if r.of("generated") and r.of("none")}
         return " · ".join(
             [
                 f"{len(self.parts)} stud{'ies' if len(self.parts) > 1 else 'y'}",
                 f"{len(self.outcomes)} experiments",
                 f"scale {', '.join(scales)}",
                 *standins,
-                " and ".join(sorted(self.effects.status.unique())),
+                " and ".join(sorted(statuses)),
             ]
         )
 
