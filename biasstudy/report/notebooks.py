@@ -17,7 +17,7 @@ from .figures import COLUMN_DPI, DPI_VARIABLE, packed
 # where the kernel can, else it warns that others on this machine could listen
 _CHANNELS = {"KernelManager": {"transport_encryption": "auto"}}
 MOST_BYTES = 390_000  # of a committed notebook, lest reviews and diffs choke on it
-DPI = (144, 112, 80)  # of its pictures: the first with which it is no larger
+DPI = (144, 112, 88, 72)  # of its pictures: the first with which it is no larger
 # what nbval compares; pictures differ between font versions
 _COMPARED = ("text/plain", "text/html", "text/markdown")
 

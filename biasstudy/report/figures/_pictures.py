@@ -133,9 +133,13 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
         ]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
-    # titles, the mark below
-    height = lines * (WIDTH / columns * shown / n_show + 0.22 * titles[0].count("\n") + 0.25) + 0.25
-    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
+    # few pictures stay small, but as wide as their title
+    side = min(WIDTH / columns / n_show, max(0.55, 1.6 / n_show))
+    title_height = 0.22 * titles[0].count("\n") + 0.25
+    height = lines * (side * shown + title_height) + 0.25  # the mark below
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(columns * n_show * side, height), squeeze=False
+    )
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, rows, title in zip(axes.flat, blocks, titles, strict=False):
