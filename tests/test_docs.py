@@ -214,7 +214,7 @@ def test_a_result_typed_by_hand_is_seen():
     [
         ("no marks at all", "no marks; known blocks: answer, "),
         ("<!-- answer -->\nno end", "<!-- answer --> has no beginning or no end"),
-        ("<!-- answer -->\n<!-- seven -->\n<!-- end -->", "<!-- answer --> has no beginning"),
+        ("<!-- answer -->\n<!-- short -->\n<!-- end -->", "<!-- answer --> has no beginning"),
         ("<!--= A; colorized_mnist; -->0<!-- end -->", "has no beginning or no end"),
         ("text <!--/-->", "<!--/--> has no beginning"),
         ("<!-- question -->\n<!-- end -->", "unknown block 'question'; known: answer, "),

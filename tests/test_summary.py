@@ -324,3 +324,8 @@ def test_the_largest_setting_is_one_whose_results_keep_confidences(small):
     assert values.empty and list(values) == ["arm", "group", "error", "sd"]
     assert "keep no confidences" in figure.axes[0].texts[0].get_text()
     plt.close("all")
+
+
+def test_results_without_a_change_are_one_sentence():
+    with pytest.raises(ValueError, match="no setting has results of the arms generated and none"):
+        _ = Stored({}).effects

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.registry import FILTERS
 from ..experiment import PATHS, Experiment
 from ..inference.conjecture import HYPOTHESES
 from ..inference.contrasts import difference
@@ -153,7 +154,8 @@ def _together(stored_results: Stored) -> str:
 
 def _filter(e: Experiment) -> str:
     """Name of a filter, and what it keeps where it ranks."""
-    return f"{e.filter} {e.filter_options['keep']}" if e.filter == "rank" else e.filter
+    options = FILTERS[e.filter].resolve(e.filter_options)
+    return f"{e.filter} {options['keep']}" if "keep" in options else e.filter
 
 
 def _of_data_set(*names: str) -> Callable[[Stored], str]:

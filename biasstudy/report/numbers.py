@@ -291,7 +291,7 @@ def _fit_or_not(row: Any) -> str:
     return f"yes, later no: {row.decayed}" if row.decayed else "yes"
 
 
-def _seven(stored_results: Stored) -> str:
+def _short(stored_results: Stored) -> str:
     return _settings(stored_results, [row for row in ROWS if row.short])
 
 
@@ -624,7 +624,7 @@ def _criteria(stored_results: Stored) -> str:
 
 BLOCKS: dict[str, Callable[[Stored], str]] = {
     "answer": lambda stored_results: f"**{answer(stored_results)}**",
-    "seven": _seven,
+    "short": _short,
     "settings": _settings,
     "accuracy": _accuracy,
     "batches": _batches,

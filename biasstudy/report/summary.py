@@ -218,6 +218,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
               E_fewer, E_shorter, E_noisier (and _low, _high)   excess, see `excess`; nan where the
                          path was not run, or ends above the accuracy
               beyond     what the three say together
+
+    raises    ValueError   if no setting has A
     """
     rows, experiments, names = [], [], names_of_settings(parts)
     once = set(_once(parts).values())
@@ -265,6 +267,8 @@ def table_of_effects(parts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             row["beyond"] = beyond(excesses)
             rows.append(row)
             experiments.append(e)
+    if not rows:
+        raise ValueError("no setting has results of the arms generated and none, which A needs")
     table = pd.DataFrame(rows)
     table.insert(list(table).index("generation") + 1, "apart", _apart(table, experiments))
     plain = ~table.remedy & ~table.feedback
