@@ -311,7 +311,16 @@ def test_tables_name_settings_as_figures_do(shipped):
     assert drawn == set(rows.setting) == names
     _, ways = figures.ways(shipped.effects, shipped.parts, shipped.mark)
     assert set(ways.setting) == names, "each setting has one way, though two studies may hold it"
+    _, doses = figures.dose(shipped.effects, shipped.parts, shipped.mark)
+    assert not doses.duplicated(["dose", "line", "value"]).any(), "a line is one of doses"
     plt.close("all")
+
+
+def test_the_largest_setting_that_ships_is_of_a_fit_generator_and_keeps_confidences(shipped):
+    study, variant = shipped.largest
+    row = shipped.effects.set_index(["study", "variant"]).loc[study, variant]
+    results = shipped.parts[study][variant]
+    assert row.fit == "fit" and all(o.confidence is not None for o in results.outcomes)
 
 
 def test_the_largest_setting_is_one_whose_results_keep_confidences(small):

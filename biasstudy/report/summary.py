@@ -97,8 +97,10 @@ class Stored:
     @property
     def largest(self) -> tuple[str, str]:
         """Study and variant of the setting with most generations, of these with most real images;
-        where any results keep confidences, of those that do."""
-        sized = self.effects.sort_values(["generation", "n_real"], kind="stable")
+        of those with a fit generator, where there are any; where any results keep confidences, of
+        those that do."""
+        sized = self.effects.assign(is_fit=self.effects.fit == FIT)
+        sized = sized.sort_values(["is_fit", "generation", "n_real"], kind="stable")
         names = list(zip(sized.study, sized.variant, strict=True))
         keeping = [
             (study, variant)

@@ -170,7 +170,7 @@ def dose(
                 protocol="accumulate",
             )
         )
-        keys = ["study", *(name for name in SETTING if name != field), "generation"]
+        keys = ["study", *(name for name in SETTING if name != field), "generation", "apart"]
         doses = [
             series.sort_values(field)
             for _, series in settings.groupby(keys, sort=False)
