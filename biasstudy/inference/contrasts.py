@@ -18,6 +18,7 @@ Everything here pairs outcomes by seed. It refuses outcomes that differ in more 
 and a seed that stands twice: settings are no seeds.
 """
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -252,8 +253,8 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
 
 def _differing(one: Experiment, other: Experiment, but: Collection[str] = ()) -> list[str]:
     """Names of the fields in which two experiments differ, some left out."""
-    fields, others = one.fields(), other.fields()
-    return [name for name in fields if name not in but and fields[name] != others.get(name)]
+    names = (f.name for f in dataclasses.fields(Experiment) if f.name not in but)
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
@@ -273,7 +274,7 @@ def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> Non
 def right_of(o: Any, generation: int) -> np.ndarray:
     """Share of the classifiers of an outcome that are right about each test image, (N,) in [0,
     1]."""
-    return o.correct()[generation].mean(0)
+    return (o.predicted[generation] == o.label).mean(0)
 
 
 def right_of_seeds(outcomes: Sequence[Any], generation: int) -> np.ndarray:
@@ -287,10 +288,15 @@ def estimate_of(o: Any, per_image: np.ndarray) -> Estimate:
     o          Outcome whose test images they are; it tells which of them belong together
     per_image  (n_seeds, N) float
     """
+    return two_way_interval(*by_unit(o, per_image))
+
+
+def by_unit(o: Any, per_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Contributions of test images summed over those that belong together, (n_seeds, n_units), and
+    the stratum of each unit; see `units_of`."""
     unit, stratum = units_of(o)
-    return two_way_interval(
-        np.stack([np.bincount(unit, values, len(stratum)) for values in per_image]), stratum
-    )
+    summed = [np.bincount(unit, values, len(stratum)) for values in per_image]
+    return np.stack(summed), stratum
 
 
 def units_of(o: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import optimize, stats
 
 from ..measures import LEVEL
-from .contrasts import arms_of, combined, estimate_of, headline_weights, right_of_seeds
-from .intervals import Estimate
+from .contrasts import arms_of, by_unit, estimate_of, headline_weights, right_of_seeds
+from .intervals import Estimate, two_way_interval
 
 
 def logit_contrast(results: Any, name: str, generation: int = -1) -> Estimate:
@@ -106,18 +106,21 @@ def growth(results: Any, generation: int = -1, level: float = LEVEL) -> tuple[fl
     source   Fieller 1954, Journal of the Royal Statistical Society B 16, 175-185
     """
     first, second = arms_of(results, "A")
-    arms = {"generated": first, "none": second}
-    none = combined(arms, {"none": 1}, generation)
+    weights = headline_weights(first)
+    (generated, stratum), (retrained, _) = (
+        by_unit(first[0], weights * right_of_seeds(arm, generation)) for arm in (first, second)
+    )
+    none = two_way_interval(retrained, stratum)
+    a = two_way_interval(generated - retrained, stratum)
     if not none.low > 0:
         return float("nan"), float("nan"), float("nan")
-    a = combined(arms, {"generated": 1, "none": -1}, generation)
     middle = a.mean / none.mean
     if a.se == 0:
         return middle, float("nan"), float("nan")
 
     def beyond(g: float) -> float:
         """How far A - g M(none) is from what its interval covers, in standard errors."""
-        e = combined(arms, {"generated": 1, "none": -1 - g}, generation)
+        e = two_way_interval(generated - (1 + g) * retrained, stratum)
         return abs(e.mean) / e.se - stats.t.ppf(0.5 + level / 2, e.df)
 
     half = max(a.high - a.low, 1e-6) / none.low

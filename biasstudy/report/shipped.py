@@ -141,7 +141,7 @@ def _unpacked(packed: bytes, n_outcomes: int) -> list[dict[str, np.ndarray]]:
 def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
     """What is kept of an outcome, in the smallest types that hold it; see `_outcome`."""
     arrays: dict[str, np.ndarray] = {
-        "predicted": o.predicted.astype(np.uint8),
+        "predicted": _small(o.predicted),
         "occurs": o.occurs,
         "favoured": o.favoured,
         "counts": o.in_start(),
@@ -167,9 +167,12 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-    """Numbers of classes and groups, or whether they are accepted, in int8 if that holds them."""
-    numbers = values.astype(np.int16)
-    return numbers.astype(np.int8) if numbers.max(initial=0) < 128 else numbers
+    """Numbers of classes and groups, or whether they are accepted, in the smallest type with a sign
+    that holds them."""
+    numbers = values.astype(np.int64)
+    largest = int(np.abs(numbers).max(initial=0))
+    fitting = (dtype for dtype in (np.int8, np.int16, np.int32) if largest <= np.iinfo(dtype).max)
+    return numbers.astype(next(fitting))
 
 
 def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
