@@ -649,11 +649,14 @@ class Experiment:
 
     def fields(self) -> dict[str, Any]:
         """All fields as a plain dictionary (JSON), a copy."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {
             name: copy.deepcopy(value) if isinstance(value, dict) else value
-            for name, value in values.items()
+            for name, value in self.known().items()
         }
+
+    def known(self) -> dict[str, Any]:
+        """The fields that are known, by name: its own values, to be compared and not changed."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def _defaults(self, *names: str) -> dict[str, Any]:
         return {f.name: default_of(f) for f in dataclasses.fields(self) if f.name in names}

@@ -375,6 +375,17 @@ def test_reference_results_survive_being_saved(runs, tmp_path):
     assert inference.sentence(stored) == inference.sentence(found)
 
 
+@pytest.mark.parametrize("largest", [9, 127, 128, 255, 256, 30_000])
+def test_predictions_of_any_number_of_classes_are_kept(largest, runs):
+    from biasstudy.report.shipped import _arrays
+
+    first = run([BASE], numerics=FLOAT64).outcomes[0]
+    predicted = first.predicted.copy()
+    predicted[-1, 0, :2] = largest, 0
+    kept = _arrays(dataclasses.replace(first, predicted=predicted), False)["predicted"]
+    assert np.array_equal(kept, predicted)
+
+
 def test_alike_arrays_are_stacked_and_come_back_to_the_last_bit():
     """Whatever the type; a nan keeps its bits; what was written before arrays were stacked is
     read as well."""

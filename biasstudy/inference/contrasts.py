@@ -18,7 +18,6 @@ Everything here pairs outcomes by seed. It refuses outcomes that differ in more 
 and a seed that stands twice: settings are no seeds.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -253,8 +252,8 @@ def check_arms(generated: Sequence[Any], arms: Mapping[str, Sequence[Any]], need
 
 def _differing(one: Experiment, other: Experiment, but: Collection[str] = ()) -> list[str]:
     """Names of the fields in which two experiments differ, some left out."""
-    names = (f.name for f in dataclasses.fields(Experiment) if f.name not in but)
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+    fields, others = one.known(), other.known()
+    return [name for name in fields if name not in but and fields[name] != others.get(name)]
 
 
 def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> None:
@@ -274,7 +273,7 @@ def _check_seeds(first: Sequence[Any], second: Sequence[Any], needs: str) -> Non
 def right_of(o: Any, generation: int) -> np.ndarray:
     """Share of the classifiers of an outcome that are right about each test image, (N,) in [0,
     1]."""
-    return (o.predicted[generation] == o.label).mean(0)
+    return o.correct()[generation].mean(0)
 
 
 def right_of_seeds(outcomes: Sequence[Any], generation: int) -> np.ndarray:

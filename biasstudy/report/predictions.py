@@ -56,7 +56,7 @@ _UNKNOWN = "unknown"
 # ---- An experiment of which little is known ------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elsewhere(Experiment):
     """An experiment of a loop elsewhere: of its fields those are known that its table tells.
 
@@ -72,6 +72,13 @@ class Elsewhere(Experiment):
     def __post_init__(self) -> None:
         """Nothing of it is run here, so no name has to be known."""
 
+    def __eq__(self, other: object) -> bool:
+        """By name: numbers that are unknown are nan, which equals nothing."""
+        return isinstance(other, Elsewhere) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @property
     def arm(self) -> str:
         return self.own_arm
@@ -80,7 +87,7 @@ class Elsewhere(Experiment):
         points = path_points if arm in PATHS else self.n_generations
         return dataclasses.replace(self, own_arm=arm, n_generations=points)
 
-    def fields(self) -> dict[str, Any]:
+    def known(self) -> dict[str, Any]:
         """The fields that are known; its arm is no setting."""
         names = ("dataset", "start", "bias", "n_test", "n_classifiers", "n_generations", "seed")
         known = {name: getattr(self, name) for name in (*names, "variant", "table")}

@@ -167,12 +167,9 @@ def _arrays(o: Outcome, with_grids: bool) -> dict[str, np.ndarray]:
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-    """Numbers of classes and groups, or whether they are accepted, in the smallest type with a sign
-    that holds them."""
-    numbers = values.astype(np.int64)
-    largest = int(np.abs(numbers).max(initial=0))
-    fitting = (dtype for dtype in (np.int8, np.int16, np.int32) if largest <= np.iinfo(dtype).max)
-    return numbers.astype(next(fitting))
+    """Numbers of classes and groups, or whether they are accepted, in int8 if that holds them."""
+    numbers = values.astype(np.int16)
+    return numbers.astype(np.int8) if numbers.max(initial=0) < 128 else numbers
 
 
 def _test_arrays(o: Outcome) -> dict[str, np.ndarray]:
@@ -334,7 +331,7 @@ def _outcome(
         label=test["label"],
         group=test["group"],
         unit=test["unit"],
-        predicted=outcome_arrays["predicted"].astype(np.int64),
+        predicted=outcome_arrays["predicted"].astype(np.int16),  # as the loop keeps them
         confidence=(
             confidence_of(outcome_arrays["confidence"]) if "confidence" in outcome_arrays else None
         ),
