@@ -123,6 +123,12 @@ class Study:
 
         return real_data(self.base.to_arm("real") if "real" in self._arms(self.base) else self.base)
 
+    def real_of(self, results: Any) -> Any:
+        """Real data of the first outcome of one variant (RealData)."""
+        from .data.real import real_data
+
+        return real_data(results.of("generated")[0].experiment)
+
     def run(self, **keywords: Any) -> Any:
         """Run the experiments, or read the reference results that ship with the package (source:
         reference:NAME)."""

@@ -32,7 +32,7 @@ from PIL import Image, PngImagePlugin
 
 from ..core.checks import listed, unknown
 from ..experiment import PATHS
-from ..inference.contrasts import contrast, curve, decompose
+from ..inference.contrasts import CONTRASTS, contrast, curve, decompose, headline
 from ..inference.dynamics import held_out, prediction_errors
 from ..inference.excess import all_excesses
 from ..inference.gate import FIT, UNFIT, gate
@@ -42,7 +42,7 @@ from ..inference.scales import growth, relative_contrast
 from ..inference.secondary import secondary_of_settings
 from ..inference.verdicts import feedback, in_words, verdict, with_interval
 from ..loop.results import Results, batch_values, quality_values
-from ..measures.fitness import CRITERIA
+from ..measures.fitness import CRITERIA, misses
 from ..measures.shares import favoured_part
 from . import figures, ledger
 from .figures import corrected_table, fresh_counts
@@ -95,6 +95,10 @@ ROWS = (
         _variants("colorized_mnist_fit_mixture", "protocol accumulate, n_real 1300, ratio 0.5")),
     Row("biased by 0.6, new digits for every seed, told digit and colour, real data replaced",
         _variants("colorized_mnist_fit_mixture", "protocol replace, n_real 800, ratio 1.0"), True),
+    Row("the same, added (ratio 0.5), twenty generations", _variants(
+        "colorized_mnist_long", "protocol accumulate, n_real 1300, ratio 0.5")),
+    Row("the same, real data replaced, twenty generations", _variants(
+        "colorized_mnist_long", "protocol replace, n_real 800, ratio 1.0")),
     Row("biased by 0.6, new digits for every seed, batches added (ratio 1), no filter", _variants(
         "colorized_mnist_filter_fit", "filter none")),
     Row("the same, kept where the classifier sees the told digit", _variants(
@@ -199,6 +203,7 @@ BATCHES = tuple(
     if setting[0] not in ("colorized_mnist_start_large", "hard_imagenet_scratch")
 )
 FEEDBACK_STUDY = "colorized_mnist_performative"
+LONG_STUDY, LATER = "colorized_mnist_long", (1, 4, 10, 20)  # generations that are told
 PARTS_OF = (
     ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
     *_variants("cifar20_condition", "condition class", "condition group"),
@@ -579,6 +584,46 @@ def _feedback(stored_results: Stored) -> str:
     return _markdown(header, lines)
 
 
+def _long(stored_results: Stored) -> str:
+    """The contrast over many generations, and whether it still moves in the second half."""
+    lines = []
+    for variant, results in stored_results.parts[LONG_STUDY].items():
+        arms = {arm: results.of(arm) for arm in CONTRASTS["A"]}
+        accuracy = {arm: curve(outcomes, "accuracy").mean(0) for arm, outcomes in arms.items()}
+        contrasts = {arm: headline(outcomes).mean(0) for arm, outcomes in arms.items()}
+        fitness = gate(results)
+        assert fitness is not None  # both arms of A are there
+        a = {t: contrast(results, "A", t) for t in LATER}
+        for t in LATER:
+            missed = misses(fitness.values[t - 1])
+            lines.append(
+                (
+                    variant,
+                    str(t),
+                    *(f"{accuracy[arm][t]:.3f}" for arm in arms),
+                    *(f"{contrasts[arm][t]:.3f}" for arm in arms),
+                    in_words(a[t]),
+                    ", ".join(f"{name} {fitness.values[t - 1][name]:.2f}" for name in missed)
+                    or "none",
+                )
+            )
+        half, whole = LATER[-2:]
+        moved = over_seeds(a[whole].per_seed - a[half].per_seed)
+        says = f"{half} to {whole}"
+        lines.append((variant, says, "", "", "", "", in_words(moved), ""))
+    header = (
+        "setting",
+        "generation",
+        "accuracy, `generated`",
+        "`none`",
+        "contrast, `generated`",
+        "`none`",
+        "A",
+        "missed by the images added last",
+    )
+    return _markdown(header, lines)
+
+
 def _error_rates(stored_results: Stored) -> str:
     """How often the words are right and wrong, as `python -m biasstudy nulls` found it."""
     rates = pd.read_csv(REFERENCE / "instrument" / "error-rates.csv")
@@ -636,6 +681,7 @@ BLOCKS: dict[str, Callable[[Stored], str]] = {
     "wrong digits": _wrong_digits,
     "masks": _masks,
     "feedback": _feedback,
+    "long": _long,
     "error rates": _error_rates,
     "criteria": _criteria,
     "generators": _generators,
@@ -733,7 +779,7 @@ VALUES: dict[str, Callable[..., str]] = {
 GLANCE = (  # data and setting in the words of the figure; study and variant
     ("digits in colours, autoencoder", "generated images added",
         "colorized_mnist_fit", "protocol accumulate, n_real 1300, ratio 0.5"),
-    ("digits in colours, autoencoder", "the half a classifier is surest of added",
+    ("digits in colours, autoencoder", "only the half a classifier is surest of",
         "colorized_mnist_filter_fit", "filter rank, keep top, share 0.5"),
     ("digits in colours, autoencoder", "in place of real images",
         "colorized_mnist_fit", "protocol replace, n_real 800, ratio 1.0"),
@@ -748,6 +794,7 @@ GLANCE = (  # data and setting in the words of the figure; study and variant
 
 
 _GROWTH = ("growth", "growth_low", "growth_high")
+_SAID = ("word", "verdict", "beyond", "fit", "decayed", "n", "status")
 
 
 def glance(stored_results: Stored) -> tuple[Figure, pd.DataFrame]:
@@ -756,13 +803,17 @@ def glance(stored_results: Stored) -> tuple[Figure, pd.DataFrame]:
     effects = stored_results.effects.set_index(["study", "variant"])
     rows = []
     for data, setting, study, variant in GLANCE:
-        row = effects.loc[(study, variant), [*_GROWTH, "verdict", "fit", "decayed", "n", "status"]]
+        row = effects.loc[(study, variant), [*_GROWTH, *_SAID]]
         _, low, high = growth(stored_results.parts[study][variant], level=0.9)
         rows.append({"data": data, "setting": setting, **row, "inner_low": low, "inner_high": high})
     table = pd.DataFrame(rows)
     asked = table[table.fit == FIT]
     status = listed(sorted(asked.status.unique()))
-    mark = f"words: corrected tests, not these lines · generators fit at first · {status}"
+    counted = effects[effects.counted & (effects.fit == FIT)]
+    mark = (
+        f"{len(asked)} of {len(counted)} settings with a fit generator · words: after correction "
+        f"for several tests, lines: before · {status}"
+    )
     return figures.glance(table, mark)
 
 

@@ -7,13 +7,14 @@ is read once.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..core.checks import listed
 from ..core.registry import DATASETS
 from ..experiment import PATHS, Experiment
 from ..inference.conjecture import Judgement, judgements
@@ -120,6 +121,10 @@ class Stored:
                 for o in r.outcomes
             }.values()
         )
+
+    def only(self, studies: Collection[str]) -> "Stored":
+        """Some of the studies, for a figure that draws no others."""
+        return Stored({study: parts for study, parts in self.parts.items() if study in studies})
 
     @property
     def mark(self) -> str:
@@ -517,18 +522,18 @@ def answer(stored_results: Stored) -> str:
             f"No answer: no setting on real data has a biased start and {SEEDS_FOR_VERDICT} seeds."
         )
     fit, unfit, unknown = (biased[biased.fit == word] for word in (FIT, UNFIT, UNKNOWN))
-    sources = biased.dataset.replace(list(OF_MNIST), "mnist").nunique()
+    sources = biased.dataset.replace(list(OF_MNIST), "mnist").unique()
     seeds = " to ".join(map(str, dict.fromkeys((biased.n.min(), biased.n.max()))))
     told = [
-        f"{len(biased)} settings have a biased start, no remedy and no feedback ({sources} data "
-        f"sets, {seeds} seeds a setting)."
+        f"{len(biased)} settings have a biased start, no remedy and no feedback "
+        f"({listed(sorted(sources))}; {seeds} seeds a setting)."
     ]
     if len(fit):
         later = int((fit.decayed != "").sum())
         decay = f" (in {later} its later images decay)" if later else ""
-        told.append(f"In {len(fit)} the generator begins fit{decay}: {_told(fit)}.")
+        told.append(f"In {len(fit)} the first generator is fit{decay}: {_told(fit)}.")
     else:
-        told.append("In none does the generator begin fit.")
+        told.append("In none is the first generator fit.")
     if len(unfit):
         told.append(f"In {len(unfit)} it is unfit: {_told(unfit)}.")
     if len(unknown):
@@ -567,6 +572,6 @@ def _told(settings: pd.DataFrame) -> str:
     more = int((up.beside_real == MORE_THAN_REAL).sum())
     past = int((up.beyond == BEYOND).sum())
     return (
-        f"{text}; of the {grew}, it widened more than with new real images in {more}, than by lost "
-        f"accuracy alone in {past}"
+        f"{text}. In {more} of the {grew} it is wider than with new real images; in {past} this is "
+        "shown to be more than lost accuracy alone makes"
     )

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from ...inference.contrasts import HEADLINE, headline
 from ...loop.results import Results
 from ...measures.floors import floor_band
+from ...measures.metrics import cells as cells_of
 from ._style import (
     BAND,
     LABELS,
@@ -26,6 +27,7 @@ from ._style import (
     mark_of,
     signed,
     use_style,
+    zero_line,
 )
 
 # the worst of a hundred small groups is 0 whatever happens, so nested groups are compared within
@@ -78,8 +80,7 @@ def curves(results: Results, metrics: tuple[str, ...] = ()) -> tuple[Figure, pd.
         axis.set_title(LABELS.get(metric, metric))
         axis.set_xlabel("generation")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if metric == HEADLINE:
-            axis.axhline(0, color="#999999", linewidth=0.8)
+        zero_line(axis, metric)
         if is_accuracy(metric):
             chance_line(axis, results.outcomes[0])
     legend(figure, axes.flat)
@@ -146,7 +147,9 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
     columns = (
         first.groups if first.design == "crossed" else [f"{i + 1}" for i in range(cells.shape[2])]
     )
-    end = "\n" if n_t > 3 else " "  # titles of narrow panels have two lines
+    n = cells_of(first.label, first.predicted[0, 0], first.group, first.occurs)[1][first.occurs]
+    # titles of narrow panels have two short lines
+    named, end = ("gen.", "\n") if n_t > 3 else ("generation", " ")
     for t, axis in enumerate(axes[0]):
         values = cells[0] if t == 0 else cells[t] - cells[0]
         lowest = min(chance, float(np.nanmin(cells[0])))
@@ -154,7 +157,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         shown = axis.imshow(
             values, aspect="auto", cmap="PuOr" if t else "cividis", vmin=low, vmax=high
         )
-        axis.set_title(f"generation {t}:{end}{'change' if t else 'accuracy'}")
+        axis.set_title(f"{named} {t}:{end}{'change' if t else 'accuracy'}")
         axis.set_xticks(
             range(len(columns)), columns, rotation=60 if first.design == "crossed" else 0
         )
@@ -163,7 +166,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         axis.tick_params(length=0)
         if t == 0 or t == n_t - 1:
             bar = figure.colorbar(shown, ax=axis, shrink=0.9, aspect=30, pad=0.03)
-            if t == 0:
+            if t == 0 and lowest < chance:
                 bar.ax.axhline(chance, color="#ffffff", linewidth=1.5)
                 bar.ax.axhline(chance, color="#000000", linewidth=1, linestyle=(0, (1, 1)))
     axes[0][0].set_ylabel("class")
@@ -174,5 +177,7 @@ def cell_accuracy(results: Results, arm: str | None = None) -> tuple[Figure, pd.
         for y, g in np.argwhere(first.occurs)
     ]
     table = pd.DataFrame(rows, columns=["generation", "class", "group", "accuracy"])
-    said = f"arm {arm} · dotted on the first scale: chance · {mark_of(results)}"
+    said = f"arm {arm} · chance {chance:.2g}{', dotted' * bool(np.nanmin(cells[0]) < chance)}"
+    sizes = " to ".join(map(str, dict.fromkeys((int(n.min()), int(n.max())))))
+    said = f"{said} · {sizes} test images a cell · {mark_of(results)}"
     return signed(figure, said), table

@@ -12,14 +12,15 @@ from matplotlib.ticker import MaxNLocator
 
 from ...inference.conjecture import SERIES, Judgement, naive_study
 from ...inference.dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
+from ...inference.verdicts import with_interval
 from ._families import PALETTE, Variants, _mark
 from ._style import ARM_STYLE, WIDTH, signed, use_style
 
 
 def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation
-    changes nothing; where a line crosses it from above, bias would come to rest (a bar on the
-    diagonal: its interval, where it has one).
+    changes nothing; where a line crosses it from above, bias would come to rest: a ring, with its
+    interval as a bar on the diagonal. An interval over all levels locates nothing and is not drawn.
 
     parts    variants with starts `biased` at several levels of bias, in one or more settings
     returns  the figure and its table, see `dynamics.transfer_table`
@@ -38,8 +39,8 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
             axis.plot(rows[before], rows[after], ".", color=color, alpha=0.35, markersize=3)
             axis.plot(means[before], means[after], "-o", color=color, label=str(setting))
             rest = fixed_point(transfer_map(rows, what))
-            if np.isfinite(rest.value):
-                ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
+            ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
+            if np.isfinite(rest.value) and np.ptp(ends) < np.ptp(means[before]):
                 axis.plot(ends, ends, color=color, linewidth=5, alpha=0.3, solid_capstyle="butt")
                 axis.plot(
                     rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5
@@ -53,7 +54,8 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     axes[1].set_xlabel("of the classifier of generation 0")
     axes[1].set_ylabel("of generation 1")
     axes[0].legend()
-    return signed(figure, _mark(parts)), table
+    said = "small dots: seeds · ring and bar: a level of rest and its interval"
+    return signed(figure, f"{said} · {_mark(parts)}"), table
 
 
 def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
@@ -91,7 +93,7 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.set_ylim(ends)
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_xlabel("share of favoured cells predicted")
-    axis.set_ylabel("measured in later batches")
+    axis.set_ylabel("measured in later batches\n(small dots: seeds)")
     axis.legend()
     return signed(figure, mark), errors
 
@@ -138,7 +140,8 @@ def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.D
                 setting_rows[["low", "high"]].to_numpy().T - setting_rows.change.to_numpy()
             )
             at = setting_rows.bias + 0.008 * i
-            axis.vlines(at, -setting_rows.margin, setting_rows.margin, color="#dddddd", linewidth=6)
+            margins = setting_rows.margin
+            axis.vlines(at, -margins, margins, color="#dddddd", linewidth=6, zorder=0)
             axis.errorbar(
                 at,
                 setting_rows.change,
@@ -149,7 +152,7 @@ def levels(judgements: Mapping[Any, Judgement], mark: str) -> tuple[Figure, pd.D
                 label=f"{short[setting]}: {setting_rows.judgement.iloc[0]}",
             )
         axis.set_title(title)
-        axis.set_xlabel("assigned bias")
+        axis.set_xlabel("assigned bias (grey: margin)")
         if 0 < table[table.of == what].setting.nunique() <= 7:
             axis.legend(fontsize=7)
     return signed(figure, mark), table
@@ -187,6 +190,12 @@ def convergence(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
             label=arm,
         )
     axis.axvline(1, color="#666666", linewidth=0.9)
+    for i, (study, dataset, setting) in enumerate(names):
+        of_setting = (
+            (table.study == study) & (table.dataset == dataset) & (table.setting == setting)
+        )
+        for d in table[of_setting & (table.slope == "difference")].itertuples():
+            words[i] += f"\ndifference {with_interval(d.value, d.low, d.high, 2)}"
     axis.set_yticks(range(len(names)), words, fontsize=7.5)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel("slope of the last contrast on the first, by assigned bias, 95 % interval")

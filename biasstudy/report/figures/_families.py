@@ -32,6 +32,7 @@ from ._style import (
     signed,
     use_style,
     why_no_shares,
+    zero_line,
 )
 
 Variants = Mapping[str, Results]
@@ -104,10 +105,9 @@ def grid(parts: Variants, metric: str = HEADLINE) -> tuple[Figure, pd.DataFrame]
             lines = by_seed(table[table.arm == arm])
             if not lines.empty:
                 lines_of_seeds(axis, lines, arm, **style)
-        if metric == HEADLINE:
-            axis.axhline(0, color="#999999", linewidth=0.8)
-            if table.value.isna().all():
-                axis.text(0.5, 0.6, NOT_RANKED, **_IN_PANEL, transform=axis.transAxes)
+        zero_line(axis, metric)
+        if metric == HEADLINE and table.value.isna().all():
+            axis.text(0.5, 0.6, NOT_RANKED, **_IN_PANEL, transform=axis.transAxes)
         if is_accuracy(metric):
             chance_line(axis, next(iter(parts.values())).outcomes[0])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -144,27 +144,16 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
             axis.plot(
                 last.accuracy, last.headline, ".", color=style["color"], alpha=0.3, markersize=3
             )
-            axis.plot(
-                way.accuracy,
-                way.headline,
-                color=style["color"],
-                linewidth=1.3,
-                linestyle=style["linestyle"],
-            )
-            axis.plot(
-                way.accuracy.iloc[-1:],
-                way.headline.iloc[-1:],
-                style["marker"],
-                color=style["color"],
-                label=arm,
-            )
+            # levels of a path are marked, of the others where they end
+            marked = {} if arm in PATHS else {"markevery": [-1]}
+            axis.plot(way.accuracy, way.headline, linewidth=1.3, label=arm, **style, **marked)
             axis.plot(
                 way.accuracy.iloc[:1],
                 way.headline.iloc[:1],
                 "o",
-                mfc="white",
+                mfc="none",
                 mec="#333333",
-                markersize=6,
+                markersize=9,
                 zorder=5,
             )
         axis.axhline(0, color="#999999", linewidth=0.8)
@@ -179,7 +168,8 @@ def plane(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     for axis in axes[-_columns(parts) :]:
         axis.set_xlabel(f"accuracy{end}(chance {chance:.2g})")
     legend(figure, axes)
-    return signed(figure, _mark(parts)), _stacked(tables, parts)
+    said = f"ring: generation 0 · dots: seeds in the last · {_mark(parts)}"
+    return signed(figure, said), _stacked(tables, parts)
 
 
 def _around(values: pd.Series) -> tuple[float, float]:
@@ -306,7 +296,8 @@ def intervals(
     spread = "95 % interval" if table.low.notna().any() else "no interval"
     if (table.n == 1).all():
         spread = "one seed: no interval"
-    axis.set_xlabel(f"{what}, {spread}")
+    meant = "\nhollow: generator not fit" if table[row].isin(hollow).any() else ""
+    axis.set_xlabel(f"{what}, {spread}{meant}")
     figure.legend(loc="outside upper left", ncols=2 if len(shown) < 5 else len(shown))
     return figure
 

@@ -1,5 +1,6 @@
 """Pictures of real and generated images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -94,25 +95,38 @@ def counts_table(real: Any) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(real.dataset.classes, name="class"), columns=columns)
 
 
-def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
+def _mean_share(outcomes: Sequence[Any], g: int, t: int | None = None) -> float:
+    """Share of group g in the start, or in batch t among the images of which the probe sees the
+    group; mean over seeds."""
+    if t is None:
+        return float(np.mean([o.in_start()[:, g].sum() / o.in_start().sum() for o in outcomes]))
+    seen = [o.batches[t]["group"][o.batches[t]["group"] >= 0] for o in outcomes]
+    return float(np.mean([np.mean(group == g) for group in seen]))
+
+
+def samples(results: Results, real: Any = None, classes: int = 10, name: str = "") -> Figure:
     """Real images, if given, beside what the generator of each generation makes of equal noise; one
-    row per class.
+    row per class. Real ones are drawn at random from the start.
 
-    Where the start favours one group in all classes, titles say which share of the start, and of
-    each batch as the probe sees it, is of that group.
+    The images are those of the first seed. Where the start favours one group in all classes, titles
+    say which share of the start, and of each batch as the probe sees it, is of that group: means
+    over seeds.
 
-    raises   ValueError   if these results were stored without images
+    real     RealData of the start of these results
+    name     of the variant, above the pictures
+    raises   ValueError   if these results were stored without images, or `real` is another start
     """
     use_style()
-    o = (results.of("generated") or results.outcomes)[0]
+    outcomes = results.of("generated") or results.outcomes
+    o = outcomes[0]
     per_class = len(o.grids[0]) // len(o.classes) if o.grids else PICTURES
     shown, n_show, blocks, titles = min(classes, len(o.classes)), min(PICTURES, per_class), [], []
     if real is not None:
-        start = real.start.load()
-        members = [np.flatnonzero(start.label == k) for k in range(shown)]
-        # from all groups
-        first = [index[np.linspace(0, len(index) - 1, n_show).astype(int)] for index in members]
-        blocks, titles = [[start.images[index] for index in first]], ["real (the start)"]
+        if not np.array_equal(real.counts, o.in_start()):
+            raise ValueError("the real images are of another start than these results")
+        start, rng = real.start.load(), np.random.default_rng(0)
+        drawn = [rng.permutation(np.flatnonzero(start.label == k))[:n_show] for k in range(shown)]
+        blocks, titles = [[start.images[index] for index in drawn]], ["real (the start)"]
     blocks += [
         [grid[k * per_class : k * per_class + n_show] for k in range(shown)] for grid in o.grids
     ]
@@ -121,15 +135,13 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
         raise ValueError(
             "these results hold no generated images; run and sweep store them with --pictures"
         )
-    for g in np.flatnonzero((o.favoured > 0).all(0)):
-        seen = [batch["group"][batch["group"] >= 0] for batch in o.batches[: len(o.grids)]]
+    for g in np.flatnonzero((o.favoured > 0).all(0)).tolist():
         shares = [
-            *([] if real is None else [o.in_start()[:, g].sum() / o.in_start().sum()]),
-            *(np.mean(group == g) for group in seen),
+            *([] if real is None else [f"{_mean_share(outcomes, g):.0%}"]),
+            *(f"seen: {_mean_share(outcomes, g, t):.0%}" for t in range(len(o.grids))),
         ]
         titles = [
-            f"{title}:\n{share:.0%} {o.groups[g]}"
-            for title, share in zip(titles, shares, strict=True)
+            f"{title}:\n{share} {o.groups[g]}" for title, share in zip(titles, shares, strict=True)
         ]
     columns = min(3, len(blocks))
     lines = -(-len(blocks) // columns)
@@ -145,4 +157,6 @@ def samples(results: Results, real: Any = None, classes: int = 10) -> Figure:
     for axis, rows, title in zip(axes.flat, blocks, titles, strict=False):
         axis.imshow(_tile(rows))
         axis.set_title(title)
+    if name:
+        figure.suptitle(name, x=0.01, ha="left", fontsize=9)
     return signed(figure, mark_of(results))

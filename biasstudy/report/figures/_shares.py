@@ -22,7 +22,6 @@ from ._style import (
     group_colors,
     lines_of_seeds,
     mark_of,
-    say_instead,
     signed,
     use_style,
     why_no_shares,
@@ -34,6 +33,9 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     and share of each group minus its share in the start, for the generated arm and the bootstrap.
     Grey: where one seed lies by sampling alone.
 
+    Where the probe cannot tell the group, a sentence says so in place of the figure, and the table
+    holds the start alone.
+
     returns  the figure and its table: share by arm, seed, generation (-1: the start) and group
     """
     use_style()
@@ -41,24 +43,19 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     share_rows = results.table[results.table.metric.isin(["group-share", "favoured-share"])]
     start = share_rows[share_rows.measured_on == "start"].assign(generation=-1)
     table = pd.concat([start, share_rows[share_rows.measured_on == "batch"]])
-    table = table[["metric", "arm", "seed", "generation", "group", "value", "n"]]
+    columns = ["metric", "arm", "seed", "generation", "group", "value", "n"]
     arms = [arm for arm in OVER_GENERATIONS if arm != "none" and results.of(arm)]
     biased = results.outcomes[0].biased
     panels: list[str] = [arm for arm in ("generated", "resample", "real") if arm in arms]
     panels = ["favoured", *panels[:2]] if biased else panels
-    if not arms:
-        figure = plt.figure(figsize=(WIDTH, 0.8))
-        figure.text(
-            0.5, 0.5, "ratio 0: nothing was added to any training set", ha="center", va="center"
-        )
-        return signed(figure, mark_of(results)), table.reset_index(drop=True)
+    nothing = "" if arms else "ratio 0: nothing was added to any training set"
+    if why := nothing or why_no_shares(results):
+        figure = plt.figure(figsize=(WIDTH, 1.1))
+        figure.text(0.5, 0.5, why, ha="center", va="center")
+        told = table[table.measured_on == "start"]
+        return signed(figure, mark_of(results)), told[columns].reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
-    why = why_no_shares(results)
     for axis, panel in zip(axes[0], panels, strict=True):
-        if why:
-            axis.set_title(_title(panel))
-            say_instead(axis, why)
-            continue
         if panel == "favoured":
             _drift(axis, results.of(arms[0]), "favoured-share")
             _favoured(axis, table[table.metric == "favoured-share"], arms)
@@ -82,7 +79,7 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
             handlelength=1.3,
             handletextpad=0.4,
         )
-    return signed(figure, mark_of(results)), table.reset_index(drop=True)
+    return signed(figure, mark_of(results)), table[columns].reset_index(drop=True)
 
 
 def corrected_table(parts: Mapping[str, Results]) -> pd.DataFrame:

@@ -65,6 +65,7 @@ COLUMN_DPI = 240
 DPI_VARIABLE = "BIASSTUDY_FIGURE_DPI"
 BAND: dict[str, Any] = {"color": "#d9d9d9", "alpha": 0.8, "linewidth": 0}
 
+SIGNED = (HEADLINE, "relative-foreground-sensitivity")
 LABELS = {
     "worst-group-accuracy": "worst-group accuracy",
     "accuracy-gap": "accuracy gap between groups",
@@ -130,6 +131,12 @@ def chance_line(axis: Any, outcome: Any) -> None:
         linestyle=(0, (1, 3)),
         label="chance (1 / classes)",
     )
+
+
+def zero_line(axis: Any, metric: str) -> None:
+    """A line at 0 where a metric has a sign, and the line is what tells its sides apart."""
+    if metric in SIGNED:
+        axis.axhline(0, color="#999999", linewidth=0.8)
 
 
 def is_accuracy(metric: str) -> bool:

@@ -9,9 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ...inference.contrasts import difference, headline
+from ...inference.excess import NOT_BEYOND
 from ...inference.gate import FIT, NO_FIT
 from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, QUARTER, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
@@ -81,27 +83,24 @@ def effects(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
                 capsize=1.5 if few else 0,
                 markersize=4 if few else 2.5,
                 linewidth=1 if few else 0.6,
-                label=word if mask.any() else None,
             )
         axis.set_yticks(at if few else [], names[settings.index] if few else [], fontsize=6.8)
         axis.set_ylim(len(settings) - 0.4, -0.6)
         axis.set_title(f"{dataset}, {len(settings)} setting{'s' * (len(settings) > 1)}")
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    scales = "; a scale for each data set" if len(sizes) > 1 else ""
     axes[-1, 0].set_xlabel(
-        "A: change of the accuracy contrast, 95 % interval; hollow: generator not fit; grey: "
-        "margin; a scale for each data set",
+        f"A, 95 % interval; hollow: generator not fit; grey: margin{scales}\n"
+        "(words are of corrected tests; within: that of a 90 % interval)",
         loc="right",
     )
-    handles = {
-        name: handle
-        for axis in axes[:, 0]
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    words = [word for word in VERDICT_STYLE if word in handles]
-    figure.legend(
-        [handles[word] for word in words], words, loc="outside upper left", ncols=3, fontsize=7.5
-    )
+    words = [word for word in VERDICT_STYLE if (table.word == word).any()]
+    handles = [
+        Line2D([], [], color=color, marker=marker, markersize=4, linewidth=1)
+        for color, marker in map(VERDICT_STYLE.__getitem__, words)
+    ]
+    figure.legend(handles, words, loc="outside upper left", ncols=3, fontsize=7.5)
     return signed(figure, mark), table
 
 
@@ -112,7 +111,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     be read off the lines. Where no generator is fit, the row says so and has no point.
 
     table    a row per setting: data, setting (in words), growth, growth_low, growth_high,
-             inner_low, inner_high, verdict, fit, decayed, n
+             inner_low, inner_high, word, verdict, beyond, fit, decayed, n
     mark     what stands under the figure
     returns  the figure and its table, in percent
     """
@@ -131,7 +130,9 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     beside = axis.get_yaxis_transform()
     for y, row in enumerate(table.itertuples()):
         decay = ", later images decay" if row.decayed else ""
-        says = f"{row.verdict}\n{row.n} seeds{decay}" if row.fit == FIT else NO_FIT
+        only_lost = row.word == AMPLIFIED and row.beyond == NOT_BEYOND
+        lost = ",\nnot beyond lost accuracy" if only_lost else ""
+        says = f"{row.verdict}{lost}\n{row.n} seeds{decay}" if row.fit == FIT else NO_FIT
         axis.text(1.02, y, says, va="center", fontsize=8, transform=beside)
     names = [f"{row.data},\n{row.setting}" for row in table.itertuples()]
     axis.set_yticks(at, names, fontsize=8)
@@ -140,7 +141,7 @@ def glance(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:+.0f} %" if x else "0")
     axis.set_xlabel(
-        "growth of the accuracy contrast by generated images\n"
+        "growth of the accuracy contrast by generated images, A / M(none)\n"
         "(dot: mean; lines: 90 and 95 % intervals; grey: within a quarter)"
     )
     return signed(figure, mark), table
@@ -156,7 +157,7 @@ def dose(
     `accumulate`.
 
     returns  the figure and its table: dose (ratio, fresh share), line (the setting), value, A, low,
-             high, n
+             high, n, fit (whether the generators are)
     """
     use_style()
     rows = []
@@ -183,8 +184,9 @@ def dose(
             if what == "fresh share" and results.of("real"):
                 e = difference(results.of("real"), results.of("none"))
                 points.append((1.0, e.mean, e.low, e.high, e.n))
-            rows += [(what, f"{series.dataset.iloc[0]}, {line}", *point) for point in points]
-    drawn = pd.DataFrame(rows, columns=["dose", "line", "value", "A", "low", "high", "n"])
+            name, is_fit = f"{series.dataset.iloc[0]}, {line}", (series.fit == FIT).all()
+            rows += [(what, name, *point, is_fit) for point in points]
+    drawn = pd.DataFrame(rows, columns=["dose", "line", "value", "A", "low", "high", "n", "fit"])
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
     for axis, what in zip(axes, ("ratio", "fresh share"), strict=True):
         panel_points = drawn[drawn.dose == what]
@@ -201,6 +203,7 @@ def dose(
                 yerr=off,
                 fmt=form,
                 color=color,
+                markerfacecolor=color if line_points.fit.all() else "white",
                 capsize=2,
                 linewidth=1.2,
                 label=line,
@@ -209,7 +212,7 @@ def dose(
         axis.set_xlabel(
             "images per generation / real"
             if what == "ratio"
-            else "share of fresh real images in a batch"
+            else "share of fresh real images in a batch\n(at 1: the arm real, real minus none)"
         )
         if panel_points.empty:
             axis.text(
@@ -221,8 +224,8 @@ def dose(
             )
             axis.set_xticks([])
         elif panel_points.line.nunique() <= 8:
-            axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=4)
-    axes[0].set_ylabel("A in the last generation, 95 % interval")
+            axis.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=4)
+    axes[0].set_ylabel("A in the last generation, 95 % interval\n(hollow: generator not fit)")
     return signed(figure, mark), drawn
 
 
@@ -233,38 +236,43 @@ def ways(
     of every setting from (0, 0). Up is more bias, left is less accuracy.
 
     table    of `summary.table_of_effects`
-    returns  the figure and its table: setting (as other figures name it), dataset, generation,
-             accuracy, contrast (differences, means over seeds)
+    returns  the figure and its table: setting (as other figures name it), dataset, fit, generation,
+             accuracy, contrast (differences, means over seeds); none with too few seeds for a
+             verdict
     """
     use_style()
     rows = []
     for row in table.itertuples():
         results = parts[row.study][row.variant]
         arms = results.of("generated"), results.of("none")
-        if np.isnan(row.A) or len(arms[0]) != len(arms[1]):
-            continue  # nothing ranks the groups, or seeds lack an arm
+        if np.isnan(row.A) or len(arms[0]) != len(arms[1]) or row.word == TOO_FEW_SEEDS:
+            continue  # nothing ranks the groups, or seeds lack an arm, or are too few for a verdict
         right = [np.mean([o.correct().mean((1, 2)) for o in arm], axis=0) for arm in arms]
         lines = [headline(arm).mean(0) for arm in arms]
         rows += [
-            (row.setting, row.dataset, t, a, c)
+            (row.setting, row.dataset, row.fit == FIT, t, a, c)
             for t, (a, c) in enumerate(zip(right[0] - right[1], lines[0] - lines[1], strict=True))
         ]
-    drawn = pd.DataFrame(rows, columns=["setting", "dataset", "generation", "accuracy", "contrast"])
+    columns = ["setting", "dataset", "fit", "generation", "accuracy", "contrast"]
+    drawn = pd.DataFrame(rows, columns=columns)
     figure, axis = plt.subplots(figsize=(WIDTH * 0.7, 3.4))
     for (dataset, dataset_rows), color in zip(drawn.groupby("dataset"), PALETTE, strict=False):
-        for i, (_, way) in enumerate(dataset_rows.groupby("setting", sort=False)):
+        for _, way in dataset_rows.groupby("setting", sort=False):
             axis.plot(way.accuracy, way.contrast, color=color, linewidth=0.8, alpha=0.7)
             axis.plot(
                 way.accuracy.iloc[-1:],
                 way.contrast.iloc[-1:],
                 "o",
                 color=color,
+                markerfacecolor=color if way.fit.all() else "white",
                 markersize=3.5,
-                label=dataset if i == 0 else None,
             )
+        axis.plot([], [], "-o", color=color, markersize=3.5, label=dataset)
     axis.axhline(0, color="#999999", linewidth=0.8)
     axis.axvline(0, color="#999999", linewidth=0.8)
-    axis.set_xlabel("accuracy, generated minus none")
+    axis.set_xlabel(
+        "accuracy, generated minus none\n(mark: last generation; hollow: generator not fit)"
+    )
     axis.set_ylabel("accuracy contrast, generated minus none")
     axis.legend()
     return signed(figure, mark), drawn
