@@ -14,7 +14,7 @@ PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level ERROR
 
 TORCH ?= lock
 
-.PHONY: install study test check lint unit faults nbval docs notebooks lock clean
+.PHONY: install study test check lint unit slow faults nbval docs notebooks lock clean
 
 install: $(STAMP)
 
@@ -37,7 +37,7 @@ study: install
 	printf '%s\n' $(FAMILIES) | xargs -P 2 -I NAME $(PAPERMILL) notebooks/NAME.ipynb $(BIASSTUDY_STUDY)/NAME.ipynb
 	$(BIN)/python -m biasstudy report
 
-test: lint unit faults nbval
+test: lint unit slow
 
 # what most changes break first: what is imported, asked, keyed, counted and concluded
 CHECKED := package experiment catalogue plans inference excess forecast
@@ -51,6 +51,10 @@ lint: install
 
 unit: install
 	$(BIN)/pytest tests --ignore tests/test_faults.py -n 2 --dist loadfile --durations 10
+
+# processes that are killed, beside all notebooks
+slow: install
+	$(BIN)/pytest --nbval notebooks tests/test_faults.py -n 2 --dist loadfile --durations 5
 
 faults: install
 	$(BIN)/pytest tests/test_faults.py --durations 5
