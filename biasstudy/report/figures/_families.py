@@ -455,8 +455,11 @@ def share_and_accuracy(
             axis.plot(
                 binned.share, binned.accuracy, "-" + marker, color=color, label=f"generation {t}"
             )
-        chance_line(axis, results.outcomes[0])
         axis.set_xlabel("share of the group in its class")
         axis.legend()
-    axes[0][0].set_ylabel("accuracy of the cell")
-    return signed(figure, mark_of(results)), table
+    # a line there would leave no room for what differs
+    axes[0][0].set_ylabel(
+        f"accuracy of the cell (chance {1 / len(results.outcomes[0].classes):.2g})"
+    )
+    said = f"dots: cells of one seed · marks: means by tenths of the share · {mark_of(results)}"
+    return signed(figure, said), table

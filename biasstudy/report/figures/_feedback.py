@@ -39,8 +39,10 @@ def with_feedback(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     arms = [arm for arm in ARMS if arm in set(table.arm)]
     panels = {
         "contrast": "accuracy contrast (signed)",
-        "fresh share": "favoured share of fresh images",
+        "fresh share": "favoured share of fresh images (line: the start)",
     }
+    started = next(iter(parts.values())).outcomes
+    start_share = float(np.mean([favoured_part(o.in_start(), o.favoured) for o in started]))
     figure, axes = plt.subplots(
         len(arms), len(panels), figsize=(WIDTH, 0.7 + 2.1 * len(arms)), squeeze=False, sharey="col"
     )
@@ -48,9 +50,13 @@ def with_feedback(parts: Variants) -> tuple[Figure, pd.DataFrame]:
         for axis, (column, label) in zip(row, panels.items(), strict=True):
             for i, name in enumerate(parts):
                 own = table[(table.arm == arm) & (table.variant == name)].dropna(subset=[column])
-                style = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+                # the first two colours are those of arms elsewhere
+                color, marker = PALETTE[(i + 2) % len(PALETTE)], MARKERS[i % len(MARKERS)]
+                style = {"color": color, "marker": marker}
                 if not own.empty:
                     lines_of_seeds(axis, by_seed(own, column), name, **style)
+            level = 0.0 if column == "contrast" else start_share
+            axis.axhline(level, color="#999999", linewidth=0.8)
             axis.set_title(f"{label}\narm {arm}")
             axis.set_xlabel("generation")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -17,7 +17,7 @@ from ...inference.excess import NOT_BEYOND
 from ...inference.gate import FIT, NO_FIT
 from ...inference.verdicts import AMPLIFIED, CANNOT_TELL, QUARTER, REDUCED, TOO_FEW_SEEDS, WITHIN
 from ...loop.results import Outcome, Results
-from ...measures.quality import NAMES
+from ...measures.quality import CLOSE, NAMES
 from ..summary import SETTING, names_of, names_of_settings
 from ._families import PALETTE
 from ._style import ARM_STYLE, BAND, WIDTH, group_colors, mark_of, say_instead, signed, use_style
@@ -385,17 +385,17 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
     titles = {
         "nearest-ratio": "distance to the nearest training image\n/ that of held-out images",
-        "copied-share": "share as close as a copy",
+        "copied-share": "share as close as a copy\n(line: of real images)",
     }
     for axis, (metric, label) in zip(axes, titles.items(), strict=True):
-        for (generator, generator_rows), color in zip(
-            table[table.metric == metric].groupby("generator"), PALETTE, strict=False
+        for (generator, generator_rows), color, marker in zip(
+            table[table.metric == metric].groupby("generator"), PALETTE, "osD^vP*", strict=False
         ):
             for i, (_, line) in enumerate(generator_rows.groupby("setting", sort=False)):
                 axis.plot(
                     line.generation,
                     line.value,
-                    "-o",
+                    f"-{marker}",
                     color=color,
                     linewidth=0.9,
                     markersize=3,
@@ -405,7 +405,8 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
         axis.set_title(label, fontsize=8.5)
         axis.set_xlabel("made in generation")
         axis.set_xticks(sorted(set(table.generation)))
-    axes[0].axhline(1, color="#999999", linewidth=0.8)
+    for axis, of_real in zip(axes, (1, CLOSE), strict=True):
+        axis.axhline(of_real, color="#999999", linewidth=0.8)
     if len(table):
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=7.5
