@@ -161,7 +161,7 @@ def test_several_hypotheses_share_the_error_rate_and_the_least_certain_counts(st
 
 def test_the_nearest_of_what_ships(runs):
     e = Experiment(
-        dataset="colorized-mnist", start="biased", bias=0.6, n_real=7000, classifier="lenet"
+        dataset="colorized-mnist", start="biased", bias=0.6, n_real=3000, classifier="lenet"
     )
     found = nearest(e)
     assert found.source == "colorized_mnist_start_large, which ships"

@@ -116,6 +116,7 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
             "colorized_mnist_transfer_fit",
             "colorized_mnist_filter_fit",
             "colorized_mnist_fit_mixture",
+            "colorized_mnist_long",
         ]
     )
     assert (table.status == np.where(planned, "confirmatory", "exploratory")).all(), (
@@ -124,7 +125,7 @@ def test_effects_are_the_contrasts_with_holm_within_a_study(shipped):
 
 
 def test_settings_of_a_study_are_not_pooled_as_seeds():
-    for study in ("colorized_mnist_start_large", "colorized_mnist_start"):
+    for study in ("colorized_mnist_fit", "colorized_mnist_start"):
         with pytest.raises(ValueError, match="these results are of several settings"):
             sentence(reference(study))
 

@@ -192,8 +192,8 @@ def fitness_of_generators(
     peers    whether the two peers are tried, for as long as the slowest of the others took
     told     called with each row in words
     returns  a row for each: data, generator, seconds_fit, seconds_sample, images_per_second, the
-             criteria of the gate, fit, misses (in words); and the first images of each, three of
-             every class
+             criteria of the gate, fit, misses (in words), processor; and the first images of each,
+             three of every class
     raises   ValueError   if a name is unknown, or the data do not suffice; before anything is
                           fitted
     """
@@ -237,6 +237,7 @@ def fitness_of_generators(
                 **values,
                 "fit": not missed,
                 "misses": ", ".join(f"{m} {values[m]:.2f} {wanted(m)}" for m in missed),
+                "processor": environment()["processor"],
             }
         )
         pictures[name] = _three_of_each(made, label)
@@ -302,11 +303,11 @@ def write(
         with replacing(path) as file:
             table.round(4).to_csv(file, index=False, na_rep="nan")
         with replacing(folder / "generators.png") as file:
-            fitness_figure(table, environment()["processor"]).savefig(file)
+            fitness_figure(table).savefig(file)
     return table
 
 
-def fitness_figure(table: pd.DataFrame, processor: str) -> Figure:
+def fitness_figure(table: pd.DataFrame) -> Figure:
     """How far the weakest criterion of each generator is from its bound, against core seconds for
     one generation; hollow: not fit.
 
@@ -332,14 +333,15 @@ def fitness_figure(table: pd.DataFrame, processor: str) -> Figure:
             )
         axis.axhline(1, color="#666666", linewidth=0.9)
         axis.set_xscale("log")
-        axis.set_ylim(0)
+        axis.set_ylim(-0.05)
         axis.set_title(data, fontsize=8)
         axis.set_xlabel("core seconds: fit and 2,500 images", fontsize=8)
         axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(-0.05, -0.2))
     axes[0, 0].set_ylabel("weakest criterion / its bound", fontsize=8)
+    processors = " and ".join(dict.fromkeys(table.processor))
     return signed(
         figure,
-        f"{processor}, one thread, one fit each · in brackets: the weakest criterion · above the "
+        f"{processors}, one thread, one fit each · in brackets: the weakest criterion · above the "
         "line: fit · hollow: not fit",
     )
 

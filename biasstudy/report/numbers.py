@@ -128,10 +128,6 @@ ROWS = (
     Row("the same, biased by 0.8", _variants("colorized_mnist_transfer_fit", "bias 0.8")),
     Row("start biased by 0.6", _variants("colorized_mnist_start", "start biased, bias 0.6")),
     Row("unbiased start", _variants("colorized_mnist_start", "start unbiased, bias 0.0")),
-    Row("biased by 0.6, lenet, 1,000 steps",
-        _variants("colorized_mnist_start_large", "classifier lenet, classifier_steps 1000")),
-    Row("biased by 0.6, the weaker classifier small-cnn, 500 steps", _variants(
-        "colorized_mnist_start_large", "classifier small-cnn, classifier_steps 500")),
     Row("biased by 0.0 to 0.6", _variants(
         "colorized_mnist_transfer", *(f"generator mixture, bias {b}" for b in LOW))),
     Row("biased by 0.8", _variants("colorized_mnist_transfer", "generator mixture, bias 0.8")),
@@ -183,11 +179,6 @@ ACCURACY = (
     ),
     ("digits_by_thickness", ""),
     *_variants("colorized_mnist_start", "start unbiased, bias 0.0", "start biased, bias 0.6"),
-    *_variants(
-        "colorized_mnist_start_large",
-        "classifier lenet, classifier_steps 1000",
-        "classifier small-cnn, classifier_steps 500",
-    ),
     ("colorized_mnist", ""),
     ("colorized_mnist_gan", ""),
     ("colorized_mnist_diffusion", "generator diffusion, guidance 1.0"),
@@ -197,11 +188,7 @@ ACCURACY = (
     ("hard_imagenet", ""),
     ("hard_imagenet_scratch", ""),
 )
-BATCHES = tuple(
-    setting
-    for setting in ACCURACY
-    if setting[0] not in ("colorized_mnist_start_large", "hard_imagenet_scratch")
-)
+BATCHES = tuple(setting for setting in ACCURACY if setting[0] != "hard_imagenet_scratch")
 FEEDBACK_STUDY = "colorized_mnist_performative"
 LONG_STUDY, LATER = "colorized_mnist_long", (1, 4, 10, 20)  # generations that are told
 PARTS_OF = (

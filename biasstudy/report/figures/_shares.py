@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -55,16 +56,19 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
         told = table[table.measured_on == "start"]
         return signed(figure, mark_of(results)), told[columns].reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
+    # the start is counted; where a probe that errs sees the batches, no line joins the two
+    joined = results.outcomes[0].confusion is None
     for axis, panel in zip(axes[0], panels, strict=True):
         if panel == "favoured":
             _drift(axis, results.of(arms[0]), "favoured-share")
-            _favoured(axis, table[table.metric == "favoured-share"], arms)
+            _favoured(axis, table[table.metric == "favoured-share"], arms, joined)
         else:
             _drift(axis, results.of(panel), "group-share")
             _deviations(
                 axis,
                 table[(table.metric == "group-share") & (table.arm == panel)],
                 results.outcomes[0].groups,
+                joined,
             )
         axis.set_title(_title(panel))
         ticks = sorted(table[table.arm == arms[0]].generation.unique())
@@ -79,6 +83,10 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
             handlelength=1.3,
             handletextpad=0.4,
         )
+    of_groups = [axis for axis, panel in zip(axes[0], panels, strict=True) if panel != "favoured"]
+    if of_groups:
+        lows, highs = zip(*(axis.get_ylim() for axis in of_groups), strict=True)
+        plt.setp(of_groups, ylim=(min(lows), max(highs)))
     return signed(figure, mark_of(results)), table[columns].reset_index(drop=True)
 
 
@@ -149,17 +157,27 @@ def _drift(axis: Any, outcomes: list[Any], metric: str) -> None:
     )
 
 
-def _favoured(axis: Any, table: pd.DataFrame, arms: list[str]) -> None:
+def _apart(lines: pd.DataFrame, joined: bool) -> pd.DataFrame:
+    """Lines over generations, with a gap between the start (-1) and batch 0 unless they are
+    joined."""
+    if joined:
+        return lines
+    gap = pd.DataFrame(np.nan, index=[-0.5], columns=lines.columns)
+    return pd.concat([lines, gap]).sort_index()
+
+
+def _favoured(axis: Any, table: pd.DataFrame, arms: list[str], joined: bool) -> None:
     for arm in arms:
-        lines_of_seeds(axis, by_seed(table[table.arm == arm]), arm, **ARM_STYLE[arm])
+        lines = _apart(by_seed(table[table.arm == arm]), joined)
+        lines_of_seeds(axis, lines, arm, **ARM_STYLE[arm])
 
 
-def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...]) -> None:
+def _deviations(axis: Any, table: pd.DataFrame, groups: tuple[str, ...], joined: bool) -> None:
     many = len(groups) > 10
     palette = ["#777777"] * len(groups) if many else group_colors(groups)
     for g, name in enumerate(groups):
         lines = by_seed(table[table.group == name])
-        lines = lines - lines.loc[-1]
+        lines = _apart(lines - lines.loc[-1], joined)
         if many:
             label = f"each of {len(groups)} groups" if g == 0 else None
             axis.plot(lines.index, lines.mean(axis=1), color=palette[g], linewidth=0.6, label=label)
