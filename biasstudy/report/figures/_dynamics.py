@@ -39,8 +39,10 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
             axis.plot(rows[before], rows[after], ".", color=color, alpha=0.35, markersize=3)
             axis.plot(means[before], means[after], "-o", color=color, label=str(setting))
             rest = fixed_point(transfer_map(rows, what))
-            ends = np.clip([rest.low, rest.high], means[before].min(), means[before].max())
-            if np.isfinite(rest.value) and np.ptp(ends) < np.ptp(means[before]):
+            lowest, highest = means[before].min(), means[before].max()
+            ends = np.clip([rest.low, rest.high], lowest, highest)
+            # at the lowest level everything is at rest by symmetry
+            if rest.value > lowest and np.ptp(ends) < highest - lowest:
                 axis.plot(ends, ends, color=color, linewidth=5, alpha=0.3, solid_capstyle="butt")
                 axis.plot(
                     rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5
