@@ -404,7 +404,7 @@ def nearest(parts: Mapping[str, Mapping[str, Any]], mark: str) -> tuple[Figure, 
                 )
         axis.set_title(label, fontsize=8.5)
         axis.set_xlabel("made in generation")
-        axis.set_xticks(sorted(set(table.generation)))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis, of_real in zip(axes, (1, CLOSE), strict=True):
         axis.axhline(of_real, color="#999999", linewidth=0.8)
     if len(table):
