@@ -1,6 +1,8 @@
 """The same change on other scales, and several settings as one estimate: planted truth, bias and
 coverage."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import expit, logit
@@ -8,7 +10,7 @@ from scipy.special import expit, logit
 from biasstudy import Results
 from biasstudy.bench.planted import favoured_cells, planted
 from biasstudy.inference.contrasts import contrast, difference, headline
-from biasstudy.inference.pooled import pooled_change
+from biasstudy.inference.pooled import pooled_change, sharing_seeds
 from biasstudy.inference.scales import growth, logit_contrast, relative_contrast
 from biasstudy.inference.verdicts import change, sentence, verdict
 
@@ -104,6 +106,21 @@ def test_the_mean_over_settings_counts_shared_controls_once():
         alone.append(a.se / contrast(control, "A").se)
     assert np.mean(inside) >= 0.87
     assert np.mean(alone) > 0.55, "twelve findings would have a standard error of .29 of one"
+
+
+def test_settings_of_other_seeds_are_not_averaged():
+    class Of:
+        def __init__(self, *seeds):
+            self.seeds = seeds
+
+        def of(self, arm):
+            return [SimpleNamespace(experiment=SimpleNamespace(seed=s)) for s in self.seeds]
+
+    usual, shorter, longer, other = (
+        Of(*range(*ends)) for ends in ((0, 12), (0, 6), (0, 13), (12, 20))
+    )
+    assert sharing_seeds([other, usual, shorter, longer]) == [usual, shorter, longer]
+    assert sharing_seeds([other]) == [other] and sharing_seeds([]) == []
 
 
 def test_one_setting_is_its_own_mean():

@@ -15,6 +15,20 @@ from .intervals import two_way_interval
 from .verdicts import QUARTER, Change, has_bias
 
 
+def sharing_seeds(settings: Sequence[Any]) -> list[Any]:
+    """Those settings that share at least half of their seeds with the one that does so with most:
+    what can be averaged.
+
+    settings  Results of one setting each
+    """
+    seeds = [{o.experiment.seed for o in results.of("generated")} for results in settings]
+    partners = [
+        [2 * len(own & other) >= min(len(own), len(other)) for other in seeds] for own in seeds
+    ]
+    most = max(partners, key=sum, default=[])
+    return [results for results, shares in zip(settings, most, strict=True) if shares]
+
+
 def pooled_change(settings: Sequence[Any]) -> Change:
     """The mean over settings of the change A, against a quarter of the mean of M(none).
 

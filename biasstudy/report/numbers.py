@@ -247,7 +247,11 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
     for row in rows:
         settings = table.loc[list(row.settings)]
         at_most = "at most " if len(settings) > 1 else ""
-        a, r = settings.loc[settings.A.idxmax()], settings.loc[settings.R.idxmax()]
+        a, beside = settings.loc[settings.A.idxmax()], settings[settings.R.notna()]
+        r = "not run"
+        if len(beside):
+            most = beside.loc[beside.R.idxmax()]
+            r = at_most + with_interval(most.R, most.R_low, most.R_high)
         verdicts = dict.fromkeys(
             setting.verdict
             + (f", {CONFIRMATORY}" if not one_status and setting.status == CONFIRMATORY else "")
@@ -260,7 +264,7 @@ def _settings(stored_results: Stored, rows: Sequence[Row] = ROWS) -> str:
                 str(settings.n.min()),
                 f"{a.M_none:.3f}",
                 at_most + with_interval(a.A, a.A_low, a.A_high),
-                at_most + with_interval(r.R, r.R_low, r.R_high),
+                r,
                 _fitness(settings),
                 "; ".join(verdicts),
             )
@@ -683,6 +687,10 @@ def _a(stored_results: Stored, study: str, variant: str) -> str:
     return in_words(contrast(stored_results.parts[study][variant], "A"))
 
 
+def _a_at(stored_results: Stored, study: str, variant: str, generation: str) -> str:
+    return in_words(contrast(stored_results.parts[study][variant], "A", int(generation)))
+
+
 def _r(stored_results: Stored, study: str, variant: str) -> str:
     return in_words(contrast(stored_results.parts[study][variant], "R"))
 
@@ -747,6 +755,7 @@ def _bounds(stored_results: Stored, study: str, variant: str) -> str:
 
 VALUES: dict[str, Callable[..., str]] = {
     "A": _a,
+    "A at": _a_at,
     "R": _r,
     "S": _s,
     "E": _e,

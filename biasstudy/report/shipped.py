@@ -352,11 +352,9 @@ def _outcome(
 
 FIGURES = {  # what docs/findings.md shows of reference results: names in `figures`
     "colorized_mnist": ("curves", "shares"),
-    "colorized_mnist_start": ("grid",),
+    "colorized_mnist_long": ("grid",),
     "colorized_mnist_transfer": ("transfer",),
-    "colorized_mnist_protocol": ("forest",),
     "colorized_mnist_generator": ("plane",),
-    "cifar20_condition": ("grid", "decomposition"),
 }
 
 

@@ -24,7 +24,7 @@ from ..inference.excess import BEYOND, all_excesses, beyond
 from ..inference.gate import FIT, NO_FIT, UNFIT, UNKNOWN, gate
 from ..inference.intervals import Estimate
 from ..inference.plans import CONFIRMATORY
-from ..inference.pooled import pooled_change
+from ..inference.pooled import pooled_change, sharing_seeds
 from ..inference.scales import growth, logit_contrast, relative_contrast
 from ..inference.verdicts import (
     AMPLIFIED,
@@ -305,20 +305,22 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
     never count together.
 
     returns  a row for each data set and word of the gate: dataset, fit (the word; NO_FIT in place
-             of UNFIT where a data set has no fit one), settings, n (seeds that all settings have),
-             amplified, reduced, within, cannot_tell (settings by word), more_than_real (amplified
-             more than with new real images), beyond (amplified beyond the loss of accuracy), A,
-             A_low, A_high (mean over settings, see `pooled`), M_none, verdict (of that mean; the
-             word again where it is not FIT)
+             of UNFIT where a data set has no fit one), settings, averaged (those of them that share
+             seeds, so have a mean), n (seeds that all of these have), amplified, reduced, within,
+             cannot_tell (settings by word), more_than_real (amplified more than with new real
+             images), beyond (amplified beyond the loss of accuracy), A, A_low, A_high (mean over
+             those averaged, see `pooled`), M_none, verdict (of that mean; the word again where it
+             is not FIT)
     """
     rows = []
     asked = _asked(stored_results.effects)
     asked = asked[asked.counted]
     fit_somewhere = set(asked[asked.fit == FIT].dataset)
     for (dataset, fit), settings in asked.groupby(["dataset", "fit"], sort=True):
-        c = pooled_change(
+        averaged = sharing_seeds(
             [stored_results.parts[row.study][row.variant] for row in settings.itertuples()]
         )
+        c = pooled_change(averaged)
         if fit == UNFIT and dataset not in fit_somewhere:
             fit = NO_FIT
         count = settings.word.value_counts()
@@ -328,6 +330,7 @@ def table_of_data_sets(stored_results: "Stored") -> pd.DataFrame:
                 "dataset": dataset,
                 "fit": fit,
                 "settings": len(settings),
+                "averaged": len(averaged),
                 "n": c.a.n,
                 **{
                     name: int(count.get(word, 0))
