@@ -86,6 +86,7 @@ def test_shares_are_drawn_where_the_probe_sees(found, right, shown):
     confusion[:, -1] = 100 - right
     seen = Results([replace(o, confusion=confusion) for o in found.outcomes])
     figure, _ = figures.shares(seen)
+    assert figure.axes, "a notebook shows no figure without an axis"
     said = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert all(bool(axis.get_lines()) == shown for axis in figure.axes)
     assert shown or all("wrong\non 40 % of real test images" in text for text in said)

@@ -161,13 +161,13 @@ def test_several_hypotheses_share_the_error_rate_and_the_least_certain_counts(st
 
 def test_the_nearest_of_what_ships(runs):
     e = Experiment(
-        dataset="colorized-mnist", start="biased", bias=0.6, n_real=3000, classifier="lenet"
+        dataset="colorized-mnist", start="biased", bias=0.6, n_real=7000, classifier="lenet"
     )
     found = nearest(e)
-    assert found.source == "colorized_mnist_start_large, which ships"
-    assert found.experiment.n_real == 8000 and "n_real" in found.differs
-    near = nearest(dataclasses.replace(e, n_real=5200))
-    assert near.experiment.n_real == 5000
+    assert found.source == "colorized_mnist_transfer, which ships"
+    assert found.experiment.n_real == 5000 and "n_real" in found.differs
+    near = nearest(dataclasses.replace(e, n_real=1200))
+    assert near.experiment.n_real == 1300
     named = nearest(e, pilot="colorized_mnist_transfer")
     assert named.source == "colorized_mnist_transfer, which ships"
     assert abs(named.experiment.bias - 0.6) == min(

@@ -14,7 +14,7 @@ from ...inference.conjecture import SERIES, Judgement, naive_study
 from ...inference.dynamics import fixed_point, prediction_errors, transfer_map, transfer_table
 from ...inference.verdicts import with_interval
 from ._families import PALETTE, Variants, _mark
-from ._style import ARM_STYLE, WIDTH, signed, use_style
+from ._style import ARM_STYLE, WIDTH, only_words, signed, use_style
 
 
 def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
@@ -71,14 +71,8 @@ def predictions(table: pd.DataFrame, mark: str) -> tuple[Figure, pd.DataFrame]:
     use_style()
     errors = prediction_errors(table)
     if table.empty:
-        figure = plt.figure(figsize=(WIDTH, 0.8))
-        figure.text(
-            0.5,
-            0.5,
-            "no experiment has the setting of a map and later generations: nothing is held out",
-            ha="center",
-        )
-        return signed(figure, mark), errors
+        why = "no experiment has the setting of a map and later generations: nothing is held out"
+        return signed(only_words(why), mark), errors
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.3))
     for (name, rows), color in zip(
         table.groupby(["setting", "protocol"], sort=False), PALETTE, strict=False

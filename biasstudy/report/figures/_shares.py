@@ -23,6 +23,7 @@ from ._style import (
     group_colors,
     lines_of_seeds,
     mark_of,
+    only_words,
     signed,
     use_style,
     why_no_shares,
@@ -51,10 +52,8 @@ def shares(results: Results) -> tuple[Figure, pd.DataFrame]:
     panels = ["favoured", *panels[:2]] if biased else panels
     nothing = "" if arms else "ratio 0: nothing was added to any training set"
     if why := nothing or why_no_shares(results):
-        figure = plt.figure(figsize=(WIDTH, 1.1))
-        figure.text(0.5, 0.5, why, ha="center", va="center")
         told = table[table.measured_on == "start"]
-        return signed(figure, mark_of(results)), told[columns].reset_index(drop=True)
+        return signed(only_words(why), mark_of(results)), told[columns].reset_index(drop=True)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     # the start is counted; where a probe that errs sees the batches, no line joins the two
     joined = results.outcomes[0].confusion is None

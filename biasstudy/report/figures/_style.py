@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -165,6 +166,15 @@ def say_instead(axis: Any, why: str) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(False)
+
+
+def only_words(why: str) -> Figure:
+    """A figure that says why nothing is drawn. It has an axis: a notebook shows no figure without
+    one."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.4 + 0.2 * len(why.splitlines())))
+    axis.set_axis_off()
+    say_instead(axis, why)
+    return figure
 
 
 def mark_of(results: Results, settings: Iterable[Results] = ()) -> str:
