@@ -20,8 +20,7 @@ from biasstudy.inference.secondary import (
 )
 from biasstudy.measures.floors import floor_of_level
 
-STUDY = "colorized_mnist_protocol"
-STARTS = ("unbiased, bias 0.0", "biased, bias 0.6")
+STUDIES = ("colorized_mnist", "colorized_mnist_diffusion")  # that keep confidences
 CLASSES, GROUPS = 4, 3
 
 
@@ -211,14 +210,11 @@ def test_the_pair_of_groups_that_makes_a_gap_is_the_planted_one():
 
 @pytest.fixture(scope="module")
 def parts():
-    names = [f"start {start}, protocol accumulate" for start in STARTS]
-    stored = reference_parts(STUDY)
-    return {name: stored[name] for name in names}
+    return {study: next(iter(reference_parts(study).values())) for study in STUDIES}
 
 
 def test_the_table_holds_changes_slopes_and_intervals_of_stored_results(parts):
-    name = "start biased, bias 0.6, protocol accumulate"
-    results = parts[name]
+    results = parts[STUDIES[1]]
     table = secondary(results).set_index(["metric", "contrast"])
     assert set(table.index) == {(m, c) for m in SECONDARY for c in ("A", "R")}
     assert (table.refused == "").all() and (table.n == 6).all()
