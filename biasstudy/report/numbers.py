@@ -601,7 +601,10 @@ def _long(stored_results: Stored) -> str:
         half, whole = LATER[-2:]
         moved = over_seeds(a[whole].per_seed - a[half].per_seed)
         says = f"{half} to {whole}"
-        lines.append((variant, says, "", "", "", "", in_words(moved), ""))
+        lines.append((variant, f"{says}, change", "", "", "", "", in_words(moved), ""))
+        second = [contrast(results, "A", t).per_seed for t in range(half + 1, whole + 1)]
+        mean = over_seeds(np.mean(second, axis=0))
+        lines.append((variant, f"{half + 1} to {whole}, mean", "", "", "", "", in_words(mean), ""))
     header = (
         "setting",
         "generation",
@@ -783,6 +786,8 @@ GLANCE = (  # data and setting in the words of the figure; study and variant
         "colorized_mnist_fit_mixture", "protocol accumulate, n_real 1300, ratio 0.5"),
     ("digits in colours, mixture", "in place of real images",
         "colorized_mnist_fit_mixture", "protocol replace, n_real 800, ratio 1.0"),
+    ("digits in colours, mixture", "in their place, 20 generations",
+        "colorized_mnist_long", "protocol replace, n_real 800, ratio 1.0"),
     ("digits of thick and thin strokes", "generated images added", "digits_by_thickness", ""),
     ("CIFAR-100, thinned fine classes", "generated images added", "cifar20_fit", ""),
     ("Hard ImageNet, strong and weak cues", "generated images added", "hard_imagenet", ""),
