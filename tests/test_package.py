@@ -150,8 +150,10 @@ def test_public_ci_runs_what_ours_does_on_every_python_that_is_promised():
     job = told["jobs"]["tests"]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
-    targets = re.search(r"^test: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
-    assert {"unit", "slow"} <= set(targets)
+    makefile = (ROOT / "Makefile").read_text()
+    assert set(re.search(r"^test: (.*)$", makefile, re.M)[1].split()) == {"lint", "unit", "slow"}
+    slow = re.search(r"^slow: .*\n((?:\t.*\n)+)", makefile, re.M)[1]
+    assert "pytest --nbval notebooks tests/test_faults.py " in slow
     matrix = job["strategy"]["matrix"]
     assert matrix["os"] == ["ubuntu-latest", "macos-latest"]
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
