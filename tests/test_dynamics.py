@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import FLOAT64, tiny
 
-from biasstudy import Experiment, run
+from biasstudy import Experiment, figures, reference_parts, run
 from biasstudy.experiment import PROTOCOLS
 from biasstudy.inference.conjecture import (
     HYPOTHESES,
@@ -274,6 +274,20 @@ def test_levels_of_rest_and_held_out_generations_of_simulated_loops(kind):
     assert errors.generation.tolist() == [1, 2, 3] * 2 and (errors.n == 6).all()
     assert ((errors.low <= 0) & (errors.high >= 0)).sum() >= 5 and (errors.error.abs() < 0.02).all()
     assert (errors.error_unchanged.abs() > 2 * errors.error.abs())[errors.generation == 3].all()
+
+
+@pytest.mark.parametrize(("truth", "located"), [("drift", True), ("growth", False)])
+def test_a_level_of_rest_is_drawn_where_levels_on_both_sides_move(truth, located, monkeypatch):
+    monkeypatch.setattr("biasstudy.report.figures._dynamics._mark", lambda parts: "simulated")
+    figure, _ = figures.transfer(study(truth, "crossed", np.random.default_rng(11)))
+    rings = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert bool(rings) == located
+
+
+def test_no_level_of_rest_is_drawn_at_an_end_of_the_levels():
+    figure, _ = figures.transfer(reference_parts("colorized_mnist_transfer"))
+    for axis in figure.axes:
+        assert not [line for line in axis.lines if line.get_markerfacecolor() == "white"]
 
 
 def test_a_map_needs_every_seed_at_every_level():

@@ -20,7 +20,8 @@ from ._style import ARM_STYLE, WIDTH, only_words, signed, use_style
 def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     """The transfer map: what one generation makes of an assigned bias. On the diagonal a generation
     changes nothing; where a line crosses it from above, bias would come to rest: a ring, with its
-    interval as a bar on the diagonal. An interval over all levels locates nothing and is not drawn.
+    interval as a bar on the diagonal. An interval beyond the levels on either side locates nothing
+    and is not drawn; at the lowest level everything is at rest by symmetry.
 
     parts    variants with starts `biased` at several levels of bias, in one or more settings
     returns  the figure and its table, see `dynamics.transfer_table`
@@ -39,10 +40,8 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
             axis.plot(rows[before], rows[after], ".", color=color, alpha=0.35, markersize=3)
             axis.plot(means[before], means[after], "-o", color=color, label=str(setting))
             rest = fixed_point(transfer_map(rows, what))
-            lowest, highest = means[before].min(), means[before].max()
-            ends = np.clip([rest.low, rest.high], lowest, highest)
-            # at the lowest level everything is at rest by symmetry
-            if rest.value > lowest and np.ptp(ends) < highest - lowest:
+            if means[before].min() < rest.low and rest.high < means[before].max():
+                ends = [rest.low, rest.high]
                 axis.plot(ends, ends, color=color, linewidth=5, alpha=0.3, solid_capstyle="butt")
                 axis.plot(
                     rest.value, rest.value, "o", mfc="white", mec=color, markersize=7, zorder=5
@@ -56,7 +55,7 @@ def transfer(parts: Variants) -> tuple[Figure, pd.DataFrame]:
     axes[1].set_xlabel("of the classifier of generation 0")
     axes[1].set_ylabel("of generation 1")
     axes[0].legend()
-    said = "small dots: seeds · ring and bar: a level of rest and its interval"
+    said = "small dots: seeds; a ring: a level of rest, with its interval"
     return signed(figure, f"{said} · {_mark(parts)}"), table
 
 
